@@ -1,0 +1,52 @@
+# Everything a developer does, one word each. `make demo` and `make test` work on a fresh clone; `venv` comes by itself.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+SECONDS_OF_DEMO ?= 45
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format bench lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+venv: $(READY)  ## the virtual environment, from requirements.lock and nothing else
+
+# The backend (flit_core) is in the lock, so the second install needs no index and no build isolation.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## a whole world for $(SECONDS_OF_DEMO) seconds: vendor, server, clients, report, receipt
+	$(BIN)/lls demo --seconds $(SECONDS_OF_DEMO)
+
+test: $(READY)  ## all tests, one worker a core
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+check: $(READY)  ## format, lint and types, strictly
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)  ## let ruff write what it can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(READY)  ## figures of this machine
+	$(BIN)/python -m tests.bench
+
+# The custom command keeps this machine out of the lock's header.
+lock:  ## requirements.lock anew: every platform, every hash
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	UV_CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/uv pip compile pyproject.toml --all-extras --universal \
+	    --generate-hashes --python-version 3.11 --no-emit-package local-license-server --quiet -o requirements.lock
+
+clean:  ## back to a fresh clone, but for the virtual environment
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis lls-demo
+	find lls tests -name __pycache__ -type d -prune -exec rm -rf {} +

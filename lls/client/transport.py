@@ -1,0 +1,465 @@
+"""Carrying questions to a list of servers over channels that proved whose they are.
+
+Rules
+1. Nothing secret leaves before the channel is known: with TLS, the key of *that* connection stands in the list of a statement
+   that the certified server signed over our nonce; the list is then pinned for later connections, and a key that is not in it
+   leads to a new statement, never to a question first. No PKI at the site is needed, and none is asked.
+2. ``ca_file`` is the other way: ordinary certificate checks (host name included) instead of the list. The statement is read all
+   the same, because it carries the server's certificate.
+3. Plain ``http`` only to this machine, unless the caller says otherwise in so many words.
+4. A kept connection that died meanwhile is replaced once without telling: every question of this protocol may be repeated.
+5. Fail-over: the server that answered last is asked first; a lease's own questions go only to addresses of *its* server id,
+   because another server would answer ``unknown_lease`` and mean it.
+
+Limits: answers up to 1 MiB; redirects are not followed; proxies of the environment are not used.
+Not ours: what an answer means (``session``), who may sign what (``trust``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import ipaddress
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from .errors import BadSetup, Busy, NoAnswer, OtherKey, Refused, Unreachable, Untrusted
+from .trust import KeySet, ServerCertificate, nonce_text, strict_json
+
+_MAX_ANSWER = 1024 * 1024
+_MAX_IDLE = 4
+_MAX_ADDRESSES = 16
+_MAX_KEY_SETS = 100
+_CONNECT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call. ``secret`` becomes the bearer token; ``wait_seconds`` becomes ``Prefer: wait=``."""
+
+    method: str
+    path: str
+    body: Mapping[str, object] | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+    wait_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: Mapping[str, object] = field(repr=False)
+
+
+class VendorKeys:
+    """The newest key set that was proved so far, shared by all channels."""
+
+    def __init__(self, key_set: KeySet) -> None:
+        self._lock = threading.Lock()
+        self._newest = key_set
+
+    @property
+    def newest(self) -> KeySet:
+        return self._newest
+
+    def advance(self, documents: Sequence[object]) -> KeySet:
+        """Takes the later versions in order; those already known are skipped."""
+        with self._lock:
+            for document in documents[:_MAX_KEY_SETS]:
+                if KeySet._parse(document).version > self._newest.version:  # noqa: SLF001  (same package, same type)
+                    self._newest = self._newest.successor(document)
+            return self._newest
+
+
+class Channel:
+    """One address: its kept connections and what it proved about itself."""
+
+    def __init__(self, url: str, *, keys: VendorKeys, timeout: float, ca_file: str | None, allow_http: bool) -> None:
+        self.url, self._scheme, self._host, self._port, self._base = _read_url(url, allow_http=allow_http)
+        self._keys = keys
+        self._timeout = timeout
+        self._listed_only = self._scheme == "https" and ca_file is None
+        self._context = _tls_context(ca_file) if self._scheme == "https" else None
+        self._lock = threading.Lock()
+        self._identifying = threading.RLock()
+        self._idle: list[http.client.HTTPConnection] = []
+        self._pins: frozenset[str] = frozenset()
+        self._certificate: ServerCertificate | None = None
+        _channels.add(self)
+
+    def certificate(self, *, timeout: float | None = None, renew: bool = False) -> ServerCertificate:
+        """The proved certificate of the server at this address; asks for it where it is not known."""
+        with self._identifying:
+            if self._certificate is None or renew:
+                connection, fresh = self._take(timeout or self._timeout)
+                try:
+                    # A fresh connection has just proved itself.
+                    if not fresh:
+                        self._identify(connection, timeout or self._timeout)
+                except (OSError, http.client.HTTPException, NoAnswer):
+                    connection.close()
+                    connection = self._open(timeout or self._timeout, identify=True)
+                self._keep(connection)
+            if self._certificate is None:
+                raise Untrusted(f"{self.url} did not prove which server it is.")
+            return self._certificate
+
+    def exchange(self, request: Request, *, timeout: float | None = None) -> Answer:
+        """Any HTTP answer, whatever its status. ``Unreachable`` or ``Untrusted`` otherwise."""
+        seconds = timeout or self._timeout
+        connection, fresh = self._take(seconds)
+        try:
+            return self._converse(connection, request, seconds)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if fresh:
+                raise self._unreachable(error) from error
+        connection = self._open(seconds)
+        try:
+            return self._converse(connection, request, seconds)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+
+    def forget_in_child(self) -> None:
+        """After a fork: these connections are the parent's, and the locks may be held by threads that are not here."""
+        self._lock, self._identifying = threading.Lock(), threading.RLock()
+        self._idle = []
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    # -- connections --
+
+    def _take(self, timeout: float) -> tuple[http.client.HTTPConnection, bool]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), False
+        return self._open(timeout), True
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if connection.sock is not None and len(self._idle) < _MAX_IDLE:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _open(self, timeout: float, *, identify: bool = False) -> http.client.HTTPConnection:
+        connect = min(timeout, _CONNECT_SECONDS)
+        connection = (
+            http.client.HTTPSConnection(self._host, self._port, timeout=connect, context=self._context)
+            if self._context
+            else http.client.HTTPConnection(self._host, self._port, timeout=connect)
+        )
+        # http.client would reconnect behind our back, and the new connection would not have proved anything.
+        connection.auto_open = 0
+        try:
+            connection.connect()
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._identifying:
+                unknown_key = self._listed_only and _spki_sha256(connection) not in self._pins
+                if identify or unknown_key or self._certificate is None:
+                    self._identify(connection, timeout)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _identify(self, connection: http.client.HTTPConnection, timeout: float) -> None:
+        """Who is at the other end of this very connection? Sends nothing but a nonce."""
+        nonce = nonce_text(os.urandom(32))
+        told = self._public(connection, f"/v1/server?nonce={nonce}", timeout)
+        if not told.get("certificate"):
+            raise Untrusted(f"{self.url} has no certificate of the vendor yet: a bundle must be imported there first.")
+        certificate = self._certified(connection, told["certificate"], timeout)
+        pins = frozenset(certificate.statement(told.get("statement"), nonce=nonce))
+        if self._listed_only and _spki_sha256(connection) not in pins:
+            raise Untrusted(
+                f"The TLS key of {self.url} is not one of the license server's own: "
+                "something between this machine and the server reads along, or a proxy's key is not in the server's list."
+            )
+        self._certificate, self._pins = certificate, pins
+
+    def _certified(self, connection: http.client.HTTPConnection, document: object, timeout: float) -> ServerCertificate:
+        known = self._keys.newest
+        try:
+            return known.certificate(document)
+        except OtherKey:
+            # The vendor may have rotated its keys since the application was built.
+            told = self._public(connection, f"/v1/keys?since={known.version}", timeout)
+            listed = told.get("keys")
+            newest = self._keys.advance(listed if isinstance(listed, list) else [])
+            if newest.version == known.version:
+                raise
+            return newest.certificate(document)
+
+    def _public(self, connection: http.client.HTTPConnection, path: str, timeout: float) -> Mapping[str, object]:
+        answer = self._roundtrip(connection, Request(method="GET", path=path), timeout)
+        if answer.status != 200:
+            raise _failure(answer, self.url) or Unreachable(f"{self.url} answered {answer.status}.")
+        return answer.body
+
+    def _converse(self, connection: http.client.HTTPConnection, request: Request, timeout: float) -> Answer:
+        try:
+            answer = self._roundtrip(connection, request, timeout + request.wait_seconds)
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection)
+        return answer
+
+    def _roundtrip(self, connection: http.client.HTTPConnection, request: Request, timeout: float) -> Answer:
+        headers = {"Accept": "application/json", "User-Agent": "lls-client/1"}
+        body = None
+        if request.body is not None:
+            body = json.dumps(request.body, separators=(",", ":")).encode("utf-8")
+            headers["Content-Type"] = "application/json"
+        if request.secret is not None:
+            headers["Authorization"] = f"Bearer {request.secret}"
+        if request.wait_seconds:
+            headers["Prefer"] = f"wait={request.wait_seconds}"
+        if connection.sock is None:
+            raise http.client.NotConnected
+        connection.sock.settimeout(timeout)
+        connection.request(request.method, self._base + request.path, body=body, headers=headers)
+        response = connection.getresponse()
+        content = _read(response, time.monotonic() + timeout)
+        return Answer(
+            status=response.status,
+            headers={name.lower(): value for name, value in response.getheaders()},
+            body=_json_object(content, self.url) if content else {},
+        )
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        reason = str(error) or type(error).__name__
+        return Unreachable(f"{self.url} cannot be reached: {reason}.")
+
+
+_channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+def _forget_all_in_child() -> None:
+    for channel in list(_channels):
+        channel.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_in_child)
+
+
+class Route:
+    """The list of addresses, best first."""
+
+    def __init__(
+        self, urls: Sequence[str], *, keys: VendorKeys, timeout: float, ca_file: str | None, allow_http: bool
+    ) -> None:
+        if not urls:
+            raise BadSetup("No license server is named: pass `servers`, or set LLS_SERVER.")
+        self._settings = {"keys": keys, "timeout": timeout, "ca_file": ca_file, "allow_http": allow_http}
+        self._lock = threading.Lock()
+        self._channels = [self._channel(url) for url in dict.fromkeys(urls)]
+
+    def ask(
+        self, request: Request, *, server_id: str | None = None, timeout: float | None = None
+    ) -> tuple[Answer, Channel]:
+        """The first answer that decides something, and who gave it.
+
+        ``Refused`` for a denial by a genuine server; the most telling ``NoAnswer`` when nobody decided.
+        """
+        failures: list[NoAnswer] = []
+        queue, asked = self._in_order(), 0
+        while queue and asked < _MAX_ADDRESSES:
+            channel = queue.pop(0)
+            asked += 1
+            try:
+                if server_id is not None and server_id != channel.certificate(timeout=timeout).server_id:
+                    continue
+                answer = channel.exchange(request, timeout=timeout)
+            except NoAnswer as failure:
+                failures.append(failure)
+                continue
+            failure_told = _failure(answer, channel.url)
+            if failure_told is None:
+                self.prefer(channel)
+                return answer, channel
+            if isinstance(failure_told, Refused):
+                self.prefer(channel)
+                raise failure_told
+            failures.append(failure_told)
+            queue.extend(self._named_primary(failure_told))
+        raise _most_telling(failures)
+
+    def prefer(self, channel: Channel) -> None:
+        with self._lock:
+            self._channels.sort(key=lambda known: known is not channel)
+
+    def avoid(self, channel: Channel) -> None:
+        """Asked last from now on: it answered, and the answer proved nothing."""
+        with self._lock:
+            self._channels.sort(key=lambda known: known is channel)
+
+    def close(self) -> None:
+        for channel in self._in_order():
+            channel.close()
+
+    def _in_order(self) -> list[Channel]:
+        with self._lock:
+            return list(self._channels)
+
+    def _named_primary(self, failure: Busy) -> list[Channel]:
+        """A stand-by names the primary. It proves itself like every other address before it hears a secret."""
+        with self._lock:
+            known = {channel.url for channel in self._channels}
+            if failure.primary is None or len(known) >= _MAX_ADDRESSES:
+                return []
+            try:
+                named = self._channel(failure.primary)
+            except BadSetup:
+                return []
+            if named.url in known:
+                return []
+            self._channels.append(named)
+            return [named]
+
+    def _channel(self, url: str) -> Channel:
+        return Channel(url, **self._settings)  # type: ignore[arg-type]
+
+
+def _failure(answer: Answer, url: str) -> Refused | Busy | None:
+    """``None`` for success; the one place that tells a denial from a server in trouble."""
+    if 200 <= answer.status < 300:
+        return None
+    body = dict(answer.body)
+    code, detail = body.pop("code", None), body.pop("detail", None) or body.get("title")
+    words = detail if isinstance(detail, str) else f"{url} answered {answer.status}."
+    # 408 and 425 say of themselves that the same request may come again.
+    if answer.status >= 500 or answer.status in (408, 425, 429) or not isinstance(code, str):
+        primary = body.get("primary")
+        return Busy(
+            words,
+            code=code if isinstance(code, str) else "network",
+            retry_after_seconds=_retry_after(answer),
+            primary=primary if isinstance(primary, str) else None,
+        )
+    for name in ("type", "title", "status", "instance"):
+        body.pop(name, None)
+    return Refused(code=code, status=answer.status, detail=words, fields=body)
+
+
+def _retry_after(answer: Answer) -> float | None:
+    """The header in seconds (its date form would need a right clock), else the field of the problem."""
+    header = answer.headers.get("retry-after", "").strip()
+    if header.isascii() and header.isdigit() and len(header) < 7:
+        return float(header)
+    value = answer.body.get("retry_after_seconds")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _most_telling(failures: Sequence[NoAnswer]) -> NoAnswer:
+    """A liar is worth more attention than a full server, and that more than a dead line; the shortest wait wins."""
+    if not failures:
+        return Unreachable("None of the servers in the list is the one that granted this lease.")
+    for kind in (Untrusted, Busy):
+        found = [failure for failure in failures if isinstance(failure, kind)]
+        if found:
+            return min(found, key=lambda failure: failure.retry_after_seconds or 0.0)
+    return failures[0] if len(failures) == 1 else Unreachable(" ".join(str(failure) for failure in failures))
+
+
+def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """All of the answer, within its size and its time: a server that drips must not hold a thread for hours."""
+    content = bytearray()
+    while chunk := response.read1(65536):
+        content += chunk
+        if len(content) > _MAX_ANSWER:
+            raise http.client.HTTPException("the answer is too large")
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer took too long")
+    # read1() ends quietly when the peer hangs up in the middle; `length` is what is still owed.
+    if response.length:
+        raise http.client.IncompleteRead(bytes(content), response.length)
+    return bytes(content)
+
+
+def _json_object(content: bytes, url: str) -> Mapping[str, object]:
+    try:
+        value = strict_json(content)
+    except ValueError as error:
+        raise Unreachable(f"{url} answered something that is not JSON.") from error
+    if not isinstance(value, dict):
+        raise Unreachable(f"{url} answered something that is not a JSON object.")
+    return value
+
+
+def _read_url(url: str, *, allow_http: bool) -> tuple[str, str, str, int, str]:
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise BadSetup(f"{url} is not an address of a license server.") from error
+    host, base = parts.hostname or "", quote(parts.path.rstrip("/"), safe="/%")
+    if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+        raise BadSetup(f"{parts.scheme}://{host} is not an address of a license server: https://host:port is expected.")
+    if parts.scheme == "http" and not (allow_http or _is_this_machine(host)):
+        raise BadSetup(
+            f"{url}: plain http reaches this machine only; use https, or allow_http=True where that is safe."
+        )
+    port = port or (443 if parts.scheme == "https" else 80)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{port}{base}", parts.scheme, host, port, base
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is None:
+        # Not “no check”: the handshake still proves possession of the key, and rule 1 decides whose key it must be.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    try:
+        if ca_file == "system":
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cafile=ca_file)
+    except OSError as error:
+        raise BadSetup(f"The certificates in {ca_file} cannot be read: {error}.") from error
+    return context
+
+
+def _spki_sha256(connection: http.client.HTTPConnection) -> str:
+    sock = connection.sock
+    der = sock.getpeercert(binary_form=True) if isinstance(sock, ssl.SSLSocket) else None
+    if der is None:
+        raise Untrusted("The TLS connection shows no key.")
+    try:
+        key = x509.load_der_x509_certificate(der).public_key()
+    except ValueError as error:
+        raise Untrusted("The TLS certificate is malformed.") from error
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

@@ -1,0 +1,418 @@
+"""The vendor's office: the one place where keys, register and rules meet. Everything the commands do is a method here.
+
+    with Issuer(home, passphrase=b"…", now=now) as issuer:
+        issuer.load_catalog(text, now=now)
+        server = issuer.register_server(request, now=now)
+        issuer.fulfil(order_json, now=now)
+        bundle = issuer.issue_bundle(server.server_id, now=now)
+        taken = issuer.ingest(path, now=now)
+        receipt = issuer.issue_receipt(taken.report.report_id, now=now)
+
+Rules
+1. Each method is one transaction: done whole, or refused with nothing changed.
+2. What is handed out is in the register first: no file is anywhere that the register does not know. A crash in between costs a sequence
+   number, which may have gaps.
+3. Sequences rise above everything either side has seen: the register's own, and the one in the server's newest request.
+
+It refuses to own files other than its home's, and the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from lls.faults import RefusedDocument
+from lls.issuer.catalog import Catalog, read_catalog
+from lls.issuer.files import write_whole
+from lls.issuer.ids import Random, new_id
+from lls.issuer.issue import Terms, bundle_payload, certificate_for, current_receipt, seal, sign_receipt
+from lls.issuer.keyring import Keyring
+from lls.issuer.orders import Order, fulfil, read_custom_fields, read_orders
+from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown, OrderRefused
+from lls.issuer.register import (
+    Customer,
+    IngestedReport,
+    IssuedBundle,
+    IssuedReceipt,
+    Register,
+    Sale,
+    Server,
+    Sold,
+)
+from lls.licensing.entitlement import normalise_code
+from lls.licensing.fields import Fields
+from lls.signed.keys import KeySet
+from lls.signed.request import ActivationRequest, read_request
+
+SAMPLE_CATALOG: Final = "catalog.toml"
+_REGISTER: Final = "register.sqlite"
+_KEYS: Final = "keys"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fulfilled:
+    """What became of an order; ``again`` when it had been fulfilled before."""
+
+    order_ref: str
+    server_id: str
+    customer: Customer
+    entitlements: tuple[Sold, ...]
+    again: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenBundle:
+    """A bundle and its file's bytes; ``warnings`` are sentences for whoever carries it."""
+
+    bundle: IssuedBundle
+    data: bytes
+    entitlements: tuple[Sold, ...]
+    certificate_ends_at: datetime
+    warnings: tuple[str, ...]
+
+
+class Issuer:
+    """One vendor's issuer. A context manager; one thread at a time."""
+
+    def __init__(
+        self, home: Path, *, now: datetime, passphrase: bytes | None = None, random: Random = secrets.token_bytes
+    ) -> None:
+        """Opens what :meth:`create` made. The passphrase is needed by what signs or decrypts only."""
+        if not (home / _KEYS).is_dir():
+            raise HomeRefused(f"{home} is no issuer's home; make one with lls-issuer init, or check --home.")
+        self.home = home
+        self.keyring = Keyring(home / _KEYS, passphrase=passphrase)
+        self.register = Register(home / _REGISTER, now=now)
+        self._random = random
+
+    @classmethod
+    def create(
+        cls, home: Path, *, now: datetime, passphrase: bytes | None, random: Random = secrets.token_bytes
+    ) -> Issuer:
+        """Makes keys, register and a sample catalogue. ``passphrase`` None leaves the keys in the clear: for tests and demos."""
+        if (home / _KEYS).exists() or (home / _REGISTER).exists():
+            raise HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Register(home / _REGISTER, now=now, create=True).close()
+            if not (home / SAMPLE_CATALOG).exists():
+                write_whole(home / SAMPLE_CATALOG, sample_catalog().encode())
+            Keyring.create(home / _KEYS, passphrase=passphrase, now=now)
+        except OSError as failure:
+            raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
+        return cls(home, now=now, passphrase=passphrase, random=random)
+
+    def __enter__(self) -> Issuer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the register."""
+        self.register.close()
+
+    # -- catalogue and customers --------------------------------------------------------------------------------------
+
+    def load_catalog(self, text: str, *, now: datetime) -> Catalog:
+        """Puts a catalogue into force for new orders."""
+        catalog = read_catalog(text)
+        with self.register.transaction():
+            if self.register.catalog_text() != text:
+                self.register.add_catalog(text, now=now)
+        return catalog
+
+    def catalog(self) -> Catalog:
+        """The catalogue in force."""
+        text = self.register.catalog_text()
+        if text is None:
+            raise CatalogRefused(
+                f"No catalogue is loaded yet; a sample is in {self.home / SAMPLE_CATALOG}: lls-issuer catalog load FILE."
+            )
+        return read_catalog(text)
+
+    def put_customer(
+        self, account_ref: str, *, name: str, custom_fields: Mapping[str, str] | None = None, now: datetime
+    ) -> Customer:
+        """Adds the customer of that account reference, or changes its name, and its fields where some are given."""
+        try:
+            given = Fields({"account_ref": account_ref, "name": name}, place="customer")
+            account_ref, name = given.text("account_ref", most=100), given.text("name")
+            own = None if custom_fields is None else read_custom_fields(custom_fields, place="customer.custom_fields")
+        except RefusedDocument as refused:
+            raise Conflict(f"The customer was refused: {refused.detail}") from refused
+        with self.register.transaction():
+            known = self.register.customer(account_ref)
+            if known is not None:
+                customer = replace(known, name=name, custom_fields=known.custom_fields if own is None else own)
+            else:
+                customer = Customer(
+                    customer_id=new_id("cus", self._random),
+                    account_ref=account_ref,
+                    name=name,
+                    custom_fields=own or {},
+                    created_at=now,
+                )
+            self.register.put_customer(customer)
+        return customer
+
+    def customer(self, key: str) -> Customer:
+        """By account reference or id. Raises :class:`NotKnown`."""
+        customer = self.register.customer(key)
+        if customer is None:
+            raise NotKnown(f"There is no customer {key}; see lls-issuer customer list.")
+        return customer
+
+    # -- servers ------------------------------------------------------------------------------------------------------
+
+    def register_server(
+        self, request: bytes | str, *, customer: str | None = None, binding: str | None = None, now: datetime
+    ) -> Server:
+        """Takes an activation request in: a new server, or the newer state of one that is known.
+
+        ``customer`` is an account reference; without it the first order settles whose server it is. Raises
+        :class:`Conflict` when the server id is known with another signing key.
+        """
+        asked = read_request(request)
+        with self.register.transaction():
+            known = self.register.server(asked.server_id)
+            if known is not None and dict(known.signing_jwk) != dict(asked.signing_jwk):
+                raise Conflict(
+                    f"The server {asked.server_id} is registered with another signing key. If it was installed anew it has a "
+                    "new server id; if not, somebody else uses its id."
+                )
+            owner = self.customer(customer).customer_id if customer else known.customer_id if known else None
+            if known is not None and known.customer_id not in (None, owner):
+                raise Conflict(f"The server {asked.server_id} belongs to another customer than {customer}.")
+            server = _server(asked, known, customer_id=owner, binding=binding, now=now)
+            self.register.put_server(server)
+        return server
+
+    def server(self, server_id: str) -> Server:
+        """By id. Raises :class:`NotKnown`."""
+        server = self.register.server(server_id)
+        if server is None:
+            raise NotKnown(f"There is no server {server_id}; register its request first: lls-issuer server register REQUEST.")
+        return server
+
+    # -- orders -------------------------------------------------------------------------------------------------------
+
+    def fulfil(self, orders: bytes, *, now: datetime) -> list[Fulfilled]:
+        """Fulfils one order or a list of them (JSON), all or none. An order fulfilled before gives what it gave then."""
+        read = read_orders(orders)
+        with self.register.transaction():
+            return [self._fulfil(order, now=now) for order in read]
+
+    def _fulfil(self, order: Order, *, now: datetime) -> Fulfilled:
+        before = self.register.sale(order.order_ref)
+        if before is not None:
+            return self._fulfilled_before(order, before)
+        server = self.register.server(order.server_id)
+        if server is None:
+            raise OrderRefused(
+                f"The order {order.order_ref} was refused: the server {order.server_id} is not registered; "
+                "register its request first: lls-issuer server register REQUEST."
+            )
+        customer = self._buyer(order, now=now)
+        if server.customer_id is None:
+            self.register.put_server(replace(server, customer_id=customer.customer_id))
+        elif server.customer_id != customer.customer_id:
+            raise OrderRefused(
+                f"The order {order.order_ref} was refused: it is for the account {order.account_ref}, but the server "
+                f"{server.server_id} belongs to {self.customer(server.customer_id).account_ref}."
+            )
+        documents = fulfil(order, self.catalog(), now=now, random=self._random)
+        sold = [
+            Sold(
+                entitlement_id=str(document["entitlement_id"]),
+                order_ref=order.order_ref,
+                line=line.line,
+                customer_id=customer.customer_id,
+                server_id=server.server_id,
+                document=document,
+                created_at=now,
+            )
+            for line, document in zip(order.lines, documents, strict=True)
+        ]
+        sale = Sale(
+            order_ref=order.order_ref,
+            sha256=order.sha256,
+            customer_id=customer.customer_id,
+            server_id=server.server_id,
+            document=order.document,
+            fulfilled_at=now,
+        )
+        self.register.add_sale(sale, sold, _codes(sold))
+        return Fulfilled(
+            order_ref=order.order_ref,
+            server_id=server.server_id,
+            customer=customer,
+            entitlements=tuple(sold),
+            again=False,
+        )
+
+    def _fulfilled_before(self, order: Order, sale: Sale) -> Fulfilled:
+        if sale.sha256 != order.sha256:
+            raise OrderRefused(
+                f"The order {order.order_ref} was fulfilled before with other content; a new order needs a new order_ref."
+            )
+        return Fulfilled(
+            order_ref=order.order_ref,
+            server_id=sale.server_id,
+            customer=self.customer(sale.customer_id),
+            entitlements=tuple(self.register.entitlements(order_ref=order.order_ref)),
+            again=True,
+        )
+
+    def _buyer(self, order: Order, *, now: datetime) -> Customer:
+        known = self.register.customer_by_account(order.account_ref)
+        if known is not None:
+            return known
+        if order.customer is None:
+            raise OrderRefused(
+                f"The order {order.order_ref} was refused: there is no customer {order.account_ref}; "
+                "add it (lls-issuer customer add), or describe it in the order's member customer."
+            )
+        return self.put_customer(
+            order.account_ref, name=order.customer.name, custom_fields=order.customer.custom_fields, now=now
+        )
+
+    def entitlement(self, entitlement_id: str) -> Sold:
+        """By id. Raises :class:`NotKnown`."""
+        sold = self.register.entitlement(entitlement_id)
+        if sold is None:
+            raise NotKnown(f"There is no entitlement {entitlement_id}; see lls-issuer entitlement list.")
+        return sold
+
+    # -- bundles and receipts -----------------------------------------------------------------------------------------
+
+    def issue_bundle(self, server_id: str, *, now: datetime, terms: Terms = Terms()) -> WrittenBundle:  # noqa: B008 - frozen
+        """A bundle with the current state of all that the server hosts. Write ``data`` to a file and carry it over."""
+        keys, signers = self.keyring.newest, self.keyring.signers()
+        report_key = self.keyring.report_key().public_jwk()
+        if now > keys.expires_at:
+            raise Conflict(f"The key set {keys.version} expired at {keys.expires_at:%Y-%m-%d}; run lls-issuer keys rotate.")
+        with self.register.transaction():
+            server = self.server(server_id)
+            if server.customer_id is None:
+                raise NotKnown(
+                    f"The server {server_id} belongs to no customer yet; fulfil an order for it, "
+                    "or register its request again with --customer."
+                )
+            customer = self.customer(server.customer_id)
+            hosted = self.register.entitlements(server_id=server_id)
+            products = sorted({_product(sold) for sold in hosted})
+            certificate = certificate_for(
+                server, customer, products=products, keys=keys, signers=signers, terms=terms, now=now
+            )
+            receipt = self._unsent_receipt(server)
+            sequence = server.bundle_sequence + 1
+            payload = bundle_payload(
+                server,
+                customer,
+                hosted,
+                bundle_id=new_id("bnd", self._random),
+                sequence=sequence,
+                certificate=certificate,
+                key_sets=self.keyring.after(server.keys_version),
+                report_key=report_key,
+                receipt=receipt and self._receipt_token(receipt),
+                terms=terms,
+                now=now,
+            )
+            data = seal(payload, server, keys=keys, signers=signers)
+            bundle = IssuedBundle(
+                bundle_id=str(payload["bundle_id"]),
+                server_id=server_id,
+                sequence=sequence,
+                issued_at=now.replace(microsecond=0),
+                not_after=now.replace(microsecond=0) + terms.bundle_life,
+                receipt_id=receipt and receipt.receipt_id,
+                payload=payload,
+            )
+            self.register.add_bundle(bundle)
+            self.register.put_server(
+                replace(server, bundle_sequence=sequence, certificate=certificate.token)
+            )
+        return WrittenBundle(
+            bundle=bundle,
+            data=data,
+            entitlements=tuple(hosted),
+            certificate_ends_at=certificate.not_after,
+            warnings=tuple(_warnings(hosted, ends_at=certificate.not_after)),
+        )
+
+    def _unsent_receipt(self, server: Server) -> IssuedReceipt | None:
+        """The newest receipt, unless a later report shows that it arrived: it begins after the line acknowledged.
+
+        That an earlier bundle carried it is no reason to leave it out: sticks get lost, and a server skips what it knows.
+        """
+        receipts = self.register.receipts(server.server_id)
+        if not receipts:
+            return None
+        newest = receipts[-1]
+        reports = self.register.reports(server_id=server.server_id)
+        return None if any(report.from_seq > newest.up_to_seq for report in reports) else newest
+
+    def _receipt_token(self, receipt: IssuedReceipt) -> str:
+        report = self.report(receipt.report_id)
+        token = current_receipt(receipt, head=report.head, keys=self.keyring.newest, signers=self.keyring.signers())
+        self.register.renew_receipt(receipt.receipt_id, token=token)
+        return token
+
+    def issue_receipt(self, report_id: str, *, now: datetime) -> IssuedReceipt:
+        """The receipt for an ingested report; asked again, the same one."""
+        signers = self.keyring.signers()
+        with self.register.transaction():
+            report = self.report(report_id)
+            known = self.register.receipt_of(report_id)
+            if known is not None:
+                return replace(known, token=self._receipt_token(known))
+            receipt_id, made_at = new_id("rcp", self._random), now.replace(microsecond=0)
+            token = sign_receipt(
+                receipt_id=receipt_id,
+                server_id=report.server_id,
+                report_id=report_id,
+                up_to_seq=report.to_seq,
+                head=report.head,
+                made_at=made_at,
+                signers=signers,
+            )
+            receipt = IssuedReceipt(
+                receipt_id=receipt_id,
+                report_id=report_id,
+                server_id=report.server_id,
+                up_to_seq=report.to_seq,
+                made_at=made_at,
+                token=token,
+            )
+            self.register.add_receipt(receipt)
+        return receipt
+
+    def report(self, report_id: str) -> IngestedReport:
+        """By id. Raises :class:`NotKnown`."""
+        report = self.register.report(report_id)
+        if report is None:
+            raise NotKnown(f"No report {report_id} was ingested; see lls-issuer report list.")
+        return report
+
+    # -- keys ---------------------------------------------------------------------------------------------------------
+
+    def rotate_keys(self, *, now: datetime) -> KeySet:
+        """Version n+1 of the key set with new keys; the next bundle of each server carries it."""
+        with self.register.transaction():  # two rotations at once would make two versions of one number
+            self.keyring = Keyring(self.home / _KEYS, passphrase=self.keyring.passphrase)
+            return self.keyring.rotate(now=now)
+
+
+def sample_catalog() -> str:
+    """The sample that ``init`` writes."""
+    return resources.files(__package__).joinpath("sample_catalog.toml").read_text(encoding="utf-8")

@@ -1,0 +1,459 @@
+"""The vendor's register: everything that was sold, carried out and brought back. The only SQL of the issuer.
+
+Rules
+1. SQLite with WAL, ``synchronous=FULL`` and foreign keys. Whatever changes runs inside ``transaction()``, which takes the write lock at
+   once (``BEGIN IMMEDIATE``): two people at two terminals queue up instead of overwriting each other.
+2. The schema only goes forward. Each file in ``schema/`` is applied once, in order, in a transaction of its own, and its SHA-256 is kept: a
+   file that was changed afterwards, or a register written by a newer version, is refused instead of guessed at.
+3. Rows come out as values. Nothing here decides anything; a constraint that breaks is a programming error.
+
+It refuses to own the meaning of documents, and the clock: instants are passed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeAlias, TypeVar
+
+from lls.issuer.refusals import HomeRefused
+from lls.licensing.fields import read_instant, write_instant
+from lls.licensing.usage import COLUMNS, UsageLine
+
+Json: TypeAlias = Mapping[str, object]
+_Cell: TypeAlias = str | int | bytes | None
+_Row = TypeVar("_Row")
+_WAIT_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """A customer; ``account_ref`` is the vendor's own number for it and never changes."""
+
+    customer_id: str
+    account_ref: str
+    name: str
+    custom_fields: Mapping[str, str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A license server at a customer's site, as its newest activation request described it."""
+
+    server_id: str
+    customer_id: str | None
+    name: str
+    version: str
+    signing_jwk: Json
+    encryption_jwk: Json
+    host: Mapping[str, str]
+    binding: str
+    keys_version: int
+    bundle_sequence: int
+    journal_seq: int
+    request_made_at: datetime
+    registered_at: datetime
+    certificate: str | None
+    certificate_terms: Json | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sale:
+    """A fulfilled order."""
+
+    order_ref: str
+    sha256: str
+    customer_id: str
+    server_id: str
+    document: Json
+    fulfilled_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sold:
+    """An entitlement and where it is hosted; ``document`` is what a bundle carries (contract §3)."""
+
+    entitlement_id: str
+    order_ref: str
+    line: int
+    customer_id: str
+    server_id: str
+    document: Json
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedBundle:
+    """A bundle that was written; ``payload`` is what was signed."""
+
+    bundle_id: str
+    server_id: str
+    sequence: int
+    issued_at: datetime
+    not_after: datetime
+    receipt_id: str | None
+    payload: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestedReport:
+    """A usage report that was taken in; ``new_lines`` had been brought by no earlier one."""
+
+    report_id: str
+    server_id: str
+    from_seq: int
+    to_seq: int
+    head: str
+    made_at: datetime
+    pseudonymised: bool
+    new_lines: int
+    ingested_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedReceipt:
+    """A receipt, word for word as it was signed."""
+
+    receipt_id: str
+    report_id: str
+    server_id: str
+    up_to_seq: int
+    made_at: datetime
+    token: str
+
+
+class Register:
+    """An open register. Use it as a context manager; one thread at a time."""
+
+    def __init__(self, path: Path, *, now: datetime, create: bool = False) -> None:
+        """Opens the register and brings its schema up to date. Raises :class:`HomeRefused`."""
+        if not create and not path.exists():
+            raise HomeRefused(f"There is no register {path}; make one with lls-issuer init, or check --home.")
+        try:
+            self._sql = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+            try:
+                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                    self._sql.execute(f"PRAGMA {pragma}")
+                self._migrate(path, now=now)
+            except BaseException:
+                self._sql.close()
+                raise
+        except sqlite3.DatabaseError as failure:
+            raise HomeRefused(f"The register {path} cannot be opened: {failure}.") from failure
+
+    def __enter__(self) -> Register:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; what was committed stays."""
+        self._sql.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Inside another transaction it joins it."""
+        if self._sql.in_transaction:
+            yield
+            return
+        self._sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._sql.execute("ROLLBACK")
+            raise
+        self._sql.execute("COMMIT")
+
+    # -- catalogue ----------------------------------------------------------------------------------------------------
+
+    def catalog_text(self) -> str | None:
+        """The catalogue in force, as it was loaded."""
+        row = self._sql.execute("SELECT text FROM catalog ORDER BY catalog_id DESC LIMIT 1").fetchone()
+        return None if row is None else str(row[0])
+
+    def add_catalog(self, text: str, *, now: datetime) -> None:
+        """Puts a catalogue into force; earlier ones stay as history."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self._insert("catalog", {"sha256": digest, "text": text, "loaded_at": write_instant(now)})
+
+    # -- customers ----------------------------------------------------------------------------------------------------
+
+    def customers(self) -> list[Customer]:
+        """All, by account reference."""
+        return self._select(Customer, "SELECT * FROM customer ORDER BY account_ref")
+
+    def customer(self, key: str) -> Customer | None:
+        """By account reference or id."""
+        return self._one(Customer, "SELECT * FROM customer WHERE account_ref = ?1 OR customer_id = ?1", key)
+
+    def put_customer(self, customer: Customer) -> None:
+        """New, or with a new name and new fields."""
+        self._sql.execute(
+            """INSERT INTO customer (customer_id, account_ref, name, custom_fields, created_at)
+               VALUES (:customer_id, :account_ref, :name, :custom_fields, :created_at)
+               ON CONFLICT (customer_id) DO UPDATE SET name = excluded.name, custom_fields = excluded.custom_fields""",
+            _cells(customer),
+        )
+
+    # -- servers ------------------------------------------------------------------------------------------------------
+
+    def servers(self) -> list[Server]:
+        """All, in the order of their registration."""
+        return self._select(Server, "SELECT * FROM server ORDER BY registered_at, server_id")
+
+    def server(self, server_id: str) -> Server | None:
+        """By id."""
+        return self._one(Server, "SELECT * FROM server WHERE server_id = ?", server_id)
+
+    def put_server(self, server: Server) -> None:
+        """New, or replaced whole."""
+        cells = _cells(server)
+        updates = ", ".join(f"{name} = excluded.{name}" for name in cells if name != "server_id")
+        self._insert("server", cells, otherwise=f"ON CONFLICT (server_id) DO UPDATE SET {updates}")
+
+    # -- orders and entitlements --------------------------------------------------------------------------------------
+
+    def sale(self, order_ref: str) -> Sale | None:
+        """The fulfilled order of that reference."""
+        return self._one(Sale, "SELECT * FROM sale WHERE order_ref = ?", order_ref)
+
+    def add_sale(self, sale: Sale, sold: Sequence[Sold], codes: Mapping[str, str]) -> None:
+        """An order with its entitlements; ``codes`` maps activation codes to entitlement ids."""
+        self._insert("sale", _cells(sale))
+        for entitlement in sold:
+            self._insert("entitlement", _cells(entitlement))
+        for code, entitlement_id in codes.items():
+            self._insert("activation_code", {"code": code, "entitlement_id": entitlement_id})
+
+    def entitlements(
+        self, *, server_id: str | None = None, customer_id: str | None = None, order_ref: str | None = None
+    ) -> list[Sold]:
+        """Those that fit every filter given, in the order of their sale."""
+        return self._select(
+            Sold,
+            """SELECT * FROM entitlement
+               WHERE server_id = ifnull(?, server_id) AND customer_id = ifnull(?, customer_id)
+                 AND order_ref = ifnull(?, order_ref)
+               ORDER BY created_at, order_ref, line""",
+            server_id,
+            customer_id,
+            order_ref,
+        )
+
+    def entitlement(self, entitlement_id: str) -> Sold | None:
+        """By id."""
+        return self._one(Sold, "SELECT * FROM entitlement WHERE entitlement_id = ?", entitlement_id)
+
+    # -- bundles ------------------------------------------------------------------------------------------------------
+
+    def bundles(self, server_id: str) -> list[IssuedBundle]:
+        """All that were issued to a server, oldest first."""
+        return self._select(IssuedBundle, "SELECT * FROM bundle WHERE server_id = ? ORDER BY sequence", server_id)
+
+    def add_bundle(self, bundle: IssuedBundle) -> None:
+        """Remembers a bundle that is about to be handed out."""
+        self._insert("bundle", _cells(bundle))
+
+    # -- reports, journals and receipts -------------------------------------------------------------------------------
+
+    def reports(self, *, server_id: str | None = None) -> list[IngestedReport]:
+        """All, or a server's, by the end of their range."""
+        return self._select(
+            IngestedReport,
+            "SELECT * FROM report WHERE server_id = ifnull(?, server_id) ORDER BY server_id, to_seq, made_at",
+            server_id,
+        )
+
+    def report(self, report_id: str) -> IngestedReport | None:
+        """By id."""
+        return self._one(IngestedReport, "SELECT * FROM report WHERE report_id = ?", report_id)
+
+    def add_report(self, report: IngestedReport) -> None:
+        """Remembers a report whose lines are stored."""
+        self._insert("report", _cells(report))
+
+    def journal_end(self, server_id: str) -> tuple[int, str] | None:
+        """Number and hash of the last stored line."""
+        row = self._sql.execute(
+            "SELECT seq, hash FROM journal WHERE server_id = ? ORDER BY seq DESC LIMIT 1", (server_id,)
+        ).fetchone()
+        return None if row is None else (int(row[0]), str(row[1]))
+
+    def journal_hash(self, server_id: str, seq: int) -> str | None:
+        """The hash of one stored line."""
+        row = self._sql.execute("SELECT hash FROM journal WHERE server_id = ? AND seq = ?", (server_id, seq)).fetchone()
+        return None if row is None else str(row[0])
+
+    def journal_line(self, server_id: str, seq: int) -> bytes | None:
+        """One stored line."""
+        return next(self.journal_lines(server_id, first=seq, last=seq), None)
+
+    def journal_lines(self, server_id: str, *, first: int, last: int) -> Iterator[bytes]:
+        """Stored lines in order, both ends included."""
+        rows = self._sql.execute(
+            "SELECT line FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq", (server_id, first, last)
+        )
+        for row in rows:
+            yield bytes(row[0])
+
+    def add_journal(self, server_id: str, lines: Iterable[tuple[int, str, bytes]]) -> None:
+        """New lines as (seq, hash, canonical bytes)."""
+        self._sql.executemany(
+            "INSERT INTO journal (server_id, seq, hash, line) VALUES (?, ?, ?, ?)",
+            ((server_id, seq, digest, line) for seq, digest, line in lines),
+        )
+
+    def carry(self, server_id: str, *, up_to: int) -> tuple[int, Json] | None:
+        """The newest state of the usage fold at or before line ``up_to``, with its line's number."""
+        row = self._sql.execute(
+            "SELECT seq, state FROM carry WHERE server_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1", (server_id, up_to)
+        ).fetchone()
+        return None if row is None else (int(row[0]), json.loads(row[1]))
+
+    def add_carry(self, server_id: str, *, seq: int, state: Json) -> None:
+        """The usage fold's state after line ``seq``."""
+        self._insert("carry", {"server_id": server_id, "seq": seq, "state": _json(state)})
+
+    def add_name(self, server_id: str, *, commitment: str, field: str, value: str) -> str:
+        """Keeps the clear value of a commitment once; the value that the register holds afterwards."""
+        row = self._sql.execute(
+            """INSERT INTO name (server_id, commitment, field, value) VALUES (?, ?, ?, ?)
+               ON CONFLICT (server_id, commitment, field) DO UPDATE SET value = name.value RETURNING value""",
+            (server_id, commitment, field, value),
+        ).fetchone()
+        return str(row[0])
+
+    def add_usage(self, server_id: str, *, first_seq: int, lines: Iterable[UsageLine]) -> None:
+        """The usage lines of the new journal lines that begin at ``first_seq``."""
+        for place, line in enumerate(lines):
+            self._insert("usage", {"range_server": server_id, "first_seq": first_seq, "place": place, **_cells(line)})
+
+    def usage(self, *, customer_id: str | None = None, month: str | None = None) -> list[UsageLine]:
+        """The usage lines of one customer's servers or of all, of one month (``2026-11``) or of all, in their ranges' order."""
+        return self._select(
+            UsageLine,
+            f"""SELECT {", ".join(f"usage.{name}" for name in COLUMNS)} FROM usage JOIN server ON server.server_id = range_server
+                WHERE server.customer_id = ifnull(?, server.customer_id) AND substr(day, 1, 7) = ifnull(?, substr(day, 1, 7))
+                ORDER BY range_server, first_seq, place""",  # noqa: S608 - our own names
+            customer_id,
+            month,
+        )
+
+    def receipts(self, server_id: str) -> list[IssuedReceipt]:
+        """All to a server, by what they acknowledge."""
+        return self._select(
+            IssuedReceipt, "SELECT * FROM receipt WHERE server_id = ? ORDER BY up_to_seq, made_at", server_id
+        )
+
+    def receipt_of(self, report_id: str) -> IssuedReceipt | None:
+        """The receipt for a report, once it was issued."""
+        return self._one(IssuedReceipt, "SELECT * FROM receipt WHERE report_id = ?", report_id)
+
+    def add_receipt(self, receipt: IssuedReceipt) -> None:
+        """Remembers a receipt, so that it can be written again word for word."""
+        self._insert("receipt", _cells(receipt))
+
+    # -- how ----------------------------------------------------------------------------------------------------------
+
+    def _select(self, kind: type[_Row], statement: str, *values: _Cell) -> list[_Row]:
+        cursor = self._sql.execute(statement, values)
+        names = [column[0] for column in cursor.description]
+        return [_value(kind, dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
+
+    def _one(self, kind: type[_Row], statement: str, *values: _Cell) -> _Row | None:
+        return next(iter(self._select(kind, statement, *values)), None)
+
+    def _insert(self, table: str, cells: Mapping[str, _Cell], *, otherwise: str = "") -> None:
+        columns, places = ", ".join(cells), ", ".join(f":{name}" for name in cells)
+        self._sql.execute(f"INSERT INTO {table} ({columns}) VALUES ({places}) {otherwise}", cells)  # noqa: S608 - our own names
+
+    def _migrate(self, path: Path, *, now: datetime) -> None:
+        with self.transaction():
+            self._sql.execute(
+                """CREATE TABLE IF NOT EXISTS migration
+                   (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at TEXT NOT NULL) STRICT"""
+            )
+            applied = dict(self._sql.execute("SELECT version, sha256 FROM migration ORDER BY version").fetchall())
+            known = _migrations()
+            if newer := [version for version in applied if version > len(known)]:
+                raise HomeRefused(f"The register {path} has schema {newer[-1]}, this version knows {len(known)}; update it.")
+            for version, (name, text) in enumerate(known, start=1):
+                digest = hashlib.sha256(text.encode()).hexdigest()
+                if version not in applied:
+                    self._apply(text)
+                    self._insert(
+                        "migration",
+                        {"version": version, "name": name, "sha256": digest, "applied_at": write_instant(now)},
+                    )
+                elif applied[version] != digest:
+                    raise HomeRefused(f"The register {path} was made with another {name} than this version has.")
+
+    def _apply(self, text: str) -> None:
+        # executescript would commit on its own; a schema that is half there must roll back.
+        statement = ""
+        for line in text.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                self._sql.execute(statement)
+                statement = ""
+
+
+def _migrations() -> list[tuple[str, str]]:
+    folder = resources.files(__package__).joinpath("schema")
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
+    return [(name, folder.joinpath(name).read_text(encoding="utf-8")) for name in names]
+
+
+_INSTANTS: Final = frozenset(
+    {"created_at", "registered_at", "request_made_at", "fulfilled_at", "issued_at", "not_after", "made_at", "ingested_at",
+     "period_start", "period_end"}
+)
+_DOCUMENTS: Final = frozenset(
+    {"custom_fields", "signing_jwk", "encryption_jwk", "host", "certificate_terms", "document", "payload"}
+)
+_FLAGS: Final = frozenset({"pseudonymised"})
+
+
+def _value(kind: type[_Row], cells: Mapping[str, _Cell]) -> _Row:
+    return kind(**{name: _from_cell(name, cell) for name, cell in cells.items()})
+
+
+def _from_cell(name: str, cell: _Cell) -> object:
+    if cell is None:
+        return None
+    if name in _INSTANTS:
+        return read_instant(cell, place=name)
+    if name in _DOCUMENTS:
+        return json.loads(str(cell))
+    return bool(cell) if name in _FLAGS else cell
+
+
+def _cells(value: object) -> dict[str, _Cell]:
+    return {field.name: _cell(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
+
+
+def _cell(value: object) -> _Cell:
+    match value:
+        case datetime():
+            return write_instant(value)
+        case Mapping():
+            return _json(value)
+        case bool():
+            return int(value)
+        case str() | int() | bytes() | None:
+            return value
+    raise TypeError(f"the register keeps no {type(value).__name__}")
+
+
+def _json(document: Json) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,122 @@
+"""What one commit writes, and what a load reads: the border between the ledger and any store.
+
+Rules
+1. A ``Batch`` is everything that one group of verbs posted: the journal entries in their order and the *final* state of each
+   row that they touched. A store writes it in one transaction or not at all.
+2. ``Loaded`` is the same facts read back. ``Ledger.load`` of what a store loads equals the ledger that was committed, but for
+   deadlines and beats (design §2).
+3. Nothing here knows SQL or verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from lls.faults import LeaseEnd
+from lls.licensing.journal import Entry, Head
+from lls.licensing.lease import Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A lease id that will never be granted again, kept so that a late retry gets the truth."""
+
+    secret: bytes = field(repr=False)
+    reason: LeaseEnd
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBundle:
+    """An imported bundle as the vendor signed it; ``keys_version`` is the key set in force at its import."""
+
+    bundle_id: str
+    sequence: int
+    keys_version: int
+    issued_at: datetime
+    imported_at: datetime
+    digest: str
+    jws: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Which bundle an entitlement's terms come from. The terms themselves are read from that bundle, verified."""
+
+    entitlement_id: str
+    session_id: str
+    sequence: int
+    bundle_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedReport:
+    """A range of the journal that was made ready to leave."""
+
+    report_id: str
+    from_seq: int
+    to_seq: int
+    prev_head: str
+    head: str
+    made_at: datetime
+    pseudonymised: bool
+
+
+class Fact(StrEnum):
+    """Single values of the store, each a text."""
+
+    SEQUENCE_SEEN = "sequence_seen"
+    TERMS_FROM = "terms_from"
+    SYNC_FROM = "sync_from"
+    ACKNOWLEDGED = "acknowledged"
+    ACKNOWLEDGED_HEAD = "acknowledged_head"
+    USAGE_CARRY = "usage_carry"
+    CHAIN_FORKED = "chain_forked"
+    CLOCK_STATE = "clock_state"
+
+
+@dataclass(slots=True, kw_only=True)
+class Batch:
+    """What a group of verbs wants written. ``None`` as a row means that the row goes."""
+
+    before: Head
+    head: Head
+    entries: list[Entry] = field(default_factory=list)
+    leases: dict[str, Lease | None] = field(default_factory=dict)
+    ended: dict[str, Ended] = field(default_factory=dict)
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    bundles: list[KeptBundle] = field(default_factory=list)
+    placed: dict[str, Placed] = field(default_factory=dict)
+    key_sets: dict[int, str] = field(default_factory=dict)
+    closed_sessions: set[str] = field(default_factory=set)
+    commands: set[str] = field(default_factory=set)
+    receipts: set[str] = field(default_factory=set)
+    reports: list[SealedReport] = field(default_factory=list)
+    facts: dict[Fact, str] = field(default_factory=dict)
+    forget_ended_before: datetime | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing that the store would have to take."""
+        return not (self.entries or self.facts or self.key_sets or self.forget_ended_before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Everything a ledger is built from. ``leases`` have no deadline yet; ``ended`` is in the order of ``at``."""
+
+    head: Head = Head()
+    leases: Sequence[Lease] = ()
+    ended: Mapping[str, Ended] = field(default_factory=dict)
+    bundles: Sequence[KeptBundle] = ()
+    placed: Sequence[Placed] = ()
+    key_sets: Mapping[int, str] = field(default_factory=dict)
+    closed_sessions: frozenset[str] = frozenset()
+    commands: frozenset[str] = frozenset()
+    receipts: frozenset[str] = frozenset()
+    reports: Sequence[SealedReport] = ()
+    facts: Mapping[Fact, str] = field(default_factory=dict)
+    last_at: datetime | None = None

@@ -1,0 +1,66 @@
+"""When leases are due: a wheel of one-second slots, re-armed lazily.
+
+Rules
+1. One entry per lease. A heartbeat moves only the lease's own deadline; the wheel learns of it when the old slot comes up
+   (measured: 0.8 ms a tick at a million leases, a lazy heap 15 ms, a full scan 20 ms; design §8).
+2. A lease is due when boot-time has reached its deadline, to the fraction of a second: a slot that is only partly over is
+   looked through, so that no denial is given for a seat whose time is up.
+3. An ended lease leaves its slot at once, so short leases with long times leave nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lls.licensing.lease import Lease
+
+
+class Deadlines:
+    """The slots; ``Lease.armed`` is the slot in which a lease stands, -1 for none."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, dict[str, Lease]] = {}
+        self._cursor: int | None = None
+
+    def arm(self, lease: Lease) -> None:
+        """Put a lease into the slot of its deadline."""
+        self.disarm(lease)
+        slot = int(lease.deadline)
+        if self._cursor is not None and slot < self._cursor:
+            # Overdue already, or the caller's time went on: the next look must find it.
+            slot = self._cursor
+        lease.armed = slot
+        self._slots.setdefault(slot, {})[lease.lease_id] = lease
+
+    def disarm(self, lease: Lease) -> None:
+        """Take a lease out of its slot; no error when it stands in none."""
+        slot = self._slots.get(lease.armed)
+        if slot is not None and slot.get(lease.lease_id) is lease:
+            del slot[lease.lease_id]
+            if not slot:
+                del self._slots[lease.armed]
+        lease.armed = -1
+
+    def due(self, elapsed: float) -> Iterator[Lease]:
+        """Leases that are due at this boot-time, earliest slot first; each is disarmed before it is given out.
+
+        The iterator may be abandoned at any step: what it has not given out stays armed.
+        """
+        upto = int(elapsed)
+        for slot in self._passed(upto):
+            self._cursor = slot
+            for lease in list(self._slots.get(slot, {}).values()):
+                if lease.armed != slot:
+                    continue  # it ended while this iterator was held
+                if lease.deadline <= elapsed:
+                    self.disarm(lease)
+                    yield lease
+                elif int(lease.deadline) != slot:
+                    self.arm(lease)
+        self._cursor = upto
+
+    def _passed(self, upto: int) -> list[int]:
+        """The slots that hold something, up to and including this second."""
+        if self._cursor is not None and upto - self._cursor < len(self._slots):
+            return [slot for slot in range(self._cursor, upto + 1) if slot in self._slots]
+        return sorted(slot for slot in self._slots if slot <= upto)

@@ -1,0 +1,311 @@
+"""What was bought, and whether it is in force at an instant.
+
+Rules
+1. An entitlement is a value: what the vendor resolved and signed (contract §3, *Entitlement*). Nothing here changes it.
+2. ``standing`` is the one place that judges dates and status: not started → active → grace → expired, disabled at any time.
+3. The seats that may be taken are ``seats`` and the overdraft on top; ``None`` means that there is no limit.
+4. What this version cannot enforce is named by ``beyond_us``, so that an import refuses it: a limit that nobody keeps
+   would be worse than a bundle that waits for an upgrade.
+
+It refuses to own seats in use (``ledger``) and the site's own rules.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from lls.licensing.fields import Fields, malformed
+
+MOST_SEATS: Final = 1_000_000_000
+LONGEST_LEASE_SECONDS: Final = 30 * 86_400
+SHORTEST_LEASE_SECONDS: Final = 3
+
+
+class Standing(StrEnum):
+    """Where an entitlement is in its life at one instant."""
+
+    NOT_STARTED = "not_started"
+    ACTIVE = "active"
+    GRACE = "grace"
+    EXPIRED = "expired"
+    DISABLED = "disabled"
+
+
+class Status(StrEnum):
+    """The vendor's or the customer account's switch."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    CUSTOMER_DISABLED = "customer_disabled"
+
+
+class Sharing(StrEnum):
+    """Whose leases sit on one seat together."""
+
+    NONE = "none"
+    USER = "user"
+    HOST = "host"
+    USER_HOST = "user_host"
+
+
+class Concurrency(StrEnum):
+    """How a seat is bound."""
+
+    CONCURRENT = "concurrent"
+    NODE_LOCK = "node_lock"
+    NAMED_USER = "named_user"
+
+
+class LicenseType(StrEnum):
+    """The kind of plan."""
+
+    SUBSCRIPTION = "subscription"
+    PERPETUAL = "perpetual"
+    TRIAL = "trial"
+
+
+class Start(StrEnum):
+    """When the term begins."""
+
+    ON_ISSUE = "on_issue"
+    ON_FIRST_LEASE = "on_first_lease"
+    FIXED = "fixed"
+
+
+class FeatureType(StrEnum):
+    """How a feature is counted."""
+
+    BOOL = "bool"
+    ELEMENT_POOL = "element_pool"
+    USAGE_COUNT = "usage_count"
+    CREDIT = "credit"
+
+
+class OverdraftType(StrEnum):
+    """How far a pool may go beyond its seats."""
+
+    NONE = "none"
+    ABSOLUTE = "absolute"
+    PERCENTAGE = "percentage"
+    UNLIMITED = "unlimited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdraft:
+    """What may be taken on top of what was bought."""
+
+    type: OverdraftType = OverdraftType.NONE
+    value: int = 0
+
+    def extra(self, base: int) -> int | None:
+        """Units on top of ``base``; None is unlimited. A percentage is rounded down: never more than was agreed."""
+        match self.type:
+            case OverdraftType.NONE:
+                return 0
+            case OverdraftType.ABSOLUTE:
+                return self.value
+            case OverdraftType.PERCENTAGE:
+                return base * self.value // 100
+            case OverdraftType.UNLIMITED:
+                return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """A part of the product that is switched or counted; ``value`` of a ``bool`` is 1 or 0."""
+
+    key: str
+    type: FeatureType
+    value: int
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entitlement:
+    """What a customer bought, resolved (contract §3). Instants are aware UTC; ``None`` seats are unlimited seats."""
+
+    entitlement_id: str
+    group_id: str
+    session_id: str
+    sequence: int
+    order_ref: str
+    activation_codes: frozenset[str] = field(repr=False)
+    product: str
+    product_name: str
+    sku: str
+    offering: str
+    edition: str | None
+    license_type: LicenseType
+    start: Start
+    status: Status
+    starts_at: datetime | None
+    expires_at: datetime | None
+    grace: timedelta
+    maintenance_expires_on: date | None
+    concurrency: Concurrency
+    max_version: str | None
+    seats: int | None
+    overdraft: Overdraft
+    sharing: Sharing
+    lease_seconds: int
+    linger_seconds: int
+    features: tuple[Feature, ...]
+    attributes: Mapping[str, str | int]
+
+    def standing(self, at: datetime) -> Standing:
+        """Its standing at the guarded instant ``at``."""
+        if self.status is not Status.ACTIVE:
+            return Standing.DISABLED
+        if self.starts_at is not None and at < self.starts_at:
+            return Standing.NOT_STARTED
+        if self.expires_at is None or at < self.expires_at:
+            return Standing.ACTIVE
+        return Standing.GRACE if at < self.expires_at + self.grace else Standing.EXPIRED
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The instant at which its leases end: the end of the grace. None: never."""
+        return None if self.expires_at is None else self.expires_at + self.grace
+
+    @property
+    def capacity(self) -> int | None:
+        """Seats and overdraft together; None is unlimited."""
+        if self.seats is None:
+            return None
+        extra = self.overdraft.extra(self.seats)
+        return None if extra is None else self.seats + extra
+
+    def opens_with(self, activation_code: str | None) -> bool:
+        """Whether this code (normalised) opens it; an entitlement without codes opens only without one."""
+        if activation_code is None:
+            return not self.activation_codes
+        # Each is compared in constant time: a code is worth money, and its first letters must not be guessable.
+        given = activation_code.encode()
+        return any([hmac.compare_digest(given, code.encode()) for code in self.activation_codes])
+
+    def feature(self, key: str) -> Feature | None:
+        """The feature of that key."""
+        return next((feature for feature in self.features if feature.key == key), None)
+
+    def covers(self, *, version: str | None, released_on: date | None) -> bool:
+        """Whether a build of that version and release day is covered by ``max_version`` and the maintenance date."""
+        if released_on and self.maintenance_expires_on and released_on > self.maintenance_expires_on:
+            return False
+        return not (version and self.max_version) or _version(version) <= _version(self.max_version, ceiling=True)
+
+    @property
+    def beyond_us(self) -> str | None:
+        """What this version of the server cannot enforce, in words; None when there is nothing."""
+        if self.concurrency is not Concurrency.CONCURRENT:
+            return f"concurrency {self.concurrency}"
+        if self.start is Start.ON_FIRST_LEASE:
+            return "a term that starts on the first lease"
+        metered = [feature.key for feature in self.features if feature.type is not FeatureType.BOOL]
+        return f"the metered feature {metered[0]}" if metered else None
+
+
+def normalise_code(activation_code: str) -> str:
+    """People type codes by hand: case and surrounding white space do not count."""
+    return activation_code.strip().upper()
+
+
+def read_entitlement(document: object, *, place: str = "entitlement") -> Entitlement:
+    """One entitlement of a bundle's payload.
+
+    Raises :class:`~lls.faults.RefusedDocument` (``malformed``) that names the member. Unknown members are ignored.
+    """
+    fields = Fields(document, place=place)
+    product, offering, plan = fields.object("product"), fields.object("offering"), fields.object("plan")
+    start = plan.kind("start", Start)
+    entitlement = Entitlement(
+        entitlement_id=fields.id("entitlement_id", "ent_"),
+        group_id=fields.id("group_id", "egr_"),
+        session_id=fields.id("session_id", "ses_"),
+        sequence=fields.integer("sequence", least=1),
+        order_ref=fields.text("order_ref"),
+        activation_codes=frozenset(map(normalise_code, fields.texts("activation_codes", most=10_000))),
+        product=product.word("key"),
+        product_name=product.text("name"),
+        sku=offering.word("sku"),
+        offering=offering.text("name"),
+        edition=fields.optional_word("edition"),
+        license_type=plan.kind("license_type", LicenseType),
+        start=start,
+        status=fields.kind("status", Status),
+        starts_at=fields.optional_instant("starts_at"),
+        expires_at=fields.optional_instant("expires_at"),
+        grace=timedelta(seconds=fields.integer("grace_seconds", most=3650 * 86_400)),
+        maintenance_expires_on=fields.optional_day("maintenance_expires_on"),
+        concurrency=fields.kind("concurrency", Concurrency),
+        max_version=fields.optional_text("max_version", most=50),
+        seats=fields.optional_integer("seats", most=MOST_SEATS),
+        overdraft=_read_overdraft(fields),
+        sharing=fields.kind("sharing", Sharing),
+        lease_seconds=fields.integer("lease_seconds", least=SHORTEST_LEASE_SECONDS, most=LONGEST_LEASE_SECONDS),
+        linger_seconds=fields.integer("linger_seconds", most=LONGEST_LEASE_SECONDS),
+        features=tuple(_read_feature(feature) for feature in fields.objects("features", most=1_000)),
+        attributes=_read_attributes(fields),
+    )
+    _check(entitlement, place=place)
+    return entitlement
+
+
+def _check(entitlement: Entitlement, *, place: str) -> None:
+    if entitlement.starts_at is None and entitlement.start is not Start.ON_FIRST_LEASE:
+        raise malformed(f"{place}.starts_at", "is missing")
+    if entitlement.expires_at and entitlement.starts_at and entitlement.expires_at < entitlement.starts_at:
+        raise malformed(f"{place}.expires_at", "lies before starts_at")
+    if entitlement.expires_at and entitlement.expires_at > datetime.max.replace(tzinfo=UTC) - entitlement.grace:
+        raise malformed(f"{place}.expires_at", "and grace_seconds go beyond the calendar")
+    keys = [feature.key for feature in entitlement.features]
+    if len(keys) != len(set(keys)):
+        raise malformed(f"{place}.features", "names a feature twice")
+
+
+def _read_overdraft(fields: Fields) -> Overdraft:
+    if not fields.has("overdraft"):
+        return Overdraft()
+    overdraft = fields.object("overdraft")
+    kind = overdraft.kind("type", OverdraftType)
+    counted = kind in (OverdraftType.ABSOLUTE, OverdraftType.PERCENTAGE)
+    return Overdraft(type=kind, value=overdraft.integer("value", most=MOST_SEATS) if counted else 0)
+
+
+def _read_feature(feature: Fields) -> Feature:
+    kind = feature.kind("type", FeatureType)
+    return Feature(
+        key=feature.word("key"),
+        type=kind,
+        value=feature.integer("value", most=1) if kind is FeatureType.BOOL else feature.integer("value"),
+        unit=feature.optional_text("unit", most=50),
+    )
+
+
+def _read_attributes(fields: Fields) -> Mapping[str, str | int]:
+    attributes: dict[str, str | int] = {}
+    for item in fields.objects("attributes", most=1_000):
+        key = item.word("key")
+        if key in attributes:
+            raise malformed(f"{item.place}.key", "is given twice")
+        match item.text("type", most=10):
+            case "number":
+                attributes[key] = item.integer("value", least=-(2**53) + 1)
+            case "string":
+                attributes[key] = item.text("value", most=1_000)
+            case "date":
+                day = item.optional_day("value")
+                attributes[key] = day.isoformat() if day else item.text("value")
+            case _:
+                raise malformed(f"{item.place}.type", "must be one of number, string, date")
+    return attributes
+
+
+def _version(text: str, *, ceiling: bool = False) -> tuple[tuple[int, str], ...]:
+    """Dotted versions compare number by number; words after numbers. A ceiling of ``2026`` covers ``2026.4``."""
+    parts = tuple((int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in text.split("."))
+    return (*parts, (2**62, "")) if ceiling else parts

@@ -1,0 +1,130 @@
+"""The journal: what happened, as a SHA-256 hash chain.
+
+Rules (contract §3, *Journal line*)
+1. A line is the RFC 8785 form of ``{at, data, hash, kind, prev, seq}``. ``hash`` is SHA-256, in hex, over the RFC 8785 form
+   of the same object without ``hash``; the first ``prev`` is 64 zeros; ``seq`` rises by one.
+2. No personal and no free text enters a line: holders, actors and reasons enter as commitments.
+3. ``data`` holds texts, integers, booleans, null, and lists and objects of them with ASCII keys. Under this restriction the
+   standard library's encoder with sorted keys writes exactly the RFC 8785 form; a test compares it with a library
+   (decision 0003). Floats are the one thing on which they differ, so there are none.
+
+It refuses to own what a kind means: the ledger posts entries, ``usage`` folds them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from lls.faults import Refusal, RefusedDocument
+from lls.licensing.fields import LARGEST, Fields, write_instant
+
+FIRST_PREV: Final = "0" * 64
+LONGEST_LINE: Final = 4 * 1024 * 1024
+"""No line is longer: an import of 10,000 entitlements fits."""
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+_MEMBERS = {"at", "data", "hash", "kind", "prev", "seq"}
+
+
+class Kind(StrEnum):
+    """What an entry says."""
+
+    INSTALLED = "Installed"
+    GRANTED = "Granted"
+    RETURNED = "Returned"
+    EXPIRED = "Expired"
+    RELEASED = "Released"
+    DENIED = "Denied"
+    OVERDRAFT = "Overdraft"
+    CLOCK_BEHIND = "ClockBehind"
+    CLOCK_JUMPED = "ClockJumped"
+    CLOCK_HEALED = "ClockHealed"
+    RESUMED = "Resumed"
+    DISTRUSTED = "Distrusted"
+    ADMIN_ACTED = "AdminActed"
+    REPORT_SEALED = "ReportSealed"
+    ACKNOWLEDGED = "Acknowledged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One posted line: its number, when, what, and the canonical bytes without a newline."""
+
+    seq: int
+    at: datetime
+    kind: Kind
+    data: Mapping[str, Any]
+    hash: str
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The end of a chain: the last line's number and hash."""
+
+    seq: int = 0
+    hash: str = FIRST_PREV
+
+
+def entry(head: Head, *, at: datetime, kind: Kind, data: Mapping[str, Any]) -> Entry:
+    """The entry that follows ``head``."""
+    seq = head.seq + 1
+    # The members are put together by hand in their sorted order, so that the data is encoded once for both forms.
+    front = f'{{"at":"{write_instant(at)}","data":{_encode(data)},'
+    back = f'"kind":"{kind}","prev":"{head.hash}","seq":{seq}}}'
+    digest = hashlib.sha256((front + back).encode()).hexdigest()
+    return Entry(seq=seq, at=at, kind=kind, data=data, hash=digest, line=f'{front}"hash":"{digest}",{back}'.encode())
+
+
+def verify_line(line: bytes, *, after: Head) -> Mapping[str, Any]:
+    """A line of somebody's journal that must follow ``after`` → the line as an object.
+
+    Raises :class:`~lls.faults.RefusedDocument`: ``malformed`` when it is no canonical line or its hash does not fit its
+    content, ``forked`` when it is whole and follows another line than ``after``.
+    """
+    read = parse_line(line)
+    unhashed = {key: value for key, value in read.items() if key != "hash"}
+    if hashlib.sha256(_encode(unhashed).encode()).hexdigest() != read["hash"]:
+        raise _malformed(after.seq + 1, "was changed: its hash does not fit its content")
+    if read["seq"] != after.seq + 1:
+        raise _malformed(after.seq + 1, f"is missing: line {read['seq']} stands in its place")
+    if read["prev"] != after.hash:
+        raise RefusedDocument(
+            Refusal.FORKED, f"Journal line {read['seq']} does not follow line {after.seq} that we know."
+        )
+    return read
+
+
+def parse_line(line: bytes) -> Mapping[str, Any]:
+    """The line as an object of the right shape; the hash is not checked. Raises ``malformed``."""
+    if len(line) > LONGEST_LINE:
+        raise _malformed(None, "is too long")
+    try:
+        read = json.loads(line)
+        canonical = isinstance(read, dict) and _encode(read).encode() == line
+    except (ValueError, RecursionError):
+        raise _malformed(None, "is no JSON") from None
+    if not canonical or set(read) != _MEMBERS or not isinstance(read["data"], dict):
+        raise _malformed(None, "is not in its canonical form")
+    fields = Fields(read, place="journal line")
+    fields.integer("seq", least=1, most=LARGEST)
+    fields.instant("at")
+    for key in ("kind", "prev", "hash"):
+        fields.text(key, most=64)
+    return dict(read)
+
+
+def head_of(line: Mapping[str, Any]) -> Head:
+    """The chain's end after this parsed line."""
+    return Head(seq=line["seq"], hash=line["hash"])
+
+
+def _malformed(seq: int | None, complaint: str) -> RefusedDocument:
+    which = "A journal line" if seq is None else f"Journal line {seq}"
+    return RefusedDocument(Refusal.MALFORMED, f"{which} {complaint}.")

@@ -1,0 +1,101 @@
+"""A lease: who holds which seats of which entitlement, until when.
+
+Rules
+1. A lease is authorised by a secret of the client's own making; only its SHA-256 is kept (contract §2).
+2. Everything about a lease is fixed at its grant but three things that a heartbeat moves in place: its deadline, its last
+   beat and that beat's nonce. They live in memory only, so a heartbeat never touches the disk (design §2).
+3. A change of state makes a new object: what the store has not yet taken can be told from what it has.
+
+``deadline`` is on boot-time (seconds), never on the wall clock; it includes the grace that is not advertised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from enum import StrEnum
+
+
+class LeaseState(StrEnum):
+    """Where a lease is in its life."""
+
+    ACTIVE = "active"
+    LINGERING = "lingering"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who asks for a seat, in the client's own words. Only ``seat_id`` (the machine's fingerprint) is required."""
+
+    seat_id: str
+    seat_name: str | None = None
+    user: str | None = None
+    host: str | None = None
+    process: str | None = None
+
+    def named(self) -> dict[str, str]:
+        """The fields that were given, in a fixed order."""
+        values = {
+            "seat_id": self.seat_id,
+            "seat_name": self.seat_name,
+            "user": self.user,
+            "host": self.host,
+            "process": self.process,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """A wish for a lease. ``secret`` and ``content`` are digests; ``content`` is over all but the nonce and the secret."""
+
+    lease_id: str
+    secret: bytes = field(repr=False)
+    content: bytes
+    product: str
+    holder: Holder
+    nonce: str = field(repr=False)
+    seats: int = 1
+    activation_code: str | None = field(default=None, repr=False)
+    features: tuple[tuple[str, int], ...] = ()
+    edition: str | None = None
+    version: str | None = None
+    released_on: date | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """One granted lease; see the module for what may change."""
+
+    lease_id: str
+    secret: bytes = field(repr=False)
+    content: bytes
+    product: str
+    entitlement_id: str
+    holder: Holder
+    seats: int
+    ttl: int
+    overdraft: bool
+    granted_at: datetime
+    state: LeaseState = LeaseState.ACTIVE
+    deadline: float = 0.0
+    beat: int | None = None
+    nonce: str | None = field(default=None, repr=False)
+    clone_alarms: int = 0
+    armed: int = -1
+
+    def facts(self) -> tuple[object, ...]:
+        """All that the store knows of it: equal before and after a restart."""
+        return (
+            self.lease_id,
+            self.secret,
+            self.content,
+            self.product,
+            self.entitlement_id,
+            self.holder,
+            self.seats,
+            self.ttl,
+            self.overdraft,
+            self.granted_at,
+            self.state,
+        )

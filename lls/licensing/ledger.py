@@ -1,0 +1,775 @@
+"""The ledger: every lease, seat and line of this server, decided in memory.
+
+How it is used
+- The writer runs a group of *verbs* (checkout, checkin, sweep, install …) one after the other, hands ``batch`` to the store,
+  and calls ``settle`` when the store has taken it. When the store has not, this ledger is thrown away and a new one is
+  loaded; nothing is ever patched back (design §2).
+- Heartbeats and reads run at once, between groups and while one is being committed.
+
+Rules
+1. A verb checks everything, then posts. Nothing may raise after its first post. A refusal is a value (:class:`Denial`), a
+   failure is raised (:class:`~lls.faults.Fault`).
+2. State has one door: ``_post`` writes the line, ``_seat`` and ``_unseat`` move leases. Each remembers what was there before,
+   so that reads can show the last commit and nothing of the group in flight.
+3. The seats in use never rise above seats and overdraft by a grant.
+4. Time comes in with each verb (``now``), the key for commitments at construction. No clock, no randomness, no logging here.
+
+It refuses to own signatures (``signed``), SQL (``store``) and the queue of requests (``writer``).
+"""
+
+from __future__ import annotations
+
+import hmac
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final, TypeVar
+
+from lls.faults import (
+    ClockBehind,
+    Fault,
+    LeaseCloned,
+    LeaseEnd,
+    LeaseEnded,
+    LeaseIdTaken,
+    UnknownLease,
+    UnknownProduct,
+)
+from lls.licensing.changes import Batch, Ended, Fact, KeptBundle, Loaded, Placed, SealedReport
+from lls.licensing.deadlines import Deadlines
+from lls.licensing.denials import Folding
+from lls.licensing.entitlement import Entitlement, Status
+from lls.licensing.fields import read_instant, write_instant
+from lls.licensing.installing import judge
+from lls.licensing.instant import ClockState, Now
+from lls.licensing.journal import FIRST_PREV, Head, Kind
+from lls.licensing.lease import Checkout, Lease, LeaseState
+from lls.licensing.posting import Posting
+from lls.licensing.seating import Denial, Pool, Seat, seat, waits_for
+from lls.licensing.terms import Acknowledgement, Change, Installation, License, Outcome, ServerTerms
+from lls.licensing.waiting import Waiting
+
+T = TypeVar("T")
+
+SWEEP_LIMIT: Final = 2_000
+ENDED_KEPT: Final = timedelta(hours=25)
+UNKNOWN_KEPT_SECONDS: Final = 600.0
+MOST_UNKNOWN: Final = 10_000
+SHARE_OF_TTL: Final = 10
+"""A client beats ten times in a lease's time, so that nine lost answers cost nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seated:
+    """A granted lease; ``again`` when the same checkout had already been granted."""
+
+    lease: Lease
+    entitlement: Entitlement
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued:
+    """The checkout waits; the answer comes through ``Ledger.resolved``."""
+
+    lease_id: str
+    position: int
+
+
+Verdict = Seated | Denial | Fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What the site chose, in seconds and beats a second."""
+
+    grace_seconds: float = 30.0
+    heartbeats_per_second: int = 2_000
+
+
+class Ledger:
+    """All state of one server; see the module."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        terms: ServerTerms | None,
+        entitlements: Mapping[str, Entitlement],
+        problems: Mapping[str, str],
+        now: Now,
+        commit_to: Callable[[str], str],
+        setting: Setting,
+    ) -> None:
+        """Build from what a store loaded. ``entitlements`` come from verified bundles; ``problems`` name those that did
+        not verify again. Every floating lease gets a full time to live and grace: an outage of ours costs nobody a seat.
+        """
+        self.setting = setting
+        self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
+        self.terms = terms
+        self.problems = dict(problems)
+        self.bundles: dict[str, KeptBundle] = {kept.bundle_id: replace(kept, jws="") for kept in loaded.bundles}
+        self.placed: dict[str, Placed] = {placed.entitlement_id: placed for placed in loaded.placed}
+        self.closed_sessions = set(loaded.closed_sessions)
+        self.commands, self.receipts = set(loaded.commands), set(loaded.receipts)
+        self.reports: dict[str, SealedReport] = {report.report_id: report for report in loaded.reports}
+        self.pools: dict[str, Pool] = {}
+        self._products: dict[str, list[Pool]] = {}
+        for entitlement in entitlements.values():
+            self._open_pool(entitlement)
+        self.leases: dict[str, Lease] = {}
+        self._deadlines = Deadlines()
+        self._ended: dict[str, Ended] = dict(loaded.ended)
+        self._unknown: dict[str, tuple[bytes, float]] = {}
+        self.waiting = Waiting()
+        self._folding = Folding()
+        self._folded: list[tuple[Denial, str]] = []
+        self.resolved: dict[str, Verdict] = {}
+        self.clone_alarms = 0
+        self._before: dict[str, Lease | None] = {}
+        self._seats_before: dict[str, int] = {}
+        self.installing = False
+        for lease in loaded.leases:
+            self._restore(lease, now)
+        for pool in self.pools.values():
+            pool.over = pool.over_by > 0
+
+    def _restore(self, lease: Lease, now: Now) -> None:
+        lease.deadline = now.elapsed + self._time_of(lease)
+        self.leases[lease.lease_id] = lease
+        if lease.entitlement_id in self.pools:
+            self.pools[lease.entitlement_id].add(lease)
+        self._deadlines.arm(lease)
+
+    # ---------------------------------------------------------------- the group in flight
+
+    @property
+    def batch(self) -> Batch:
+        """What the store must take before anybody is answered."""
+        return self._posting.batch
+
+    @property
+    def facts(self) -> Mapping[Fact, str]:
+        """Single values of this server."""
+        return self._posting.facts
+
+    @property
+    def head(self) -> Head:
+        """The chain's end, the group in flight included."""
+        return self.batch.head
+
+    def settle(self) -> None:
+        """The store has taken the batch: what was in flight is now the state that everybody sees."""
+        self._posting.settle()
+        self._before.clear()
+        self._seats_before.clear()
+        self._folded.clear()
+        self.resolved = {}
+        self.installing = False
+
+    def is_pending(self, lease_id: str) -> bool:
+        """Whether the group in flight touches this lease: whoever asks about it waits for the commit."""
+        return lease_id in self._before
+
+    def adopt(self, old: Ledger) -> None:
+        """Take over, from the ledger that this one replaces after a failed commit, what lives in memory only: the later
+        deadline, beats, waiters, folded repeats. Nothing of the failed group comes along.
+        """
+        for lease_id, lease in self.leases.items():
+            known = old._before.get(lease_id) or old.leases.get(lease_id)
+            if known is not None:
+                lease.deadline = max(lease.deadline, known.deadline)
+                lease.beat, lease.nonce, lease.clone_alarms = known.beat, known.nonce, known.clone_alarms
+        self.clone_alarms = old.clone_alarms
+        self._unknown = old._unknown
+        self.waiting, self._folding = old.waiting, old._folding
+        for denial, holder in old._folded:
+            self._folding.forget(denial, holder)
+
+    # ---------------------------------------------------------------- verbs: seats
+
+    def checkout(self, request: Checkout, *, now: Now, wait: bool = False) -> Seated | Denial | Queued:
+        """Grant, repeat, queue or deny.
+
+        Raises LeaseIdTaken, LeaseEnded, UnknownProduct, BadActivationCode, ClockBehind.
+        """
+        known = self._known(request)
+        if known is not None:
+            return known
+        if now.state is ClockState.BEHIND:
+            raise ClockBehind(behind_seconds=now.behind_seconds)
+        refused = self._unlicensed(request, now)
+        if refused is not None:
+            return self._deny(refused, request, now)
+        verdict = self._try(request, now)
+        while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
+            verdict = self._try(request, now)
+        if isinstance(verdict, Seat):
+            self.waiting.leave(request.lease_id)
+            return self._grant(request, verdict, now)
+        if wait and verdict.code == "no_seat" and waits_for(request, self._pools_of(request.product), now=now):
+            self.waiting.enter(request, now=now)
+            return Queued(lease_id=request.lease_id, position=self.waiting.position(request.lease_id) or 1)
+        return self._deny(verdict, request, now)
+
+    def checkin(self, lease_id: str, *, secret: bytes, now: Now) -> None:
+        """Give a seat back. Succeeds for an ended or unknown lease; a wrong secret looks the same, changes nothing."""
+        waiter = self.waiting.get(lease_id)
+        if waiter is not None and hmac.compare_digest(waiter.checkout.secret, secret):
+            self.waiting.leave(lease_id)
+            self.resolved[lease_id] = LeaseEnded(LeaseEnd.CHECKED_IN)
+            self._remember_unknown(lease_id, secret, now)
+            self._serve(waiter.checkout.product, now)
+            return
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            if lease_id not in self._ended:
+                self._remember_unknown(lease_id, secret, now)
+            return
+        if lease.state is LeaseState.LINGERING or not hmac.compare_digest(lease.secret, secret):
+            return
+        self._return(lease, now)
+
+    def release(self, lease_id: str, *, actor: str, reason: str, now: Now) -> None:
+        """The administrator takes a seat back at once. Raises UnknownLease."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            raise UnknownLease
+        freed = self._unseat(lease, LeaseEnd.RELEASED, now)
+        data = {"actor": self._posting.name("actor", actor), "reason": self._posting.name("reason", reason)}
+        self._post_end(Kind.RELEASED, lease, freed, now, **data)
+        self._serve(lease.product, now)
+
+    def stop_waiting(self, lease_id: str, *, now: Now) -> Verdict:
+        """The wait is over: the lease if it was granted in the last moment, else a denial with the place in the queue."""
+        waiter = self.waiting.get(lease_id)
+        lease = self.leases.get(lease_id)
+        if lease is not None:
+            return self._seated(lease, again=True)
+        if waiter is None:
+            ended = self._ended.get(lease_id)
+            return LeaseEnded(ended.reason if ended else LeaseEnd.CHECKED_IN)
+        position = self.waiting.position(lease_id)
+        self.waiting.close(lease_id, elapsed=now.elapsed)
+        verdict = self._try(waiter.checkout, now)
+        if isinstance(verdict, Seat):
+            self.waiting.leave(lease_id)
+            return self._grant(waiter.checkout, verdict, now)
+        self._serve(waiter.checkout.product, now)
+        return self._deny(replace(verdict, queue_position=position), waiter.checkout, now)
+
+    def serve(self, product: str, *, now: Now) -> None:
+        """Look through the queue again because somebody in it went away."""
+        self._serve(product, now)
+
+    def sweep(self, *, now: Now, limit: int = SWEEP_LIMIT) -> bool:
+        """End what is due, at most about ``limit`` leases; whether more may be due."""
+        if self._folding.over(now.elapsed):
+            self.post_folded(now)
+        self.waiting.drop_stale(now.elapsed)
+        self._forget(now)
+        more = self._expire(now, limit) >= limit
+        more |= (
+            self._end(islice((o for o in self.leases.values() if o.entitlement_id not in self.pools), limit), now)
+            >= limit
+        )
+        for pool in list(self.pools.values()):
+            ends_at = pool.entitlement.ends_at
+            if pool.leases and ends_at is not None and now.wall >= ends_at:
+                more |= self._end(islice(pool.leases.values(), limit), now) >= limit
+        for product in self.waiting.products():
+            self._serve(product, now)
+        return more
+
+    # ---------------------------------------------------------------- at once, between and during groups
+
+    def heartbeat(self, lease_id: str, *, secret: bytes, beat: int, nonce: str, now: Now) -> Lease:
+        """Prolong a lease. The caller has made sure that it is not pending.
+
+        Raises UnknownLease (also for a wrong secret), LeaseEnded, LeaseCloned.
+        """
+        lease = self.lease(lease_id, secret=secret, now=now)
+        if lease.beat is not None and (beat < lease.beat or (beat == lease.beat and nonce != lease.nonce)):
+            lease.clone_alarms += 1
+            self.clone_alarms += 1
+            raise LeaseCloned
+        lease.beat, lease.nonce = beat, nonce
+        lease.deadline = now.elapsed + lease.ttl + self.setting.grace_seconds
+        return lease
+
+    def lease(self, lease_id: str, *, secret: bytes, now: Now) -> Lease:
+        """A live lease. Raises UnknownLease (also for a wrong secret) and LeaseEnded."""
+        lease = self.leases.get(lease_id)
+        if lease is None:
+            ended = self._ended.get(lease_id)
+            if ended is None or not hmac.compare_digest(ended.secret, secret):
+                raise UnknownLease
+            raise LeaseEnded(ended.reason)
+        if not hmac.compare_digest(lease.secret, secret):
+            raise UnknownLease
+        if lease.state is LeaseState.LINGERING:
+            raise LeaseEnded(LeaseEnd.CHECKED_IN)
+        pool = self.pools.get(lease.entitlement_id)
+        if pool is None or (pool.entitlement.ends_at is not None and now.wall >= pool.entitlement.ends_at):
+            raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)
+        return lease
+
+    def remaining(self, lease: Lease, now: Now) -> int:
+        """Whole seconds that the client may count on: without the grace, and never past the entitlement's end."""
+        left = lease.deadline - self.setting.grace_seconds - now.elapsed
+        pool = self.pools.get(lease.entitlement_id)
+        if pool is not None and pool.entitlement.ends_at is not None:
+            left = min(left, (pool.entitlement.ends_at - now.wall).total_seconds())
+        return max(0, int(left))
+
+    def pace(self, lease: Lease) -> int:
+        """Seconds to the client's next beat: spread by lease, stretched when the fleet is large (after Nomad)."""
+        wanted = max(lease.ttl / SHARE_OF_TTL, len(self.leases) / self.setting.heartbeats_per_second)
+        spread = 0.9 + zlib.crc32(lease.lease_id.encode()) % 21 / 100
+        return max(1, int(min(wanted * spread, lease.ttl / 3)))
+
+    def committed_leases(self) -> Iterator[Lease]:
+        """Every lease as of the last commit."""
+        for lease_id, lease in self.leases.items():
+            if lease_id not in self._before:
+                yield lease
+        yield from (lease for lease in self._before.values() if lease is not None)
+
+    def in_use(self, entitlement_id: str) -> int:
+        """Seats in use as of the last commit."""
+        return self._seats_before.get(entitlement_id, self.pools[entitlement_id].in_use)
+
+    def products(self) -> Mapping[str, list[Pool]]:
+        """The pools of each product."""
+        return self._products
+
+    def license(self, now: Now) -> License:
+        """Whether new leases may be granted at all."""
+        return License.UNLICENSED if self.terms is None else self.terms.license(now, sync_from=self.sync_from)
+
+    @property
+    def sync_from(self) -> datetime | None:
+        """From when the time without a report counts."""
+        text = self.facts.get(Fact.SYNC_FROM)
+        return read_instant(text, place="sync_from") if text else None
+
+    @property
+    def sequence_seen(self) -> int:
+        """The highest bundle sequence ever seen, refused ones included."""
+        return int(self.facts.get(Fact.SEQUENCE_SEEN, "0"))
+
+    @property
+    def acknowledged(self) -> Head:
+        """The last line that the vendor has acknowledged."""
+        seq = int(self.facts.get(Fact.ACKNOWLEDGED, "0"))
+        return Head(seq=seq, hash=self.facts.get(Fact.ACKNOWLEDGED_HEAD, FIRST_PREV))
+
+    # ---------------------------------------------------------------- verbs: bundles, reports, time
+
+    def preview(self, installation: Installation, *, now: Now) -> Outcome:
+        """What ``install`` would do; raises what it would raise."""
+        return judge(self, installation, now=now)
+
+    def install(self, installation: Installation, *, actor: str, now: Now) -> Outcome:
+        """Apply a verified bundle, whole or not at all. Raises RefusedDocument."""
+        outcome = judge(self, installation, now=now)
+        if outcome.already_applied:
+            return outcome
+        self.installing = True
+        kept = installation.kept
+        self.terms = installation.terms
+        self.bundles[kept.bundle_id] = replace(kept, jws="")
+        self.batch.bundles.append(kept)
+        self.batch.key_sets.update(installation.key_sets)
+        self._posting.set_facts({Fact.SEQUENCE_SEEN: str(kept.sequence), Fact.TERMS_FROM: kept.bundle_id})
+        if self.sync_from is None:
+            self._posting.set_facts({Fact.SYNC_FROM: write_instant(kept.issued_at)})
+        self.commands.update(outcome.commands)
+        self.batch.commands.update(outcome.commands)
+        self._posting.installed(installation, outcome, now, actor=actor)
+        ended = {step.entitlement.entitlement_id: self._place(step.entitlement, kept.bundle_id, now)
+                 for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)}  # fmt: skip
+        for step in outcome.steps:
+            if step.change is Change.UNCHANGED:
+                self._note_placed(step.entitlement, kept.bundle_id)
+        if outcome.acknowledged is not None:
+            self._acknowledge(outcome.acknowledged, installation.usage_carry, actor, now)
+        if outcome.forked:
+            self.mark_forked()
+        for product in self.waiting.products():
+            self._serve(product, now)
+        return replace(outcome, leases_ended=ended)
+
+    def remember_sequence(self, sequence: int) -> None:
+        """A genuine bundle was refused for its dates: older ones must not come after it (python-tuf does the same)."""
+        if sequence > self.sequence_seen:
+            self._posting.set_facts({Fact.SEQUENCE_SEEN: str(sequence)})
+
+    def seal(self, report_id: str, *, pseudonymised: bool, actor: str, now: Now) -> SealedReport:
+        """Close the range after the last acknowledged line with a line of its own; the report ends with that line."""
+        self.post_folded(now)
+        before = self.acknowledged
+        data = {"report_id": report_id, "from_seq": before.seq + 1, "actor": self._posting.name("actor", actor)}
+        self._posting.post(Kind.REPORT_SEALED, data, now)
+        report = SealedReport(
+            report_id=report_id,
+            from_seq=before.seq + 1,
+            to_seq=self.head.seq,
+            prev_head=before.hash,
+            head=self.head.hash,
+            made_at=now.wall,
+            pseudonymised=pseudonymised,
+        )
+        self.reports[report_id] = report
+        self.batch.reports.append(report)
+        return report
+
+    def acknowledge(self, receipt: Acknowledgement, *, usage_carry: str, actor: str, now: Now) -> bool:
+        """Take in a receipt whose head was found in our chain; False when it was known already."""
+        if receipt.receipt_id in self.receipts or receipt.up_to_seq <= self.acknowledged.seq:
+            return False
+        self._acknowledge(receipt, usage_carry, actor, now)
+        return True
+
+    def mark_forked(self) -> None:
+        """The vendor acknowledged a line that is not in our chain."""
+        self._posting.set_facts({Fact.CHAIN_FORKED: "1"})
+
+    def resume(self, *, outage_from: datetime, outage_to: datetime, cause: str, now: Now) -> None:
+        """We were away: every floating lease gets a full time to live and grace, before anything is swept."""
+        for lease in self.leases.values():
+            lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease))
+        away = {"outage_from": write_instant(outage_from), "outage_to": write_instant(outage_to)}
+        self._posting.post(Kind.RESUMED, {**away, "cause": cause, "leases": len(self.leases)}, now)
+
+    def note_problems(self, *, now: Now) -> None:
+        """Post which entitlements are out of force because their stored bundle did not verify again."""
+        for entitlement_id in sorted(self.problems):
+            bundle_id = self.placed[entitlement_id].bundle_id
+            self._posting.post(Kind.DISTRUSTED, {"entitlement_id": entitlement_id, "bundle_id": bundle_id}, now)
+
+    def note_clock(self, *, now: Now, ahead_seconds: int = 0) -> None:
+        """Post a change of the clock's state, once."""
+        was = ClockState(self.facts.get(Fact.CLOCK_STATE, ClockState.OK))
+        if was is now.state:
+            return
+        match now.state:
+            case ClockState.BEHIND:
+                self._posting.post(Kind.CLOCK_BEHIND, {"behind_seconds": now.behind_seconds}, now)
+            case ClockState.JUMPED:
+                self._posting.post(Kind.CLOCK_JUMPED, {"ahead_seconds": ahead_seconds}, now)
+            case ClockState.OK:
+                self._posting.post(Kind.CLOCK_HEALED, {}, now)
+        self._posting.set_facts({Fact.CLOCK_STATE: now.state.value})
+
+    def note_act(self, act: str, *, actor: str, now: Now, **ids: str) -> None:
+        """Journal what an administrator did where no other line says it."""
+        self._posting.post(Kind.ADMIN_ACTED, {"act": act, "actor": self._posting.name("actor", actor), **ids}, now)
+
+    def post_folded(self, now: Now) -> None:
+        """Post the repeats of the running minute (its end, a report, a stop)."""
+        for repeats in self._folding.take():
+            self._posting.denied(repeats.denial, now, holder=repeats.holder, count=repeats.count)
+
+    # ---------------------------------------------------------------- how seats move
+
+    def _known(self, request: Checkout) -> Seated | None:
+        """The same checkout again, or why its id cannot be used."""
+        lease = self.leases.get(request.lease_id)
+        if lease is not None:
+            if not hmac.compare_digest(lease.secret, request.secret) or lease.content != request.content:
+                raise LeaseIdTaken
+            if lease.state is LeaseState.LINGERING:
+                raise LeaseEnded(LeaseEnd.CHECKED_IN)
+            if lease.entitlement_id not in self.pools:
+                raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)
+            return self._seated(lease, again=True)
+        ended = self._ended.get(request.lease_id)
+        if ended is not None:
+            if not hmac.compare_digest(ended.secret, request.secret):
+                raise LeaseIdTaken
+            raise LeaseEnded(ended.reason)
+        unknown = self._unknown.get(request.lease_id)
+        if unknown is not None and hmac.compare_digest(unknown[0], request.secret):
+            raise LeaseEnded(LeaseEnd.CHECKED_IN)
+        waiter = self.waiting.get(request.lease_id)
+        if waiter is not None and (waiter.checkout.secret, waiter.checkout.content) != (
+            request.secret,
+            request.content,
+        ):
+            raise LeaseIdTaken
+        return None
+
+    def _unlicensed(self, request: Checkout, now: Now) -> Denial | None:
+        product = request.product
+        if product not in self._products:
+            raise UnknownProduct(f"No bundle imported here names the product {product}.")
+        state = self.license(now)
+        if state is License.REPORT_OVERDUE:
+            detail = "The vendor has had no usage report for too long; export one and import its receipt."
+            return Denial(code="report_overdue", rule="sync", detail=detail, product=product, asked=request.seats)
+        if state is not License.ACTIVE or self.terms is None or product not in self.terms.products:
+            detail = f"The server's own licence does not cover {product} now; import a newer bundle."
+            return Denial(
+                code="server_not_licensed", rule="server", detail=detail, product=product, asked=request.seats
+            )
+        return None
+
+    def _try(self, request: Checkout, now: Now) -> Seat | Denial:
+        """A seat, considering what earlier open waiters are promised."""
+        pools = self._pools_of(request.product)
+        promised: set[str] = set()
+        for waiter in self.waiting.queue(request.product):
+            if waiter.checkout.lease_id == request.lease_id:
+                break
+            if waiter.open:
+                promised.update(p.entitlement.entitlement_id for p in waits_for(waiter.checkout, pools, now=now))
+                if len(promised) == len(pools):
+                    break
+        return seat(request, pools, now=now, promised=promised)
+
+    def _serve(self, product: str, now: Now) -> None:
+        """Seat the waiters that can be, in their order. A waiter that must wait on keeps what is free for itself."""
+        pools = self._pools_of(product)
+        shared = any(pool.entitlement.sharing != "none" for pool in pools)
+        promised: set[str] = set()
+        for waiter in self.waiting.queue(product):
+            if not waiter.open:
+                continue
+            if len(promised) == len(pools) and not shared:
+                break
+            request = waiter.checkout
+            try:
+                verdict = self._unlicensed(request, now) or seat(request, pools, now=now, promised=promised)
+            except Fault as fault:  # its product or code went with an import
+                self.waiting.leave(request.lease_id)
+                self.resolved[request.lease_id] = fault
+                continue
+            if isinstance(verdict, Seat):
+                self.waiting.leave(request.lease_id)
+                self.resolved[request.lease_id] = self._grant(request, verdict, now)
+            elif verdict.code == "no_seat":
+                promised.update(p.entitlement.entitlement_id for p in waits_for(request, pools, now=now))
+            else:
+                self.waiting.leave(request.lease_id)
+                self.resolved[request.lease_id] = self._deny(verdict, request, now)
+
+    def _grant(self, request: Checkout, where: Seat, now: Now) -> Seated:
+        pool, entitlement = where.pool, where.pool.entitlement
+        replaced = pool.lingering(request.holder)
+        in_use = pool.in_use
+        if replaced is not None:
+            self._unseat(replaced, LeaseEnd.CHECKED_IN, now)
+        lease = Lease(
+            lease_id=request.lease_id,
+            secret=request.secret,
+            content=request.content,
+            product=entitlement.product,
+            entitlement_id=entitlement.entitlement_id,
+            holder=request.holder,
+            seats=request.seats,
+            ttl=entitlement.lease_seconds,
+            overdraft=where.overdraft,
+            granted_at=now.wall,
+            deadline=now.elapsed + entitlement.lease_seconds + self.setting.grace_seconds,
+            beat=0,
+            nonce=request.nonce,
+        )
+        self._seat(lease, pool)
+        self._posting.granted(lease, now, taken=pool.in_use - in_use, replaces=replaced)
+        self._note_overdraft(pool, now)
+        return self._seated(lease, again=False)
+
+    def _return(self, lease: Lease, now: Now) -> None:
+        pool = self.pools.get(lease.entitlement_id)
+        lingers = pool.entitlement.linger_seconds if pool is not None else 0
+        if pool is not None and lingers and pool.lingering(lease.holder) is None:
+            self._linger(lease, pool, lingers, now)
+            self._post_end(Kind.RETURNED, lease, 0, now, lingers_seconds=lingers)
+            return
+        freed = self._unseat(lease, LeaseEnd.CHECKED_IN, now)
+        self._post_end(Kind.RETURNED, lease, freed, now, lingers_seconds=0)
+        self._serve(lease.product, now)
+
+    def _linger(self, lease: Lease, pool: Pool, seconds: int, now: Now) -> None:
+        """Its holder has left, its seat stays for a while: the same seats in use, another state."""
+        self._touch(lease.lease_id, lease, pool)
+        self._deadlines.disarm(lease)
+        pool.remove(lease)
+        kept = replace(lease, state=LeaseState.LINGERING, deadline=now.elapsed + seconds)
+        pool.add(kept)
+        self.leases[kept.lease_id] = kept
+        self.batch.leases[kept.lease_id] = kept
+        self._deadlines.arm(kept)
+
+    def _expire(self, now: Now, limit: int) -> int:
+        """End at most ``limit`` leases that are due; how many."""
+        ended = 0
+        products = set()
+        for lease in self._deadlines.due(now.elapsed):
+            lingered = lease.state is LeaseState.LINGERING
+            freed = self._unseat(lease, LeaseEnd.CHECKED_IN if lingered else LeaseEnd.EXPIRED, now)
+            self._post_end(Kind.EXPIRED, lease, freed, now, reason="linger" if lingered else "expired")
+            products.add(lease.product)
+            ended += 1
+            if ended >= limit:
+                break
+        for product in sorted(products):
+            self._serve(product, now)
+        return ended
+
+    def _end(self, leases: Iterable[Lease], now: Now) -> int:
+        """Their entitlement ended: so do these leases; how many."""
+        ending = list(leases)
+        for lease in ending:
+            freed = self._unseat(lease, LeaseEnd.ENTITLEMENT_ENDED, now)
+            self._post_end(Kind.EXPIRED, lease, freed, now, reason="entitlement_ended")
+        return len(ending)
+
+    def _seat(self, lease: Lease, pool: Pool) -> None:
+        self._touch(lease.lease_id, None, pool)
+        pool.add(lease)
+        self.leases[lease.lease_id] = lease
+        self.batch.leases[lease.lease_id] = lease
+        self._deadlines.arm(lease)
+
+    def _unseat(self, lease: Lease, reason: LeaseEnd, now: Now) -> int:
+        pool = self.pools.get(lease.entitlement_id)
+        self._touch(lease.lease_id, lease, pool)
+        self._deadlines.disarm(lease)
+        del self.leases[lease.lease_id]
+        self.batch.leases[lease.lease_id] = None
+        ended = Ended(secret=lease.secret, reason=reason, at=now.wall)
+        self._ended[lease.lease_id] = ended
+        self.batch.ended[lease.lease_id] = ended
+        return pool.remove(lease) if pool is not None else 0
+
+    def _touch(self, lease_id: str, before: Lease | None, pool: Pool | None) -> None:
+        """Remember what was there before this group, once."""
+        self._before.setdefault(lease_id, before)
+        if pool is not None:
+            self._seats_before.setdefault(pool.entitlement.entitlement_id, pool.in_use)
+
+    def _seated(self, lease: Lease, *, again: bool) -> Seated:
+        return Seated(lease=lease, entitlement=self.pools[lease.entitlement_id].entitlement, again=again)
+
+    # ---------------------------------------------------------------- how entitlements are placed
+
+    def _place(self, entitlement: Entitlement, bundle_id: str, now: Now) -> int:
+        """Put new terms in force; how many leases ended with the old ones."""
+        self._note_placed(entitlement, bundle_id)
+        self.problems.pop(entitlement.entitlement_id, None)
+        pool = self.pools.get(entitlement.entitlement_id)
+        if pool is None:
+            pool = self._open_pool(entitlement)
+            for lease in [
+                lease for lease in self.leases.values() if lease.entitlement_id == entitlement.entitlement_id
+            ]:
+                pool.add(lease)  # its terms had not verified at the last start
+        else:
+            self._seats_before.setdefault(entitlement.entitlement_id, pool.in_use)
+            self._close_product(pool)
+            pool.rebuild(entitlement)
+            self._products.setdefault(entitlement.product, []).append(pool)
+        ended = 0
+        if entitlement.status is not Status.ACTIVE:
+            ended = self._end(pool.leases.values(), now)
+        self._note_overdraft(pool, now)
+        return ended
+
+    def _note_placed(self, entitlement: Entitlement, bundle_id: str) -> None:
+        placed = Placed(
+            entitlement_id=entitlement.entitlement_id,
+            session_id=entitlement.session_id,
+            sequence=entitlement.sequence,
+            bundle_id=bundle_id,
+        )
+        self.placed[placed.entitlement_id] = placed
+        self.batch.placed[placed.entitlement_id] = placed
+
+    def _open_pool(self, entitlement: Entitlement) -> Pool:
+        pool = self.pools[entitlement.entitlement_id] = Pool(entitlement)
+        self._products.setdefault(entitlement.product, []).append(pool)
+        return pool
+
+    def _close_product(self, pool: Pool) -> None:
+        pools = self._products[pool.entitlement.product]
+        pools.remove(pool)
+        if not pools:
+            del self._products[pool.entitlement.product]
+
+    def _pools_of(self, product: str) -> list[Pool]:
+        return self._products.get(product, [])
+
+    # ---------------------------------------------------------------- what is posted
+
+    def _post_end(self, kind: Kind, lease: Lease, freed: int, now: Now, **data: object) -> None:
+        self._posting.ended(kind, lease, now, freed=freed, **data)
+        pool = self.pools.get(lease.entitlement_id)
+        if pool is not None:
+            self._note_overdraft(pool, now)
+
+    def _note_overdraft(self, pool: Pool, now: Now) -> None:
+        """Post when a pool goes over what was bought and when it comes back, not each step between."""
+        over = pool.over_by
+        if (over > 0) == pool.over:
+            return
+        pool.over = over > 0
+        self._posting.overdraft(pool.entitlement, now, in_use=pool.in_use, over=over)
+
+    def _deny(self, denial: Denial, request: Checkout, now: Now) -> Denial:
+        holder = self._posting.commit_to(request.holder.seat_id)
+        if self._folding.note(denial, holder, elapsed=now.elapsed):
+            self._posting.name("seat_id", request.holder.seat_id)
+            self._folded.append((denial, holder))
+            self._posting.denied(denial, now, holder=holder, count=1)
+        return denial
+
+    def _acknowledge(self, receipt: Acknowledgement, usage_carry: str | None, actor: str, now: Now) -> None:
+        report = self.reports.get(receipt.report_id)
+        self.receipts.add(receipt.receipt_id)
+        self.batch.receipts.add(receipt.receipt_id)
+        self._posting.acknowledged(receipt, now, actor=actor)
+        self._posting.set_facts(
+            {
+                Fact.ACKNOWLEDGED: str(receipt.up_to_seq),
+                Fact.ACKNOWLEDGED_HEAD: receipt.head,
+                Fact.USAGE_CARRY: usage_carry or "",
+                Fact.SYNC_FROM: write_instant(report.made_at if report is not None else receipt.made_at),
+            }
+        )
+
+    # ---------------------------------------------------------------- what is kept for a while
+
+    def _time_of(self, lease: Lease) -> float:
+        """A full time for a lease after an outage of ours."""
+        if lease.state is LeaseState.LINGERING:
+            pool = self.pools.get(lease.entitlement_id)
+            return float(pool.entitlement.linger_seconds if pool is not None else 0)
+        return lease.ttl + self.setting.grace_seconds
+
+    def _remember_unknown(self, lease_id: str, secret: bytes, now: Now) -> None:
+        self._unknown[lease_id] = secret, now.elapsed
+        if len(self._unknown) > MOST_UNKNOWN:
+            del self._unknown[next(iter(self._unknown))]
+
+    def _forget(self, now: Now) -> None:
+        """Drop what was only kept for late retries. The store drops its rows once in a while."""
+        for lease_id in list(_until(self._unknown.items(), lambda kept: kept[1] > now.elapsed - UNKNOWN_KEPT_SECONDS)):
+            del self._unknown[lease_id]
+        oldest = now.wall - ENDED_KEPT
+        stale = list(_until(self._ended.items(), lambda ended: ended.at > oldest))
+        for lease_id in stale:
+            del self._ended[lease_id]
+        if stale:
+            self.batch.forget_ended_before = oldest
+
+
+def _until(items: Iterable[tuple[str, T]], keep: Callable[[T], bool]) -> Iterator[str]:
+    """The keys of an insertion-ordered mapping up to the first value that is to be kept."""
+    for key, value in items:
+        if keep(value):
+            return
+        yield key

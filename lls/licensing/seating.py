@@ -1,0 +1,260 @@
+"""May this holder sit here? A seat, or a denial that says which rule decided.
+
+Rules, in the order in which they are asked
+1. The activation code opens the entitlement, or the entitlement needs none. A wrong code is a fault, never journalled.
+2. Standing: enabled, started, not past its grace (a new checkout in grace is granted: decision 0004).
+3. Edition, version, features.
+4. Seats: what the checkout would newly occupy must fit into seats and overdraft, and must not be promised to a request
+   that waits and came earlier. A checkout that shares a seat, or takes its own lingering one, occupies nothing new.
+5. Of several entitlements: first where nothing new is occupied, then those not in overdraft, then the longest lasting.
+6. When none fits, the denial of the entitlement that came furthest in this list is the explanation.
+
+It decides and counts; it refuses to own leases, time and history (``ledger``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from lls.faults import BadActivationCode
+from lls.licensing.entitlement import Entitlement, Sharing, Standing
+from lls.licensing.instant import Now
+from lls.licensing.lease import Checkout, Holder, Lease, LeaseState
+
+RETRY_AFTER_SECONDS: Final = 30
+_FOREVER = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denial:
+    """A judged and refused request: an answer, a journal line, a number to be billed or bought by."""
+
+    code: str
+    rule: str
+    detail: str
+    product: str
+    entitlement_id: str | None = None
+    asked: int = 1
+    in_use: int | None = None
+    seats: int | None = None
+    limit: int | None = None
+    retry_after_seconds: int | None = None
+    queue_position: int | None = None
+
+
+class Pool:
+    """The seats of one entitlement and who sits on them. Counts only; whoever adds and removes is the ledger."""
+
+    __slots__ = ("_groups", "_lingering", "entitlement", "in_use", "leases", "over")
+
+    def __init__(self, entitlement: Entitlement) -> None:
+        self.entitlement = entitlement
+        self.in_use = 0
+        self.over = False
+        self.leases: dict[str, Lease] = {}
+        self._groups: dict[tuple[str, str], dict[str, int]] = {}
+        self._lingering: dict[str, Lease] = {}
+
+    def add(self, lease: Lease) -> int:
+        """Seat a lease; the seats that it newly occupies."""
+        before = self._level(self._key(lease.holder))
+        self._place(lease.lease_id, lease.holder, lease.seats)
+        self.leases[lease.lease_id] = lease
+        if lease.state is LeaseState.LINGERING:
+            self._lingering[lease.holder.seat_id] = lease
+        taken = self._level(self._key(lease.holder)) - before if self._key(lease.holder) else lease.seats
+        self.in_use += taken
+        return taken
+
+    def remove(self, lease: Lease) -> int:
+        """Take a lease away; the seats that come free."""
+        key = self._key(lease.holder)
+        before = self._level(key)
+        del self.leases[lease.lease_id]
+        if self._lingering.get(lease.holder.seat_id) is lease:
+            del self._lingering[lease.holder.seat_id]
+        if key and key in self._groups:
+            self._groups[key].pop(lease.lease_id, None)
+            if not self._groups[key]:
+                del self._groups[key]
+        freed = before - self._level(key) if key else lease.seats
+        self.in_use -= freed
+        return freed
+
+    def rebuild(self, entitlement: Entitlement) -> int:
+        """Other terms (sharing may have changed): seat everybody again; the change of the seats in use."""
+        leases, before = list(self.leases.values()), self.in_use
+        self.entitlement, self.in_use = entitlement, 0
+        self.leases, self._groups, self._lingering = {}, {}, {}
+        for lease in leases:
+            self.add(lease)
+        return self.in_use - before
+
+    def lingering(self, holder: Holder) -> Lease | None:
+        """The seat that still waits for this holder to come back."""
+        lease = self._lingering.get(holder.seat_id)
+        return lease if lease and lease.holder.user == holder.user else None
+
+    def newly_taken(self, checkout: Checkout) -> int:
+        """Seats that this checkout would occupy on top; negative when it takes back a larger lingering seat."""
+        replaced = self.lingering(checkout.holder)
+        key = self._key(checkout.holder)
+        if key is None:
+            return checkout.seats - (replaced.seats if replaced else 0)
+        group = self._groups.get(key, {})
+        others = [seats for lease_id, seats in group.items() if not replaced or lease_id != replaced.lease_id]
+        return max([checkout.seats, *others]) - max(group.values(), default=0)
+
+    @property
+    def over_by(self) -> int:
+        """Seats in use beyond what was bought."""
+        return 0 if self.entitlement.seats is None else max(0, self.in_use - self.entitlement.seats)
+
+    def _place(self, lease_id: str, holder: Holder, seats: int) -> None:
+        key = self._key(holder)
+        if key:
+            self._groups.setdefault(key, {})[lease_id] = seats
+
+    def _level(self, key: tuple[str, str] | None) -> int:
+        """A shared seat is as wide as the widest lease on it."""
+        return max(self._groups[key].values(), default=0) if key and key in self._groups else 0
+
+    def _key(self, holder: Holder) -> tuple[str, str] | None:
+        """Who shares; None when this holder shares with nobody (a sharer must name itself)."""
+        user, host = holder.user, holder.host
+        match self.entitlement.sharing:
+            case Sharing.USER if user:
+                return user, ""
+            case Sharing.HOST if host:
+                return "", host
+            case Sharing.USER_HOST if user and host:
+                return user, host
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where the checkout may sit."""
+
+    pool: Pool
+    taken: int
+    overdraft: bool
+
+
+def seat(checkout: Checkout, pools: Iterable[Pool], *, now: Now, promised: Iterable[str] = ()) -> Seat | Denial:
+    """The best seat for a checkout among a product's pools, or why there is none.
+
+    ``promised`` are the ids of entitlements whose free seats belong to earlier open waiters.
+    Raises :class:`BadActivationCode`, which is a failed authentication and no denial.
+    """
+    judged = [
+        _judge(checkout, pool, now=now, promised=promised)
+        for pool in pools
+        if pool.entitlement.opens_with(checkout.activation_code)
+    ]
+    if not judged:
+        raise BadActivationCode
+    seats = [verdict for _rank, verdict in judged if isinstance(verdict, Seat)]
+    return min(seats, key=_preference) if seats else max(judged, key=lambda one: one[0])[1]
+
+
+def waits_for(checkout: Checkout, pools: Iterable[Pool], *, now: Now) -> list[Pool]:
+    """The pools in which this checkout could ever be seated if enough seats came free."""
+    return [
+        pool
+        for pool in pools
+        if pool.entitlement.opens_with(checkout.activation_code)
+        and _refused(checkout, pool.entitlement, now=now) is None
+        and (pool.entitlement.capacity is None or pool.newly_taken(checkout) <= pool.entitlement.capacity)
+    ]
+
+
+def _preference(seat_: Seat) -> tuple[bool, bool, float, str]:
+    entitlement = seat_.pool.entitlement
+    lasts = (entitlement.ends_at or _FOREVER).timestamp()
+    return seat_.taken > 0, seat_.overdraft, -lasts, entitlement.entitlement_id
+
+
+def _judge(checkout: Checkout, pool: Pool, *, now: Now, promised: Iterable[str]) -> tuple[int, Seat | Denial]:
+    entitlement = pool.entitlement
+    refused = _refused(checkout, entitlement, now=now)
+    if refused is not None:
+        return refused
+    taken = pool.newly_taken(checkout)
+    level, capacity = pool.in_use + taken, entitlement.capacity
+    if taken > 0 and capacity is not None and level > capacity:
+        return 10, _no_seat(checkout, pool, rule="seats")
+    if taken > 0 and entitlement.entitlement_id in promised:
+        return 11, _no_seat(checkout, pool, rule="queue")
+    overdraft = taken > 0 and entitlement.seats is not None and level > entitlement.seats
+    return 12, Seat(pool=pool, taken=taken, overdraft=overdraft)
+
+
+def _no_seat(checkout: Checkout, pool: Pool, *, rule: str) -> Denial:
+    entitlement = pool.entitlement
+    if rule == "queue":
+        detail = f"The free seats of {checkout.product} are promised to requests that wait longer; wait in the queue."
+    elif entitlement.capacity is not None and checkout.seats > entitlement.capacity:
+        detail = f"{checkout.seats} seats were asked for; {checkout.product} has {entitlement.capacity} in all."
+    else:
+        detail = f"{pool.in_use} of {entitlement.capacity} seats of {checkout.product} are in use; wait, or try again."
+    return Denial(
+        code="no_seat",
+        rule=rule,
+        detail=detail,
+        product=checkout.product,
+        entitlement_id=entitlement.entitlement_id,
+        asked=checkout.seats,
+        in_use=pool.in_use,
+        seats=entitlement.seats,
+        limit=entitlement.capacity,
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _refused(checkout: Checkout, entitlement: Entitlement, *, now: Now) -> tuple[int, Denial] | None:
+    """The first rule before the seats that refuses, with how far it came."""
+
+    def denial(rank: int, code: str, rule: str, detail: str) -> tuple[int, Denial]:
+        return rank, Denial(
+            code=code,
+            rule=rule,
+            detail=detail,
+            product=checkout.product,
+            entitlement_id=entitlement.entitlement_id,
+            asked=checkout.seats,
+        )
+
+    product = checkout.product
+    match _standing_for_new(entitlement, now=now):
+        case Standing.DISABLED:
+            return denial(1, "entitlement_disabled", "status", f"The entitlement of {product} is {entitlement.status}.")
+        case Standing.EXPIRED:
+            return denial(
+                2, "entitlement_expired", "dates", f"The entitlement of {product} ended {entitlement.ends_at}."
+            )
+        case Standing.NOT_STARTED:
+            starts = entitlement.starts_at
+            return denial(3, "entitlement_not_started", "dates", f"The entitlement of {product} starts {starts}.")
+    if checkout.edition is not None and checkout.edition != entitlement.edition:
+        detail = f"Edition {checkout.edition} of {product} is not covered; {entitlement.edition or 'none'} is."
+        return denial(4, "edition_not_covered", "edition", detail)
+    if not entitlement.covers(version=checkout.version, released_on=checkout.released_on):
+        detail = f"This build of {product} is newer than the entitlement covers; renew the maintenance."
+        return denial(5, "version_not_covered", "version", detail)
+    for key, _amount in checkout.features:
+        feature = entitlement.feature(key)
+        if feature is None:
+            return denial(6, "unknown_feature", "feature", f"{product} has no feature {key} here.")
+        if not feature.value:
+            return denial(7, "not_entitled", "feature", f"Feature {key} of {product} is not part of what was bought.")
+    return None
+
+
+def _standing_for_new(entitlement: Entitlement, *, now: Now) -> Standing:
+    """For granting, a clock that jumped ahead is believed at once where it refuses, never where it would allow."""
+    guarded, strict = entitlement.standing(now.wall), entitlement.standing(now.strict)
+    return strict if strict is Standing.EXPIRED else guarded

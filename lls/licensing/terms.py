@@ -1,0 +1,109 @@
+"""What a verified bundle says, as the ledger takes it: pure values, without signatures.
+
+``signed`` verifies and ``airgap`` hands these over; the ledger trusts them and judges only what needs its own state:
+sequences, sessions, commands, receipts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from lls.licensing.changes import KeptBundle
+from lls.licensing.entitlement import Entitlement
+from lls.licensing.instant import Now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """A vendor's receipt: everything up to this line was taken in."""
+
+    receipt_id: str
+    report_id: str
+    up_to_seq: int
+    head: str
+    made_at: datetime
+
+
+class License(StrEnum):
+    """Whether this server may grant new leases at all."""
+
+    UNLICENSED = "unlicensed"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REPORT_OVERDUE = "report_overdue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTerms:
+    """What the newest bundle says of this server itself."""
+
+    bundle_id: str
+    certificate: str = field(repr=False)
+    certificate_ends_at: datetime
+    products: frozenset[str]
+    license_ends_at: datetime | None
+    sync_within: timedelta | None
+    customer_id: str
+    customer_name: str
+    account_ref: str
+
+    def license(self, now: Now, *, sync_from: datetime | None) -> License:
+        """Judged by the strict time: it refuses new leases only."""
+        ends = [at for at in (self.certificate_ends_at, self.license_ends_at) if at is not None]
+        if now.strict >= min(ends):
+            return License.EXPIRED
+        due = self.sync_due_at(sync_from)
+        return License.REPORT_OVERDUE if due is not None and now.strict >= due else License.ACTIVE
+
+    def sync_due_at(self, sync_from: datetime | None) -> datetime | None:
+        """When a report must have been acknowledged at the latest."""
+        return None if self.sync_within is None or sync_from is None else sync_from + self.sync_within
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """A verified bundle, ready to be judged against the ledger."""
+
+    kept: KeptBundle
+    terms: ServerTerms
+    entitlements: tuple[Entitlement, ...]
+    commands: Mapping[str, str]
+    key_sets: Mapping[int, str]
+    acknowledgement: Acknowledgement | None
+    known_head: str | None
+    usage_carry: str | None
+
+
+class Change(StrEnum):
+    """What an import does to one entitlement."""
+
+    NEW = "new"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One entitlement of a bundle and what becomes of it."""
+
+    entitlement: Entitlement
+    before: Entitlement | None
+    change: Change
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an import changed, or would change."""
+
+    steps: tuple[Step, ...]
+    already_applied: bool = False
+    commands: tuple[str, ...] = ()
+    acknowledged: Acknowledgement | None = None
+    leases_ended: Mapping[str, int] = field(default_factory=dict)
+    forked: bool = False
+    warnings: tuple[str, ...] = ()

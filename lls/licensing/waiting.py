@@ -1,0 +1,104 @@
+"""Who waits for a seat, in the order of first asking.
+
+Rules (design §2, *Waiting*; decision 0005)
+1. One queue per product. A waiter keeps its place from its first request on; asking again under the id reopens it.
+2. Only an *open* waiter (its request is still connected) is seated, and only an open waiter holds others up.
+3. A waiter whose request ended keeps its place, skipped, for ten seconds.
+4. Waiters take no place in the writer's queue, are never stored and do not survive a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from lls.licensing.instant import Now
+from lls.licensing.lease import Checkout
+
+PLACE_KEPT_SECONDS: Final = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Waiter:
+    """A request for a seat that stands in the queue; ``closed_at`` (boot-time) is None while its request is open."""
+
+    checkout: Checkout
+    since: Now
+    closed_at: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody listens for the answer."""
+        return self.closed_at is None
+
+
+class Waiting:
+    """The queues of all products."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, dict[str, Waiter]] = {}
+        self._product_of: dict[str, str] = {}
+
+    def enter(self, checkout: Checkout, *, now: Now) -> Waiter:
+        """Take a place at the end, or open the kept one again."""
+        waiter = self.get(checkout.lease_id)
+        if waiter is None:
+            waiter = Waiter(checkout=checkout, since=now)
+            self._queues.setdefault(checkout.product, {})[checkout.lease_id] = waiter
+            self._product_of[checkout.lease_id] = checkout.product
+        waiter.closed_at = None
+        return waiter
+
+    def get(self, lease_id: str) -> Waiter | None:
+        """The waiter of that lease id."""
+        product = self._product_of.get(lease_id)
+        return self._queues[product].get(lease_id) if product is not None else None
+
+    def leave(self, lease_id: str) -> Waiter | None:
+        """Give the place up."""
+        product = self._product_of.pop(lease_id, None)
+        if product is None:
+            return None
+        waiter = self._queues[product].pop(lease_id)
+        if not self._queues[product]:
+            del self._queues[product]
+        return waiter
+
+    def close(self, lease_id: str, *, elapsed: float) -> None:
+        """Nobody listens any more; the place is kept for a while."""
+        waiter = self.get(lease_id)
+        if waiter is not None and waiter.closed_at is None:
+            waiter.closed_at = elapsed
+
+    def drop_stale(self, elapsed: float) -> None:
+        """Forget the places whose keeping time is over."""
+        stale = [
+            lease_id
+            for queue in self._queues.values()
+            for lease_id, waiter in queue.items()
+            if waiter.closed_at is not None and elapsed >= waiter.closed_at + PLACE_KEPT_SECONDS
+        ]
+        for lease_id in stale:
+            self.leave(lease_id)
+
+    def queue(self, product: str) -> Iterator[Waiter]:
+        """The product's waiters in order; safe against leaving while it is walked."""
+        return iter(list(self._queues.get(product, {}).values()))
+
+    def position(self, lease_id: str) -> int | None:
+        """1 for the first in its queue."""
+        product = self._product_of.get(lease_id)
+        return None if product is None else list(self._queues[product]).index(lease_id) + 1
+
+    def length(self, product: str) -> int:
+        """How many wait for this product, kept places included."""
+        return len(self._queues.get(product, ()))
+
+    def products(self) -> list[str]:
+        """The products that somebody waits for."""
+        return list(self._queues)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """All waiters, product by product, each in order."""
+        return iter([waiter for queue in self._queues.values() for waiter in queue.values()])

@@ -1,0 +1,284 @@
+"""The bundle: everything the vendor grants to one server, sealed so that only this server can read it.
+
+:func:`open_bundle` judges in this order, and the code repeats the numbers:
+
+1. Size.
+2. Decryption with this server's key.
+3. The key-set versions that the bundle brings, each verified by the one before. Until here nothing in it is trusted
+   but that chain, which needs no trust: it proves itself or is refused.
+4. Signatures and threshold of the role ``bundle``, under the newest version.
+5. ``format``: a later one may mean other things by the same words, so nothing else is read of it.
+6. Audience.
+7. The server certificate: signed for its role, for this server, for this server's key.
+8. The shape of everything else. An embedded receipt stays a token; its own reader judges it.
+
+Dates are asked for separately (:meth:`Bundle.check_dates`), because an expired bundle is refused and yet remembered
+for its sequence. :func:`verify_stored` repeats 4 to 8 at each start, under the version in force at the import.
+
+Limits: 64 MiB sealed, 10,000 entitlements, 1,000 commands, 64 key sets.
+Refuses to own: sequences, sessions, what changes (the ledger's), and the clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from lls.faults import Refusal, RefusedDocument
+from lls.licensing.entitlement import Entitlement, read_entitlement
+from lls.licensing.fields import Fields, write_instant
+from lls.signed.certificate import ServerCertificate, read_certificate
+from lls.signed.encoding import Json, malformed, members, required, texts
+from lls.signed.jose import (
+    MOST_SEALED,
+    EncryptionKey,
+    Jwk,
+    SigningKey,
+    decrypt,
+    encrypt,
+    read_encryption_jwk,
+    read_public_key,
+    sign_document,
+    token_text,
+    unverified_payload,
+)
+from lls.signed.keys import KeySet, follow
+
+TYP: Final = "lls-bundle+jws"
+FORMAT: Final = 1
+AHEAD_TOLERANCE: Final = timedelta(days=1)
+_MOST_ENTITLEMENTS: Final = 10_000
+_MOST_COMMANDS: Final = 1_000
+_MOST_KEY_SETS: Final = 64
+_LONGEST_GRACE_SECONDS: Final = 3650 * 86_400
+_MEMBERS: Final = (
+    "format",
+    "bundle_id",
+    "server_id",
+    "sequence",
+    "certificate",
+    "keys",
+    "issued_at",
+    "not_after",
+    "report_key",
+    "server_license",
+    "customer",
+    "entitlements",
+    "receipt",
+    "commands",
+)
+
+
+class BindingPolicy(StrEnum):
+    """What a server has to keep of the machine that it was licensed on."""
+
+    HOST = "host"
+    KEY_ONLY = "key_only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """``required`` of the hashed ``components`` must still match; a changed host goes on for ``grace``."""
+
+    policy: BindingPolicy
+    required: int
+    components: Mapping[str, str]
+    grace: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLicense:
+    """Until when this server may lease at all, and how often the vendor wants to hear from it."""
+
+    expires_at: datetime
+    sync_within_days: int
+    binding: Binding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """Whose server this is; ``custom_fields`` are the vendor's own and are shown, never judged."""
+
+    customer_id: str
+    name: str
+    account_ref: str
+    custom_fields: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Something the vendor orders once. ``data`` is everything beside ``command_id`` and ``type``."""
+
+    command_id: str
+    type: str
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle whose signatures, audience and certificate are right; its dates are still to be asked for."""
+
+    format: int
+    bundle_id: str
+    server_id: str
+    sequence: int
+    certificate: ServerCertificate
+    issued_at: datetime
+    not_after: datetime
+    report_key: Mapping[str, str] | None
+    server_license: ServerLicense
+    customer: Customer
+    entitlements: tuple[Entitlement, ...]
+    receipt: str | None = field(repr=False)
+    commands: tuple[Command, ...]
+
+    def check_dates(self, now: datetime) -> None:
+        """``not_yet_valid`` more than a day before ``issued_at``, ``expired`` after ``not_after``.
+
+        The day is for sites whose clocks nobody watches; the issue time is the vendor's and is never in the future.
+        """
+        if self.issued_at > now + AHEAD_TOLERANCE:
+            sentence = f"The bundle was issued at {write_instant(self.issued_at)}; this server's clock is behind that."
+            raise RefusedDocument(Refusal.NOT_YET_VALID, sentence)
+        if now > self.not_after:
+            end = write_instant(self.not_after)
+            sentence = f"The bundle had to be imported until {end}; ask the vendor for a new one."
+            raise RefusedDocument(Refusal.EXPIRED, sentence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedBundle:
+    """``jws`` and ``key_sets`` (new ones, in order) are what to store; ``keys`` is the version then in force."""
+
+    bundle: Bundle
+    jws: str = field(repr=False)
+    key_sets: tuple[str, ...] = field(repr=False)
+    keys: KeySet
+
+
+def open_bundle(
+    data: bytes, *, encryption_key: EncryptionKey, server_id: str, keys: KeySet, server_jwk: Jwk
+) -> OpenedBundle:
+    """The bundle in a ``.llsbundle`` file, by the rules above.
+
+    ``keys`` is the newest version that this server knows, ``server_jwk`` its own public signing key.
+    Refusals: ``too_large``, ``malformed``, ``decryption``, ``older``, ``forked``, ``signature``, ``threshold``,
+    ``format``, ``audience``.
+    """
+    plain = decrypt(data, key=encryption_key, limit=MOST_SEALED)  # 1, 2
+    brought = Fields(unverified_payload(plain, limit=MOST_SEALED), place="bundle").list("keys", most=_MOST_KEY_SETS)
+    in_force, new = follow(keys, [_token(item, "keys") for item in brought])  # 3
+    jws = token_text(plain)
+    bundle = verify_stored(jws, keys=in_force, server_id=server_id, server_jwk=server_jwk)  # 4 to 8
+    return OpenedBundle(bundle=bundle, jws=jws, key_sets=new, keys=in_force)
+
+
+def verify_stored(jws: str, *, keys: KeySet, server_id: str, server_jwk: Jwk | None = None) -> Bundle:
+    """The bundle in a stored ``jws``, judged anew. ``keys`` is the version that was in force when it was imported."""
+    payload = keys.verify(jws, role="bundle", typ=TYP, limit=MOST_SEALED)  # 4
+    fields = Fields(payload, place="bundle")
+    if fields.integer("format") != FORMAT:  # 5
+        sentence = f"The bundle is of format {payload['format']}, and this server reads {FORMAT}; upgrade the server."
+        raise RefusedDocument(Refusal.FORMAT, sentence)
+    if fields.id("server_id", "lls_") != server_id:  # 6
+        raise RefusedDocument(Refusal.AUDIENCE, "The bundle is for another server.")
+    required(payload, *_MEMBERS)
+    certificate = read_certificate(_token(payload["certificate"], "certificate"), keys)  # 7
+    if certificate.server_id != server_id:
+        raise RefusedDocument(Refusal.AUDIENCE, "The certificate in the bundle is for another server.")
+    if server_jwk is not None and certificate.kid != read_public_key(server_jwk).kid:
+        sentence = "The certificate in the bundle is for another key than this server's; carry out a new request."
+        raise RefusedDocument(Refusal.AUDIENCE, sentence)
+    return _read(payload, certificate)  # 8
+
+
+def seal_bundle(payload: Mapping[str, object], *, signers: Sequence[SigningKey], encryption_jwk: Jwk) -> bytes:
+    """The bytes of a ``.llsbundle`` file: ``payload`` (contract §3) signed by all ``signers``, sealed to one server."""
+    return seal_signed(sign_document(payload, signers=signers, typ=TYP), encryption_jwk=encryption_jwk)
+
+
+def seal_signed(jws: str, *, encryption_jwk: Jwk) -> bytes:
+    """The same from a JWS whose signatures were gathered one by one."""
+    return encrypt(jws.encode("ascii"), to=encryption_jwk).encode("ascii")
+
+
+def _read(payload: Json, certificate: ServerCertificate) -> Bundle:
+    fields = Fields(payload, place="bundle")
+    issued_at, not_after = fields.instant("issued_at"), fields.instant("not_after")
+    if not_after < issued_at:
+        raise malformed("The bundle ends before it was issued.")
+    listed = fields.list("entitlements", most=_MOST_ENTITLEMENTS)
+    entitlements = tuple(read_entitlement(item, place=f"entitlements[{n}]") for n, item in enumerate(listed))
+    if len({entitlement.entitlement_id for entitlement in entitlements}) != len(entitlements):
+        raise malformed("The bundle names an entitlement twice.")
+    commands = tuple(_read_command(item) for item in fields.list("commands", most=_MOST_COMMANDS))
+    if len({command.command_id for command in commands}) != len(commands):
+        raise malformed("The bundle names a command twice.")
+    return Bundle(
+        format=FORMAT,
+        bundle_id=fields.id("bundle_id", "bnd_"),
+        server_id=certificate.server_id,
+        sequence=fields.integer("sequence", least=1),
+        certificate=certificate,
+        issued_at=issued_at,
+        not_after=not_after,
+        report_key=read_encryption_jwk(members(payload, "report_key")) if fields.has("report_key") else None,
+        server_license=_read_license(members(payload, "server_license")),
+        customer=_read_customer(members(payload, "customer")),
+        entitlements=entitlements,
+        receipt=_token(payload["receipt"], "receipt") if fields.has("receipt") else None,
+        commands=commands,
+    )
+
+
+def _read_license(document: Json) -> ServerLicense:
+    required(document, "expires_at", "sync_within_days", "binding")
+    fields, bound = Fields(document, place="server_license"), members(document, "binding")
+    binding = Fields(bound, place="server_license.binding")
+    policy = binding.kind("policy", BindingPolicy)
+    components = texts(bound, "components") if binding.has("components") else {}
+    count = binding.integer("required", most=len(components)) if binding.has("required") else 0
+    if policy is BindingPolicy.HOST and count < 1:
+        raise malformed("A binding to the host must require at least one of its components.")
+    return ServerLicense(
+        expires_at=fields.instant("expires_at"),
+        sync_within_days=fields.integer("sync_within_days", least=1, most=36_500),
+        binding=Binding(
+            policy=policy,
+            required=count,
+            components=components,
+            grace=timedelta(seconds=binding.integer("grace_seconds", most=_LONGEST_GRACE_SECONDS)),
+        ),
+    )
+
+
+def _read_customer(document: Json) -> Customer:
+    fields = Fields(document, place="customer")
+    return Customer(
+        customer_id=fields.id("customer_id", "cus_"),
+        name=fields.text("name"),
+        account_ref=fields.optional_text("account_ref") or "",
+        custom_fields=members(document, "custom_fields") if fields.has("custom_fields") else {},
+    )
+
+
+def _read_command(document: object) -> Command:
+    fields = Fields(document, place="command")
+    command_id, kind = fields.text("command_id", most=100), fields.word("type")
+    data = {key: value for key, value in _object(document).items() if key not in {"command_id", "type"}}
+    return Command(command_id=command_id, type=kind, data=data)
+
+
+def _object(document: object) -> Json:
+    if not isinstance(document, dict):
+        raise malformed("A command must be an object.")
+    return document
+
+
+def _token(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise malformed(f"The member {name!r} must be a signed document in a text.")
+    return value

@@ -1,0 +1,145 @@
+"""Capabilities and statements: what a server signs for its clients, thousands a second.
+
+The hot path of the whole product: every checkout and every heartbeat carries one. The header is prepared once, the
+payload is one dictionary in the contract's order, the signature one call into OpenSSL. joserfc would cost five times
+as much.
+
+Rules
+1. ``alg`` is ES256 and the certificate names the key: a client needs no more than any JWT library and P-256.
+2. The client's nonce comes back as it was sent; that is what makes an answer fresh.
+3. ``exp`` is the lease's deadline without the grace. It decides only for borrowed leases; a floating lease is counted
+   by its client, ``ttl`` seconds from the moment it sent the nonce (contract §3).
+
+Refuses to own: whether a lease may have one, and the certificate's dates.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from json import JSONEncoder
+from typing import Final
+
+from lls.faults import Refusal, RefusedDocument
+from lls.licensing.fields import Fields
+from lls.signed.certificate import ServerCertificate
+from lls.signed.encoding import Json, b64encode, malformed, required, write_json
+from lls.signed.jose import ES256, SigningKey, Token, is_compact, verify
+
+CAPABILITY: Final = "lls-capability+jwt"
+STATEMENT: Final = "lls-statement+jwt"
+_CLAIMS: Final = (
+    "iss",
+    "aud",
+    "sub",
+    "iat",
+    "exp",
+    "ttl",
+    "nonce",
+    "mode",
+    "ent",
+    "seats",
+    "seat_id",
+    "features",
+    "attributes",
+)
+
+
+class CapabilitySigner:
+    """The server's voice: its key, its id and its headers, prepared."""
+
+    __slots__ = ("_capability", "_encode", "_key", "_statement", "server_id")
+
+    def __init__(self, key: SigningKey, server_id: str) -> None:
+        if key.alg != ES256:
+            raise malformed("A server's signing key must be P-256.")
+        self._key = key
+        self._capability = _header(key, CAPABILITY)
+        self._statement = _header(key, STATEMENT)
+        # The circle check costs a fifth of the encoding, and these dictionaries are our own.
+        self._encode = JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+        self.server_id = server_id
+
+    @property
+    def kid(self) -> str:
+        """The thumbprint of the key that signs."""
+        return self._key.kid
+
+    def issue(
+        self,
+        *,
+        product: str,
+        lease_id: str,
+        issued_at: datetime,
+        expires_at: datetime,
+        ttl: int,
+        nonce: str,
+        mode: str,
+        entitlement_id: str,
+        seats: int,
+        seat_id: str,
+        features: Mapping[str, object],
+        attributes: Mapping[str, object],
+        jkt: str | None = None,
+    ) -> str:
+        """A capability for one lease. ``ttl`` in seconds; ``jkt`` binds it to a machine's key (RFC 7800 ``cnf``)."""
+        claims: Json = {
+            "iss": self.server_id,
+            "aud": product,
+            "sub": lease_id,
+            "iat": int(issued_at.timestamp()),
+            "exp": int(expires_at.timestamp()),
+            "ttl": ttl,
+            "nonce": nonce,
+            "mode": mode,
+            "ent": entitlement_id,
+            "seats": seats,
+            "seat_id": seat_id,
+            "features": features,
+            "attributes": attributes,
+        }
+        if jkt is not None:
+            claims["cnf"] = {"jkt": jkt}
+        return self._sign(self._capability, claims)
+
+    def statement(
+        self, *, server_id: str, tls_spki_sha256: Sequence[str], nonce: str | None, issued_at: datetime
+    ) -> str:
+        """Which TLS keys this server answers with (current, next, a proxy's), so that no PKI is needed at the site."""
+        claims: Json = {
+            "server_id": server_id,
+            "tls_spki_sha256": list(tls_spki_sha256),
+            "nonce": nonce,
+            "iat": int(issued_at.timestamp()),
+        }
+        return self._sign(self._statement, claims)
+
+    def _sign(self, header: bytes, claims: Json) -> str:
+        message = header + urlsafe_b64encode(self._encode(claims).encode("ascii")).rstrip(b"=")
+        return (message + b"." + urlsafe_b64encode(self._key.sign(message)).rstrip(b"=")).decode("ascii")
+
+
+def verify_capability(token: Token, *, certificate: ServerCertificate) -> Json:
+    """The claims of a capability that the certificate's server signed; neither dates nor the nonce are judged.
+
+    Refusals: ``signature``, ``audience`` (another server's, or a product that the certificate does not cover),
+    ``malformed``.
+    """
+    if not is_compact(token):
+        raise malformed("A capability is a compact JWS.")
+    key = certificate.key
+    claims = verify(token, typ=CAPABILITY, key_of=lambda kid: key if kid == key.kid else None).payload
+    required(claims, *_CLAIMS)
+    fields = Fields(claims, place="capability")
+    for name in ("iat", "exp", "ttl", "seats"):
+        fields.integer(name)
+    if fields.text("iss") != certificate.server_id:
+        raise RefusedDocument(Refusal.AUDIENCE, "The capability is by another server.")
+    if fields.text("aud") not in certificate.products:
+        raise RefusedDocument(Refusal.AUDIENCE, "The capability is for a product that the certificate does not cover.")
+    return claims
+
+
+def _header(key: SigningKey, typ: str) -> bytes:
+    return b64encode(write_json({"alg": key.alg, "typ": typ, "kid": key.kid})).encode("ascii") + b"."
