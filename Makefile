@@ -22,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(READY)  ## a whole world for $(SECONDS_OF_DEMO) seconds: vendor, server, clients, report, receipt
+demo: $(READY)  ## a whole world for less than a minute: vendor, server, clients, report, receipt
 	$(BIN)/lls demo --seconds $(SECONDS_OF_DEMO)
 
 test: $(READY)  ## all tests, one worker a core
@@ -40,8 +40,8 @@ format: $(READY)  ## let ruff write what it can
 bench: $(READY)  ## figures of this machine
 	$(BIN)/python -m tests.bench
 
-# The custom command keeps this machine out of the lock's header.
-lock:  ## requirements.lock anew: every platform, every hash
+# uv keeps the versions that the file has; delete the file first to raise them all.
+lock:  ## requirements.lock from pyproject.toml: every platform, every hash
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet uv
 	UV_CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/uv pip compile pyproject.toml --all-extras --universal \

@@ -1,8 +1,8 @@
 """Every way in which the server fails, as one small tree.
 
 This room owns the stable codes and the sentence that stands behind each. A *fault* is raised: the request could not be
-judged or served. A *denial* (the request was judged and refused) is a value, see :mod:`lls.licensing.seating`; both carry a
-``code`` from the contract's table. The HTTP status of a code is known in one place only, ``lls/api/problems.py``.
+judged or served. A *denial* (the request was judged and refused) is a value, see :mod:`lls.licensing.seating`; both
+carry a ``code`` from the contract's table. The HTTP status of a code is known in one place only, ``lls/api/problems.py``.
 
 Rules
 1. ``str(fault)`` is a sentence that a person can act on. It never contains a secret, a capability or a key.
@@ -188,6 +188,10 @@ class NotPrimary(Fault):
     code = "not_primary"
 
 
+class WritershipLost(NotPrimary):
+    """Another daemon has written to the store, so this one stops."""
+
+
 class StoreDown(Fault):
     """The store did not take the change, so nothing was changed; try again shortly."""
 
@@ -201,7 +205,7 @@ class ClockBehind(Fault):
 
 
 class Unbound(Fault):
-    """The server no longer runs on the machine it was licensed for; the administrator must carry out a re-bind request."""
+    """The server no longer runs on the machine it was licensed for; the administrator must carry out a request."""
 
     code = "unbound"
 

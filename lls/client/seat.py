@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from urllib.parse import quote
 
-from .elapsed import Reading, read_clocks
+from .elapsed import read_clocks
 from .errors import BadSetup, NoAnswer, OtherKey, Refused, SeatLost, Unreachable, Untrusted
 from .session import Phase, Question, Session
 from .transport import Answer, Channel, Request, Route, VendorKeys
@@ -152,6 +153,14 @@ class LicenseServers:
         """Closes kept connections. Seats go on: they open new ones."""
         self._route.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
 
 def checkout(
     product: str,
@@ -169,7 +178,13 @@ def checkout(
     ...     print(seat.lease.attributes)
     """
     found = LicenseServers(servers, vendor_keys=vendor_keys)
-    return found.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
+    try:
+        seat = found.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
+    except BaseException:
+        found.close()
+        raise
+    seat.after_close(found.close)
+    return seat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,11 +223,12 @@ class Seat:
         )
         self._server_id: str | None = None
         self._certificate = ""
+        self._finally: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
         return f"<Seat {self._session.order.product} {self._session.phase} {self._session.lease_id}>"
 
-    def __enter__(self) -> Seat:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -310,10 +326,14 @@ class Seat:
         """Ends the renewal and gives the seat back, unless it is borrowed."""
         with self._lock:
             borrowed = self._session.phase is Phase.BORROWED
-        if borrowed:
-            self._stop()
-        else:
+        if borrowed and self._stop():
+            self._clean_up()
+        elif not borrowed:
             self.release()
+
+    def after_close(self, call: Callable[[], object]) -> None:
+        """Called once when the seat was closed or released: for what belongs to this seat alone."""
+        self._finally = call
 
     def release(self) -> bool:
         """Gives the seat back, a borrowed one too. ``False``: no server confirmed it, and the seat ends by itself in time."""
@@ -321,9 +341,9 @@ class Seat:
             phase, lease_id, secret = self._session.phase, self._session.lease_id, self._session.secret
         if not self._stop():
             return True
-        if phase is Phase.PARKED:
-            return True
-        return self._delete(lease_id, secret)
+        confirmed = phase is Phase.PARKED or self._delete(lease_id, secret)
+        self._clean_up()
+        return confirmed
 
     # -- entering --
 
@@ -458,6 +478,10 @@ class Seat:
         except NoAnswer:
             return False
         return True
+
+    def _clean_up(self) -> None:
+        if self._finally is not None:
+            self._finally()
 
     def _stop(self) -> bool:
         """Was it this call that ended it, in the process that owns it?"""

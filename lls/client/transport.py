@@ -86,6 +86,7 @@ class Channel:
     """One address: its kept connections and what it proved about itself."""
 
     def __init__(self, url: str, *, keys: VendorKeys, timeout: float, ca_file: str | None, allow_http: bool) -> None:
+        self._idle: list[http.client.HTTPConnection] = []  # first: `__del__` reads it also when the address is refused
         self.url, self._scheme, self._host, self._port, self._base = _read_url(url, allow_http=allow_http)
         self._keys = keys
         self._timeout = timeout
@@ -93,7 +94,6 @@ class Channel:
         self._context = _tls_context(ca_file) if self._scheme == "https" else None
         self._lock = threading.Lock()
         self._identifying = threading.RLock()
-        self._idle: list[http.client.HTTPConnection] = []
         self._pins: frozenset[str] = frozenset()
         self._certificate: ServerCertificate | None = None
         _channels.add(self)
@@ -137,7 +137,12 @@ class Channel:
         self._lock, self._identifying = threading.Lock(), threading.RLock()
         self._idle = []
 
+    def __del__(self) -> None:
+        for connection in self._idle:
+            connection.close()
+
     def close(self) -> None:
+        """Closes what is kept open; the next question opens anew."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -395,6 +400,8 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
     # read1() ends quietly when the peer hangs up in the middle; `length` is what is still owed.
     if response.length:
         raise http.client.IncompleteRead(bytes(content), response.length)
+    # Without it http.client takes the answer for unread and refuses the next question on this connection.
+    response.close()
     return bytes(content)
 
 

@@ -277,7 +277,7 @@ def _read_plan(key: str, table: _Table) -> Plan:
     kind = fields.kind("license_type", LicenseType)
     term = _read_term(table, "term")
     if term is None and kind is not LicenseType.PERPETUAL:
-        raise malformed(f"{table.place}.term", f'is missing: a {kind} ends, so say when, such as {_TERM_EXAMPLE}')
+        raise malformed(f"{table.place}.term", f"is missing: a {kind} ends, so say when, such as {_TERM_EXAMPLE}")
     if term is not None and kind is LicenseType.PERPETUAL:
         raise malformed(f"{table.place}.term", "must be left out: a perpetual licence has no end")
     return Plan(
@@ -302,9 +302,7 @@ def _read_term(table: _Table, key: str) -> Term | None:
     return Term(unit=inner.fields.kind("unit", TermUnit), count=inner.fields.integer("count", least=1, most=36_500))
 
 
-def _read_offering(
-    sku: str, table: _Table, *, products: Mapping[str, Product], plans: Mapping[str, Plan]
-) -> Offering:
+def _read_offering(sku: str, table: _Table, *, products: Mapping[str, Product], plans: Mapping[str, Plan]) -> Offering:
     table.only(
         "name", "product", "edition", "plan", "seats", "activation_codes", "concurrency", "sharing", "lease_seconds",
         "linger_seconds", "overdraft", "borrow", "max_version", "features", "attributes",
@@ -380,9 +378,7 @@ def read_feature_values(document: Mapping[str, object], product: Product, *, pla
     }
 
 
-def read_attribute_values(
-    document: Mapping[str, object], product: Product, *, place: str
-) -> dict[str, AttributeValue]:
+def read_attribute_values(document: Mapping[str, object], product: Product, *, place: str) -> dict[str, AttributeValue]:
     """The member ``attributes`` ``{key: value}`` of an edition, an offering or an order's line."""
     table = _Table(document.get("attributes", {}), place=_join(place, "attributes"))
     for key in table.document:

@@ -82,11 +82,13 @@ class Keyring:
     def rotate(self, *, now: datetime) -> KeySet:
         """Version n+1 with new keys for every role."""
         previous = self._private("root")
-        _write_version(
-            self._folder, self.newest.version + 1, previous=previous, passphrase=self._passphrase, now=now
-        )
+        _write_version(self._folder, self.newest.version + 1, previous=previous, passphrase=self._passphrase, now=now)
         self.versions = _read_chain(self._folder)
         return self.newest
+
+    def reread(self) -> Keyring:
+        """The same keys as the disk has them now."""
+        return Keyring(self._folder, passphrase=self._passphrase)
 
     def signers(self) -> Signers:
         """The private keys for bundles, receipts and certificates. Raises :class:`KeysLocked`."""
@@ -103,7 +105,7 @@ class Keyring:
 
     def _unlock(self, path: Path, read: Callable[[bytes, bytes | None], _Key]) -> _Key:
         data = read_bounded(path, what="private key", most=LARGEST_FILE)
-        if b"ENCRYPTED" not in data.partition(b"\n")[0]:
+        if not _is_encrypted(data):
             return read(data, None)
         if self._passphrase is None:
             raise KeysLocked(
@@ -113,6 +115,16 @@ class Keyring:
             return read(data, self._passphrase)
         except RefusedDocument as refused:
             raise KeysLocked("The passphrase does not open the vendor's keys; nothing was signed.") from refused
+
+
+def are_encrypted(folder: Path) -> bool:
+    """Whether the private keys in ``folder`` need a passphrase; false where there are none."""
+    path = folder / _REPORT_KEY
+    return path.exists() and _is_encrypted(read_bounded(path, what="private key", most=LARGEST_FILE))
+
+
+def _is_encrypted(pem: bytes) -> bool:
+    return b"ENCRYPTED" in pem.partition(b"\n")[0]
 
 
 def _read_chain(folder: Path) -> list[KeySet]:

@@ -19,22 +19,24 @@ It refuses to own files other than its home's, and the clock.
 
 from __future__ import annotations
 
-import json
+import functools
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, Self
 
 from lls.faults import RefusedDocument
+from lls.issuer.billing import BillingLine, billing_lines
 from lls.issuer.catalog import Catalog, read_catalog
 from lls.issuer.files import write_whole
 from lls.issuer.ids import Random, new_id
+from lls.issuer.ingest import Ingested, Progress, ingest
 from lls.issuer.issue import Terms, bundle_payload, certificate_for, current_receipt, seal, sign_receipt
-from lls.issuer.keyring import Keyring
+from lls.issuer.keyring import Keyring, are_encrypted
 from lls.issuer.orders import Order, fulfil, read_custom_fields, read_orders
 from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown, OrderRefused
 from lls.issuer.register import (
@@ -110,10 +112,17 @@ class Issuer:
             raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
         return cls(home, now=now, passphrase=passphrase, random=random)
 
-    def __enter__(self) -> Issuer:
+    @staticmethod
+    def needs_passphrase(home: Path) -> bool:
+        """Whether the private keys in that home are encrypted."""
+        return are_encrypted(home / _KEYS)
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -189,6 +198,7 @@ class Issuer:
                     f"The server {asked.server_id} is registered with another signing key. If it was installed anew it has a "
                     "new server id; if not, somebody else uses its id."
                 )
+            self._check_branch(asked)
             owner = self.customer(customer).customer_id if customer else known.customer_id if known else None
             if known is not None and known.customer_id not in (None, owner):
                 raise Conflict(f"The server {asked.server_id} belongs to another customer than {customer}.")
@@ -196,11 +206,21 @@ class Issuer:
             self.register.put_server(server)
         return server
 
+    def _check_branch(self, asked: ActivationRequest) -> None:
+        reported = self.register.journal_hash(asked.server_id, asked.seq)
+        if reported is not None and reported != asked.head:
+            raise Conflict(
+                f"The journal of the server {asked.server_id} is forked: its line {asked.seq} is not the one that it reported. "
+                "Two copies of it run, or it was set back; sell to neither before that is settled with the site."
+            )
+
     def server(self, server_id: str) -> Server:
         """By id. Raises :class:`NotKnown`."""
         server = self.register.server(server_id)
         if server is None:
-            raise NotKnown(f"There is no server {server_id}; register its request first: lls-issuer server register REQUEST.")
+            raise NotKnown(
+                f"There is no server {server_id}; register its request first: lls-issuer server register REQUEST."
+            )
         return server
 
     # -- orders -------------------------------------------------------------------------------------------------------
@@ -208,10 +228,11 @@ class Issuer:
     def fulfil(self, orders: bytes, *, now: datetime) -> list[Fulfilled]:
         """Fulfils one order or a list of them (JSON), all or none. An order fulfilled before gives what it gave then."""
         read = read_orders(orders)
+        catalog = functools.cache(self.catalog)  # one reading for all, and none where every order is an old one
         with self.register.transaction():
-            return [self._fulfil(order, now=now) for order in read]
+            return [self._fulfil(order, catalog, now=now) for order in read]
 
-    def _fulfil(self, order: Order, *, now: datetime) -> Fulfilled:
+    def _fulfil(self, order: Order, catalog: Callable[[], Catalog], *, now: datetime) -> Fulfilled:
         before = self.register.sale(order.order_ref)
         if before is not None:
             return self._fulfilled_before(order, before)
@@ -229,7 +250,7 @@ class Issuer:
                 f"The order {order.order_ref} was refused: it is for the account {order.account_ref}, but the server "
                 f"{server.server_id} belongs to {self.customer(server.customer_id).account_ref}."
             )
-        documents = fulfil(order, self.catalog(), now=now, random=self._random)
+        documents = fulfil(order, catalog(), now=now, random=self._random)
         sold = [
             Sold(
                 entitlement_id=str(document["entitlement_id"]),
@@ -299,7 +320,9 @@ class Issuer:
         keys, signers = self.keyring.newest, self.keyring.signers()
         report_key = self.keyring.report_key().public_jwk()
         if now > keys.expires_at:
-            raise Conflict(f"The key set {keys.version} expired at {keys.expires_at:%Y-%m-%d}; run lls-issuer keys rotate.")
+            raise Conflict(
+                f"The key set {keys.version} expired at {keys.expires_at:%Y-%m-%d}; run lls-issuer keys rotate."
+            )
         with self.register.transaction():
             server = self.server(server_id)
             if server.customer_id is None:
@@ -324,7 +347,7 @@ class Issuer:
                 certificate=certificate,
                 key_sets=self.keyring.after(server.keys_version),
                 report_key=report_key,
-                receipt=receipt and self._receipt_token(receipt),
+                receipt=self._receipt_token(receipt) if receipt else None,
                 terms=terms,
                 now=now,
             )
@@ -335,13 +358,11 @@ class Issuer:
                 sequence=sequence,
                 issued_at=now.replace(microsecond=0),
                 not_after=now.replace(microsecond=0) + terms.bundle_life,
-                receipt_id=receipt and receipt.receipt_id,
+                receipt_id=receipt.receipt_id if receipt else None,
                 payload=payload,
             )
             self.register.add_bundle(bundle)
-            self.register.put_server(
-                replace(server, bundle_sequence=sequence, certificate=certificate.token)
-            )
+            self.register.put_server(replace(server, bundle_sequence=sequence, certificate=certificate.token))
         return WrittenBundle(
             bundle=bundle,
             data=data,
@@ -404,15 +425,96 @@ class Issuer:
             raise NotKnown(f"No report {report_id} was ingested; see lls-issuer report list.")
         return report
 
+    # -- reports and usage --------------------------------------------------------------------------------------------
+
+    def ingest(
+        self, path: Path, *, now: datetime, server_id: str | None = None, progress: Progress = lambda _done, _all: None
+    ) -> Ingested:
+        """Takes a usage report in, or recognises one that was; see :mod:`lls.issuer.ingest`."""
+        return ingest(
+            path,
+            self.register,
+            report_key=self.keyring.report_key(),
+            now=now,
+            server_id=server_id,
+            progress=progress,
+        )
+
+    def usage(self, *, customer: str | None = None, period: str | None = None) -> list[BillingLine]:
+        """Billing lines of all that was ingested, of one customer (account reference or id), of one month (``2026-11``)."""
+        customers = {known.customer_id: known for known in self.register.customers()}
+        reported_until: dict[str, datetime] = {}
+        for report in self.register.reports():
+            until = reported_until.get(report.server_id, report.made_at)
+            reported_until[report.server_id] = max(until, report.made_at)
+        return billing_lines(
+            self.register.usage(customer_id=self.customer(customer).customer_id if customer else None, month=period),
+            owners={
+                server.server_id: customers[server.customer_id]
+                for server in self.register.servers()
+                if server.customer_id is not None
+            },
+            reported_until=reported_until,
+        )
+
     # -- keys ---------------------------------------------------------------------------------------------------------
 
     def rotate_keys(self, *, now: datetime) -> KeySet:
         """Version n+1 of the key set with new keys; the next bundle of each server carries it."""
         with self.register.transaction():  # two rotations at once would make two versions of one number
-            self.keyring = Keyring(self.home / _KEYS, passphrase=self.keyring.passphrase)
+            self.keyring = self.keyring.reread()
             return self.keyring.rotate(now=now)
 
 
 def sample_catalog() -> str:
     """The sample that ``init`` writes."""
     return resources.files(__package__).joinpath("sample_catalog.toml").read_text(encoding="utf-8")
+
+
+def _server(
+    asked: ActivationRequest, known: Server | None, *, customer_id: str | None, binding: str | None, now: datetime
+) -> Server:
+    chosen = binding or (known.binding if known else "key_only")
+    if chosen == "host" and not asked.host:
+        raise Conflict(f"The request of {asked.server_id} names no parts of its machine, so it cannot be bound to it.")
+    return Server(
+        server_id=asked.server_id,
+        customer_id=customer_id,
+        name=asked.name,
+        version=asked.version,
+        signing_jwk=dict(asked.signing_jwk),
+        encryption_jwk=dict(asked.encryption_jwk),
+        host=dict(asked.host),
+        binding=chosen,
+        keys_version=asked.keys_version,
+        bundle_sequence=max(asked.bundle_sequence, known.bundle_sequence if known else 0),
+        journal_seq=asked.seq,
+        request_made_at=asked.made_at,
+        registered_at=known.registered_at if known else now,
+        certificate=known.certificate if known else None,
+    )
+
+
+def _codes(sold: Sequence[Sold]) -> dict[str, str]:
+    return {
+        normalise_code(code): each.entitlement_id
+        for each in sold
+        for code in Fields(each.document, place="entitlement").texts("activation_codes")
+    }
+
+
+def _product(sold: Sold) -> str:
+    return Fields(sold.document, place="entitlement").object("product").word("key")
+
+
+def _warnings(hosted: Sequence[Sold], *, ends_at: datetime) -> Iterator[str]:
+    if not hosted:
+        yield "The bundle carries no entitlement: nothing was ordered for this server yet."
+    for sold in hosted:
+        expires_at = Fields(sold.document, place="entitlement").optional_instant("expires_at")
+        if expires_at is None or expires_at > ends_at:
+            yield (
+                f"The server's certificate ends on {ends_at:%Y-%m-%d}, before some entitlement does: "
+                "issue and carry over another bundle well before that day, or no new lease is granted then."
+            )
+            return

@@ -88,6 +88,7 @@ class Order:
     server_id: str
     customer: NewCustomer | None
     lines: tuple[OrderLine, ...]
+    document: Mapping[str, object]
     sha256: str
 
 
@@ -107,7 +108,9 @@ def read_orders(data: bytes) -> list[Order]:
     references = [order.order_ref for order in orders]
     for reference in references:
         if references.count(reference) > 1:
-            raise OrderRefused(f"The order {reference} stands in this file more than once; give each its own order_ref.")
+            raise OrderRefused(
+                f"The order {reference} stands in this file more than once; give each its own order_ref."
+            )
     if not orders:
         raise OrderRefused("The file holds no order.")
     return orders
@@ -271,6 +274,7 @@ def _read_order(document: object, *, place: str) -> Order:
             server_id=fields.id("server_id", "lls_"),
             customer=_read_customer(fields, document) if fields.has("customer") else None,
             lines=_read_lines(fields),
+            document=document,
             sha256=hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest(),
         )
     except RefusedDocument as refused:
@@ -323,7 +327,10 @@ def _read_line(item: object, *, place: str) -> OrderLine:
     if action != "new":
         raise malformed(f"{fields.place}.action", "must be new")
     return OrderLine(
-        line=number, sku=fields.word("sku"), quantity=fields.integer("quantity", least=1, most=MOST_SEATS), document=item
+        line=number,
+        sku=fields.word("sku"),
+        quantity=fields.integer("quantity", least=1, most=MOST_SEATS),
+        document=item,
     )
 
 

@@ -22,11 +22,12 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar
 
 from lls.issuer.refusals import HomeRefused
 from lls.licensing.fields import read_instant, write_instant
 from lls.licensing.usage import COLUMNS, UsageLine
+from lls.signed.jose import read_public_key
 
 Json: TypeAlias = Mapping[str, object]
 _Cell: TypeAlias = str | int | bytes | None
@@ -63,7 +64,11 @@ class Server:
     request_made_at: datetime
     registered_at: datetime
     certificate: str | None
-    certificate_terms: Json | None
+
+    @property
+    def fingerprint(self) -> str:
+        """The signing key's thumbprint: what two people compare over the telephone."""
+        return read_public_key(self.signing_jwk).kid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +155,12 @@ class Register:
         except sqlite3.DatabaseError as failure:
             raise HomeRefused(f"The register {path} cannot be opened: {failure}.") from failure
 
-    def __enter__(self) -> Register:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -195,6 +202,10 @@ class Register:
     def customer(self, key: str) -> Customer | None:
         """By account reference or id."""
         return self._one(Customer, "SELECT * FROM customer WHERE account_ref = ?1 OR customer_id = ?1", key)
+
+    def customer_by_account(self, account_ref: str) -> Customer | None:
+        """By account reference only: an order's word for it is never taken for an id."""
+        return self._one(Customer, "SELECT * FROM customer WHERE account_ref = ?", account_ref)
 
     def put_customer(self, customer: Customer) -> None:
         """New, or with a new name and new fields."""
@@ -294,14 +305,20 @@ class Register:
         row = self._sql.execute("SELECT hash FROM journal WHERE server_id = ? AND seq = ?", (server_id, seq)).fetchone()
         return None if row is None else str(row[0])
 
-    def journal_line(self, server_id: str, seq: int) -> bytes | None:
-        """One stored line."""
-        return next(self.journal_lines(server_id, first=seq, last=seq), None)
+    def journal_hashes(self, server_id: str, *, first: int, last: int) -> Iterator[str]:
+        """The hashes of stored lines in order, both ends included."""
+        rows = self._sql.execute(
+            "SELECT hash FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq",
+            (server_id, first, last),
+        )
+        for row in rows:
+            yield str(row[0])
 
     def journal_lines(self, server_id: str, *, first: int, last: int) -> Iterator[bytes]:
         """Stored lines in order, both ends included."""
         rows = self._sql.execute(
-            "SELECT line FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq", (server_id, first, last)
+            "SELECT line FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq",
+            (server_id, first, last),
         )
         for row in rows:
             yield bytes(row[0])
@@ -316,7 +333,8 @@ class Register:
     def carry(self, server_id: str, *, up_to: int) -> tuple[int, Json] | None:
         """The newest state of the usage fold at or before line ``up_to``, with its line's number."""
         row = self._sql.execute(
-            "SELECT seq, state FROM carry WHERE server_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1", (server_id, up_to)
+            "SELECT seq, state FROM carry WHERE server_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
+            (server_id, up_to),
         ).fetchone()
         return None if row is None else (int(row[0]), json.loads(row[1]))
 
@@ -359,6 +377,10 @@ class Register:
         """The receipt for a report, once it was issued."""
         return self._one(IssuedReceipt, "SELECT * FROM receipt WHERE report_id = ?", report_id)
 
+    def renew_receipt(self, receipt_id: str, *, token: str) -> None:
+        """The same receipt, signed by newer keys."""
+        self._sql.execute("UPDATE receipt SET token = ? WHERE receipt_id = ?", (token, receipt_id))
+
     def add_receipt(self, receipt: IssuedReceipt) -> None:
         """Remembers a receipt, so that it can be written again word for word."""
         self._insert("receipt", _cells(receipt))
@@ -386,7 +408,9 @@ class Register:
             applied = dict(self._sql.execute("SELECT version, sha256 FROM migration ORDER BY version").fetchall())
             known = _migrations()
             if newer := [version for version in applied if version > len(known)]:
-                raise HomeRefused(f"The register {path} has schema {newer[-1]}, this version knows {len(known)}; update it.")
+                raise HomeRefused(
+                    f"The register {path} has schema {newer[-1]}, this version knows {len(known)}; update it."
+                )
             for version, (name, text) in enumerate(known, start=1):
                 digest = hashlib.sha256(text.encode()).hexdigest()
                 if version not in applied:
@@ -415,12 +439,20 @@ def _migrations() -> list[tuple[str, str]]:
 
 
 _INSTANTS: Final = frozenset(
-    {"created_at", "registered_at", "request_made_at", "fulfilled_at", "issued_at", "not_after", "made_at", "ingested_at",
-     "period_start", "period_end"}
+    {
+        "created_at",
+        "registered_at",
+        "request_made_at",
+        "fulfilled_at",
+        "issued_at",
+        "not_after",
+        "made_at",
+        "ingested_at",
+        "period_start",
+        "period_end",
+    }
 )
-_DOCUMENTS: Final = frozenset(
-    {"custom_fields", "signing_jwk", "encryption_jwk", "host", "certificate_terms", "document", "payload"}
-)
+_DOCUMENTS: Final = frozenset({"custom_fields", "signing_jwk", "encryption_jwk", "host", "document", "payload"})
 _FLAGS: Final = frozenset({"pseudonymised"})
 
 

@@ -97,18 +97,20 @@ class Batch:
     reports: list[SealedReport] = field(default_factory=list)
     facts: dict[Fact, str] = field(default_factory=dict)
     forget_ended_before: datetime | None = None
+    stamp: bool = False
+    """Write the clock's mark although nothing else changed."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
-        return not (self.entries or self.facts or self.key_sets or self.forget_ended_before)
+        return not (self.entries or self.facts or self.key_sets or self.forget_ended_before or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """Everything a ledger is built from. ``leases`` have no deadline yet; ``ended`` is in the order of ``at``."""
 
-    head: Head = Head()
+    head: Head = field(default_factory=Head)
     leases: Sequence[Lease] = ()
     ended: Mapping[str, Ended] = field(default_factory=dict)
     bundles: Sequence[KeptBundle] = ()
@@ -120,3 +122,4 @@ class Loaded:
     reports: Sequence[SealedReport] = ()
     facts: Mapping[Fact, str] = field(default_factory=dict)
     last_at: datetime | None = None
+    last_line: bytes | None = None

@@ -183,6 +183,25 @@ def test_a_denial_that_falls_on_no_entitlement_stands_under_its_product() -> Non
     ]
 
 
+def test_denials_of_two_unknown_products_stand_apart_under_the_customer() -> None:
+    other = denied(h(2), None, entitlement=None)
+    other["data"]["product"] = "cam"
+    lines = fold([installed(h(0)), denied(h(1), None, entitlement=None), other]).lines()
+    assert [("ACME", "cad", 1), ("ACME", "cam", 1)] == [
+        (each.customer_ref, each.product, each.denials) for each in lines if not each.entitlement_id
+    ]
+
+
+def test_an_overdraft_goes_on_over_days_without_a_line() -> None:
+    lines = fold([installed(h(0), seats=1), granted(h(12), 3), noted(h(60))]).lines()
+    assert [(2, 43_200), (2, 86_400), (2, 43_200)] == [(each.overdraft_peak, each.overdraft_seconds) for each in lines]
+
+
+def test_millennia_of_nothing_take_no_time() -> None:
+    end = {"at": "9999-12-31T23:59:59Z", "kind": "ClockHealed", "data": {}}
+    assert 1 == len(fold([installed(h(0)), end], bucket=Bucket.HOUR).lines())
+
+
 def test_a_holder_denied_on_two_days_counts_on_both() -> None:
     lines = fold([installed(h(0)), denied(h(1), "cc" * 32), denied(h(25), "cc" * 32)]).lines()
     assert [1, 1] == [each.denied_holders for each in lines]

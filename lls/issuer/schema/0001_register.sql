@@ -30,8 +30,7 @@ CREATE TABLE server (
     journal_seq       INTEGER NOT NULL,
     request_made_at   TEXT NOT NULL,
     registered_at     TEXT NOT NULL,
-    certificate       TEXT,                  -- the newest server certificate and what it says
-    certificate_terms TEXT
+    certificate       TEXT                   -- the newest server certificate
 ) STRICT;
 CREATE INDEX server_by_customer ON server (customer_id);
 

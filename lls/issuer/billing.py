@@ -1,0 +1,165 @@
+"""Billing lines: what each customer used of each SKU in each month, for the vendor's own invoices.
+
+Rules
+1. One line per customer, period (a UTC month), SKU and meter. Its id is derived from these four, so that an export made again after
+   a later report replaces the same lines instead of adding others.
+2. Meters: ``seats_peak`` (most seats in use), ``seat_hours``, ``overdraft_peak`` (most seats beyond those bought) and
+   ``overdraft_hours`` (how long any were).
+3. Where a customer has several entitlements of one SKU, a day's peak is the sum of theirs. They need not have fallen into the same
+   second, so it is an upper bound; with one entitlement it is exact.
+4. ``final`` is false while a server that the line draws on has not reported beyond the period's end.
+5. Hours are rounded half up to four decimals once, at the end; nothing is rounded before.
+
+It refuses to own prices: they differ by contract and belong to the vendor's invoicing.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from typing import Final
+
+from lls.issuer.register import Customer
+from lls.licensing.usage import UsageLine, merge
+
+_FOUR_PLACES: Final = Decimal("0.0001")
+
+
+class Meter(StrEnum):
+    """What is measured."""
+
+    SEATS_PEAK = "seats_peak"
+    SEAT_HOURS = "seat_hours"
+    OVERDRAFT_PEAK = "overdraft_peak"
+    OVERDRAFT_HOURS = "overdraft_hours"
+
+
+_UNITS: Final = {
+    Meter.SEATS_PEAK: "seat",
+    Meter.SEAT_HOURS: "seat_hour",
+    Meter.OVERDRAFT_PEAK: "seat",
+    Meter.OVERDRAFT_HOURS: "hour",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillingLine:
+    """One quantity to bill, or not; the fields stand in the order of the columns."""
+
+    line_id: str
+    period: str
+    customer_id: str
+    account_ref: str
+    customer: str
+    sku: str
+    product: str
+    meter: Meter
+    unit: str
+    quantity: Decimal
+    final: bool
+
+
+COLUMNS: Final = tuple(column.name for column in fields(BillingLine))
+
+
+def billing_lines(
+    usage: Iterable[UsageLine], *, owners: Mapping[str, Customer], reported_until: Mapping[str, datetime]
+) -> list[BillingLine]:
+    """The billing lines of ``usage``, by customer, period, SKU and meter.
+
+    ``owners`` and ``reported_until`` are by server id; every server in ``usage`` has an owner.
+    """
+    groups: dict[tuple[str, str, str], list[UsageLine]] = defaultdict(list)
+    by_id = {customer.customer_id: customer for customer in owners.values()}
+    for line in merge(usage):
+        if line.entitlement_id:
+            groups[owners[line.server_id].customer_id, line.day[:7], line.sku].append(line)
+    return [
+        billing
+        for (customer_id, period, _), lines in sorted(
+            groups.items(), key=lambda item: (by_id[item[0][0]].account_ref, *item[0][1:])
+        )
+        for billing in _bill(by_id[customer_id], period, lines, final=_is_final(lines, period, reported_until))
+    ]
+
+
+def _bill(customer: Customer, period: str, lines: list[UsageLine], *, final: bool) -> list[BillingLine]:
+    quantities = {
+        Meter.SEATS_PEAK: Decimal(_highest_day(lines, "peak")),
+        Meter.SEAT_HOURS: _hours(sum(line.seat_seconds for line in lines)),
+        Meter.OVERDRAFT_PEAK: Decimal(_highest_day(lines, "overdraft_peak")),
+        Meter.OVERDRAFT_HOURS: _hours(sum(line.overdraft_seconds for line in lines)),
+    }
+    sku, product = lines[-1].sku, lines[-1].product
+    return [
+        BillingLine(
+            line_id=_line_id(customer.customer_id, period, sku, meter),
+            period=period,
+            customer_id=customer.customer_id,
+            account_ref=customer.account_ref,
+            customer=customer.name,
+            sku=sku,
+            product=product,
+            meter=meter,
+            unit=_UNITS[meter],
+            quantity=quantity,
+            final=final,
+        )
+        for meter, quantity in quantities.items()
+    ]
+
+
+def _highest_day(lines: list[UsageLine], meter: str) -> int:
+    days: dict[str, int] = defaultdict(int)
+    for line in lines:
+        days[line.day] += getattr(line, meter)
+    return max(days.values())
+
+
+def _hours(seconds: int) -> Decimal:
+    return (Decimal(seconds) / 3600).quantize(_FOUR_PLACES, rounding=ROUND_HALF_UP)
+
+
+def _line_id(*parts: str) -> str:
+    digest = hashlib.sha256("\n".join(parts).encode()).digest()
+    return f"bil_{base64.urlsafe_b64encode(digest[:16]).decode().rstrip('=')}"
+
+
+def _is_final(lines: list[UsageLine], period: str, reported_until: Mapping[str, datetime]) -> bool:
+    year, month = int(period[:4]), int(period[5:7])
+    ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    return all(reported_until[line.server_id] >= ends for line in lines)
+
+
+def billing_csv(lines: Iterable[BillingLine]) -> bytes:
+    """RFC 4180 CSV in UTF-8. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(getattr(line, name)) for name in COLUMNS] for line in lines)
+    return table.getvalue().encode()
+
+
+def billing_document(line: BillingLine) -> dict[str, object]:
+    """One line for JSON; ``quantity`` is a decimal text, so that no reader rounds it."""
+    return {name: _json(getattr(line, name)) for name in COLUMNS}
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "'")):
+        return "'" + value
+    return value
+
+
+def _json(value: object) -> object:
+    return str(value) if isinstance(value, Decimal | Meter) else value

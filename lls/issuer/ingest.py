@@ -1,0 +1,279 @@
+"""Takes a usage report in: checks it against everything known of its server, then stores what is new, once.
+
+Judged in this order; the code repeats the numbers:
+
+1. Archive, signature and hashes (:func:`lls.signed.report.open_report`), by the key that the server's request proved.
+2. A report id seen before: the same report changes nothing; another one under its id is refused.
+3. The range begins right behind a line that is stored: further on is a *gap*, behind another line is a *fork*.
+4. Every line is canonical and follows the one before; a line that is stored already must be that very line, else a *fork*. It is
+   compared by its hash and counted once.
+5. The range ends with the report's own seal, at the manifest's head.
+6. The usage table, recomputed from the lines, is the report's byte for byte: nobody edits a table on its way.
+7. A commitment has one clear value, whatever report brings it.
+
+Everything happens inside one transaction, so a report that fails at its last line leaves nothing behind. Memory does not grow with
+the report. It refuses to own prices and periods (``billing``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from lls.faults import Refusal, RefusedDocument
+from lls.issuer.refusals import ReportProblem, ReportRefused
+from lls.issuer.register import IngestedReport, Json, Register
+from lls.licensing.fields import Fields
+from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, verify_line
+from lls.licensing.usage import Fold, UsageLine, read_usage_csv, usage_csv
+from lls.signed.jose import EncryptionKey
+from lls.signed.report import Manifest, Report, open_report
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the lines done and the lines in all."""
+
+_BATCH: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    """What an ingest did: ``usage`` is of the new lines only; ``again`` when the report had been taken in before."""
+
+    report: IngestedReport
+    again: bool
+    usage: tuple[UsageLine, ...] = ()
+    names: int = 0
+
+
+def ingest(
+    path: Path,
+    register: Register,
+    *,
+    report_key: EncryptionKey,
+    now: datetime,
+    server_id: str | None = None,
+    progress: Progress = lambda _done, _all: None,
+) -> Ingested:
+    """Takes the report in ``path`` in. Raises :class:`ReportRefused`, :class:`RefusedDocument`, and OSError of the file.
+
+    ``server_id``: refuse a report of any other server.
+    """
+    with (
+        open_report(
+            path, report_key=report_key, server_jwk=lambda claimed: _key_of(register, claimed, server_id)
+        ) as report,  # 1
+        register.transaction(),
+    ):
+        return _take_in(report, register, now=now, progress=progress)
+
+
+def _key_of(register: Register, claimed: str, expected: str | None) -> Mapping[str, object]:
+    if expected is not None and claimed != expected:
+        raise ReportRefused(
+            ReportProblem.WRONG_SERVER, f"The report is from the server {claimed}, not from {expected}."
+        )
+    server = register.server(claimed)
+    if server is None:
+        raise ReportRefused(
+            ReportProblem.UNKNOWN_SERVER,
+            f"The report is from the server {claimed}, which is not registered here; it may be another vendor's.",
+        )
+    return server.signing_jwk
+
+
+def _take_in(report: Report, register: Register, *, now: datetime, progress: Progress) -> Ingested:
+    manifest = report.manifest
+    known = register.report(manifest.report_id)
+    if known is not None:  # 2
+        return _again(known, manifest)
+    _check_beginning(manifest, register)  # 3
+    folded = _read_lines(report, register, progress=progress)  # 4, 5
+    _check_table(folded.whole.lines(), report.usage_csv())  # 6
+    names = _keep_names(report, register)  # 7
+    ingested = IngestedReport(
+        report_id=manifest.report_id,
+        server_id=manifest.server_id,
+        from_seq=manifest.from_seq,
+        to_seq=manifest.to_seq,
+        head=manifest.head,
+        made_at=manifest.made_at,
+        pseudonymised=manifest.pseudonymised,
+        new_lines=folded.new_lines,
+        ingested_at=now,
+    )
+    register.add_report(ingested)
+    usage = tuple(folded.fresh.lines()) if folded.fresh else ()
+    if folded.new_lines:
+        register.add_carry(manifest.server_id, seq=manifest.to_seq, state=folded.whole.carry())
+        register.add_usage(manifest.server_id, first_seq=manifest.to_seq - folded.new_lines + 1, lines=usage)
+    return Ingested(report=ingested, again=False, usage=usage, names=names)
+
+
+def _again(known: IngestedReport, manifest: Manifest) -> Ingested:
+    same = (known.server_id, known.from_seq, known.to_seq, known.head) == (
+        manifest.server_id, manifest.from_seq, manifest.to_seq, manifest.head,
+    )  # fmt: skip
+    if not same:
+        raise ReportRefused(
+            ReportProblem.REPORT_ID_TAKEN,
+            f"Another report was ingested under the id {manifest.report_id}; two copies of the server may be running.",
+        )
+    return Ingested(report=known, again=True)
+
+
+def _check_beginning(manifest: Manifest, register: Register) -> None:
+    end, _ = _end(register, manifest.server_id)
+    first = manifest.from_seq
+    if first > end + 1:
+        raise ReportRefused(
+            ReportProblem.GAP,
+            f"Lines {end + 1} to {first - 1} of the server {manifest.server_id} are missing: the report begins at line {first}, and "
+            f"{f'line {end} is the last one here' if end else 'none is here yet'}. "
+            "Ingest the report before it first; the site can write it again: lls report export --report ID.",
+        )
+    before = FIRST_PREV if first == 1 else register.journal_hash(manifest.server_id, first - 1)
+    if before != manifest.prev_head:
+        raise _fork(manifest.server_id, first - 1)
+
+
+def _end(register: Register, server_id: str) -> tuple[int, str]:
+    return register.journal_end(server_id) or (0, FIRST_PREV)
+
+
+def _fork(server_id: str, seq: int) -> ReportRefused:
+    return ReportRefused(
+        ReportProblem.FORK,
+        f"The journal of the server {server_id} is forked: its line {seq} is not the line {seq} that it reported before. Two copies "
+        "of the server run, or it was set back to an earlier state. Nothing of this report was counted; talk to the site.",
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Folded:
+    """``whole`` folds the report's range, ``fresh`` only the lines that are new; they are one where all are."""
+
+    whole: Fold
+    fresh: Fold | None = None
+    new_lines: int = 0
+
+
+def _read_lines(report: Report, register: Register, *, progress: Progress) -> _Folded:
+    manifest = report.manifest
+    end, _ = _end(register, manifest.server_id)
+    stored = register.journal_hashes(manifest.server_id, first=manifest.from_seq, last=min(end, manifest.to_seq))
+    folded = _Folded(whole=_fold_before(manifest, register))
+    batch: list[tuple[int, str, bytes]] = []
+    head = Head(seq=manifest.from_seq - 1, hash=manifest.prev_head)
+    total = manifest.to_seq - head.seq
+    line: Json = {}
+    for count, (raw, line) in enumerate(_verified(report, after=head), start=1):  # 4
+        if head.seq >= manifest.to_seq:
+            raise ReportRefused(
+                ReportProblem.RANGE, f"The report goes on after line {manifest.to_seq}, where its range ends."
+            )
+        head = head_of(line)
+        if head.seq <= end:
+            if next(stored) != head.hash:
+                raise _fork(manifest.server_id, head.seq)
+            folded.whole.step(line)
+        else:
+            _step_new(folded, line, server_id=manifest.server_id, overlaps=manifest.from_seq <= end)
+            batch.append((head.seq, head.hash, raw))
+        if len(batch) == _BATCH:
+            register.add_journal(manifest.server_id, batch)
+            batch.clear()
+        if count % _BATCH == 0:
+            progress(count, total)
+    register.add_journal(manifest.server_id, batch)
+    _check_end(manifest, head, line)  # 5
+    progress(total, total)
+    return folded
+
+
+def _verified(report: Report, *, after: Head) -> Iterator[tuple[bytes, Json]]:
+    for raw in report.lines():
+        line = verify_line(raw, after=after)
+        after = head_of(line)
+        yield raw, line
+
+
+def _step_new(folded: _Folded, line: Json, *, server_id: str, overlaps: bool) -> None:
+    if folded.fresh is None:
+        folded.fresh = Fold(folded.whole.carry(), server_id=server_id) if overlaps else folded.whole
+    folded.whole.step(line)
+    if folded.fresh is not folded.whole:
+        folded.fresh.step(line)
+    folded.new_lines += 1
+
+
+def _fold_before(manifest: Manifest, register: Register) -> Fold:
+    """The fold as it stood before the range: the nearest state kept, and the stored lines after it."""
+    server_id, last = manifest.server_id, manifest.from_seq - 1
+    seq, state = register.carry(server_id, up_to=last) or (0, None)
+    if seq == last:
+        return Fold(state, server_id=server_id)
+    fold = Fold(state, server_id=server_id)
+    for line in register.journal_lines(server_id, first=seq + 1, last=last):
+        fold.step(json.loads(line))
+    return Fold(fold.carry(), server_id=server_id)
+
+
+def _check_end(manifest: Manifest, head: Head, line: Json) -> None:
+    if (head.seq, head.hash) != (manifest.to_seq, manifest.head):
+        raise ReportRefused(
+            ReportProblem.RANGE,
+            f"The report's lines end at line {head.seq}, and its manifest says that they end at line {manifest.to_seq} with another hash.",
+        )
+    data = line.get("data")
+    sealed = isinstance(data, Mapping) and data.get("report_id") == manifest.report_id
+    if line.get("kind") != Kind.REPORT_SEALED or not sealed:
+        raise ReportRefused(
+            ReportProblem.RANGE, f"Line {head.seq}, the report's last, does not seal the report {manifest.report_id}."
+        )
+
+
+def _check_table(computed: list[UsageLine], table: bytes) -> None:
+    if usage_csv(computed) == table:
+        return
+    claimed = read_usage_csv(table)
+    for n, (ours, theirs) in enumerate(zip(computed, claimed, strict=False), start=2):
+        if ours != theirs:
+            names = [name for name in UsageLine.__dataclass_fields__ if getattr(ours, name) != getattr(theirs, name)]
+            where = f"line {n} says {names[0]} {getattr(theirs, names[0])}, the journal gives {getattr(ours, names[0])}"
+            break
+    else:
+        where = f"it has {len(claimed)} lines, the journal gives {len(computed)}"
+    raise ReportRefused(
+        ReportProblem.USAGE_DIFFERS,
+        f"The report's usage.csv is not what its journal gives: {where}. Nothing was counted.",
+    )
+
+
+def _keep_names(report: Report, register: Register) -> int:
+    count = 0
+    for raw in report.names():
+        name = _read_name(raw)
+        commitment, field, value = (
+            name.text("commitment", most=64),
+            name.text("field", most=50),
+            name.text("value", most=1_000),
+        )
+        kept = register.add_name(report.manifest.server_id, commitment=commitment, field=field, value=value)
+        if kept != value:
+            raise ReportRefused(
+                ReportProblem.NAMES_DIFFER,
+                f"The report gives the commitment {commitment} another {field} than an earlier report did.",
+            )
+        count += 1
+    return count
+
+
+def _read_name(raw: bytes) -> Fields:
+    try:
+        return Fields(json.loads(raw), place="names.ndjson")
+    except (ValueError, RecursionError) as failure:
+        raise RefusedDocument(Refusal.MALFORMED, "The report's names.ndjson holds a line that is no JSON.") from failure

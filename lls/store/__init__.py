@@ -1,0 +1,54 @@
+"""The store: where the ledger's history and rows survive. A protocol, so that the ledger never knows which database it is.
+
+Rules (design §2)
+1. ``take_writership`` makes this daemon the only writer and gives the epoch that fences every later commit.
+2. ``commit`` writes a batch in one transaction whose first statement moves ``(epoch, seq)``; when that does not hit exactly
+   one row, somebody else has written, and nothing is written here.
+3. Whatever goes wrong in a commit is :class:`~lls.faults.StoreDown` (or ``WritershipLost``); whether it was written after all
+   is for the next ``load`` to say. Nobody guesses.
+4. ``load`` reads everything anew and opens whatever is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime
+from typing import Protocol
+
+from lls.licensing.changes import Batch, KeptBundle, Loaded
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    """What the writer and the errands ask of a database."""
+
+    async def take_writership(self) -> int:
+        """Become the writer; the new epoch. Raises SetupFault when another daemon is."""
+
+    async def mark(self) -> datetime | None:
+        """The clock's high-water mark as of the last commit; None before the first."""
+
+    async def load(self) -> Loaded:
+        """Everything that a ledger is built from. Raises StoreDown."""
+
+    async def commit(self, batch: Batch, *, epoch: int, mark: datetime) -> None:
+        """Write a batch and the clock's high-water mark. Raises StoreDown, WritershipLost."""
+
+    async def verify(self, *, epoch: int) -> None:
+        """Ask the database itself whether it answers and we are still the writer. Raises StoreDown, WritershipLost."""
+
+    def lines(self, *, after: int, upto: int) -> AsyncIterator[list[bytes]]:
+        """Journal lines after one number up to and including another, in order, in chunks. Raises StoreDown."""
+
+    async def seq_at(self, at: datetime) -> int:
+        """The number of the last line stamped before this instant; 0 when there is none."""
+
+    async def names(self, commitments: Collection[str]) -> list[tuple[str, str, str]]:
+        """``(commitment, field, value)`` of those that are known, in a fixed order."""
+
+    async def bundles(self) -> list[KeptBundle]:
+        """Every bundle ever applied, newest first, without its text."""
+
+    async def close(self) -> None:
+        """Give the database and the writership back."""

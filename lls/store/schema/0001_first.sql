@@ -1,0 +1,87 @@
+-- The journal is append-only; every other table is what its lines imply, written in the same transaction.
+-- Instants are integers: microseconds since 1970-01-01T00:00:00Z.
+
+CREATE TABLE writer (
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    epoch INTEGER NOT NULL,
+    seq   INTEGER NOT NULL,
+    head  TEXT NOT NULL,
+    mark  INTEGER            -- the guarded clock's high-water mark
+);
+
+INSERT INTO writer (id, epoch, seq, head)
+VALUES (1, 0, 0, '0000000000000000000000000000000000000000000000000000000000000000');
+
+CREATE TABLE journal (
+    seq  INTEGER PRIMARY KEY,
+    at   INTEGER NOT NULL,
+    line BLOB NOT NULL
+);
+
+CREATE TABLE leases (
+    lease_id       TEXT PRIMARY KEY,
+    secret         BLOB NOT NULL,
+    content        BLOB NOT NULL,
+    product        TEXT NOT NULL,
+    entitlement_id TEXT NOT NULL,
+    seat_id        TEXT NOT NULL,
+    seat_name      TEXT,
+    user           TEXT,
+    host           TEXT,
+    process        TEXT,
+    seats          INTEGER NOT NULL,
+    ttl            INTEGER NOT NULL,
+    overdraft      INTEGER NOT NULL,
+    granted_at     INTEGER NOT NULL,
+    state          TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- Lease ids that will never be granted again, kept for late retries.
+CREATE TABLE ended (
+    lease_id TEXT PRIMARY KEY,
+    secret   BLOB NOT NULL,
+    reason   TEXT NOT NULL,
+    at       INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE bundles (
+    bundle_id    TEXT PRIMARY KEY,
+    sequence     INTEGER NOT NULL,
+    keys_version INTEGER NOT NULL,
+    issued_at    INTEGER NOT NULL,
+    imported_at  INTEGER NOT NULL,
+    digest       TEXT NOT NULL,
+    jws          TEXT NOT NULL
+);
+
+CREATE TABLE placed (
+    entitlement_id TEXT PRIMARY KEY,
+    session_id     TEXT NOT NULL,
+    sequence       INTEGER NOT NULL,
+    bundle_id      TEXT NOT NULL REFERENCES bundles
+);
+
+CREATE TABLE key_sets (version INTEGER PRIMARY KEY, token TEXT NOT NULL);
+CREATE TABLE closed_sessions (session_id TEXT PRIMARY KEY);
+CREATE TABLE commands (command_id TEXT PRIMARY KEY);
+CREATE TABLE receipts (receipt_id TEXT PRIMARY KEY);
+
+CREATE TABLE reports (
+    report_id     TEXT PRIMARY KEY,
+    from_seq      INTEGER NOT NULL,
+    to_seq        INTEGER NOT NULL,
+    prev_head     TEXT NOT NULL,
+    head          TEXT NOT NULL,
+    made_at       INTEGER NOT NULL,
+    pseudonymised INTEGER NOT NULL
+);
+
+-- What stands behind the journal's commitments. May be left out of a report.
+CREATE TABLE names (
+    commitment TEXT NOT NULL,
+    field      TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    PRIMARY KEY (commitment, field)
+) WITHOUT ROWID;
+
+CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -1,0 +1,380 @@
+"""The writer: the membrane between the requests and the ledger. It alone reads the clock, calls verbs and awaits the store.
+
+Rules (design §2)
+1. One task takes everything that waits (at most 512), runs each verb on the ledger, commits once, then answers all. While a
+   commit runs, the next group gathers. There is no batching timer.
+2. The queue is bounded: when it is full the answer is ``overloaded``, at once.
+3. Nobody is answered before the commit. A group that posted nothing needs none.
+4. Heartbeats and reads do not queue. One that meets a lease of the group in flight waits for that commit's outcome.
+5. A commit that fails, however: everyone in the group gets ``store_down``. The old ledger goes on answering heartbeats of
+   leases that the group did not touch, while a new one is loaded beside it, with back-off, and swapped in one step.
+6. When the loop finds that it did not run for more than five seconds (host suspended, process frozen), writership is proved
+   again and every lease is extended *before* anything is swept. Otherwise a laptop lid would end every lease of a site.
+
+With SQLite writership is a kernel lock, so there can be no second writer while we live. The ``(epoch, seq)`` fence stays all the
+same: it is the witness that turns a lost lock (a copied directory, a network disk that lies) into a stop instead of a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from lls.clock import Clock
+from lls.faults import Fault, Overloaded, StoreDown, WritershipLost
+from lls.licensing.changes import Loaded
+from lls.licensing.instant import Now
+from lls.licensing.lease import Checkout, Lease
+from lls.licensing.ledger import Ledger, Queued, Seated, Verdict
+from lls.licensing.seating import Denial
+from lls.store import Store
+
+T = TypeVar("T")
+
+MOST_IN_GROUP: Final = 512
+ANSWERS_IN_SLICE: Final = 32
+"""About 2 ms of signing: a large group's answers never hold the loop longer."""
+PULSE_SECONDS: Final = 1.0
+FROZEN_SECONDS: Final = 5.0
+STAMP_SECONDS: Final = 60.0
+LONGEST_BACK_OFF_SECONDS: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """Who counts what the writer does."""
+
+    def committed(self, *, verbs: int, seconds: float) -> None:
+        """A group was taken by the store."""
+
+    def failed(self) -> None:
+        """A group was not."""
+
+
+@dataclass(slots=True)
+class _Wish(Generic[T]):
+    verb: Callable[[Ledger, Now], T]
+    answer: asyncio.Future[T]
+
+
+class Writer:
+    """Owns the ledger of this process. ``build`` makes one from what the store loaded (and verifies its bundles again)."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        build: Callable[[Loaded, Now], Ledger],
+        observer: Observer,
+        queue_limit: int = 10_000,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._build = build
+        self._observer = observer
+        self._queue_limit = queue_limit
+        self._queue: deque[_Wish[Any]] = deque()
+        self._wake = asyncio.Event()
+        self._waiters: dict[str, list[asyncio.Future[Verdict]]] = {}
+        self._settled: asyncio.Future[None] | None = None
+        self._seen = 0.0
+        self._committed_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self.ledger: Ledger
+        self.epoch = 0
+        self.down: StoreDown | WritershipLost | None = None
+
+    # ---------------------------------------------------------------- life
+
+    async def start(self, epoch: int) -> None:
+        """Load, extend every lease, post ``Resumed``, and begin to serve. Raises what the store raises."""
+        self.epoch = epoch
+        loaded = await self._store.load()
+        now = self._clock.now()
+        self.ledger = self._build(loaded, now)
+        self.ledger.note_problems(now=now)
+        self.ledger.note_clock(now=now)
+        if loaded.last_at is not None:
+            self.ledger.resume(outage_from=loaded.last_at, outage_to=now.wall, cause="start", now=now)
+        if not self.ledger.batch.empty:
+            await self._store.commit(self.ledger.batch, epoch=epoch, mark=self._clock.mark)
+            self.ledger.settle()
+        self._seen = self._committed_at = now.elapsed
+        self._tasks = [asyncio.create_task(self._serve(), name="writer"), asyncio.create_task(self._pulse(), name="pulse")]
+
+    async def stop(self) -> None:
+        """Commit what waits, post the folded denials, and end. Nothing is answered after this."""
+        if not self._tasks:
+            return
+        writer, pulse = self._tasks
+        pulse.cancel()
+        if self.down is None and not writer.done():
+            self._enqueue(lambda ledger, now: ledger.post_folded(now))
+        self._stopping = True
+        self._wake.set()
+        await asyncio.gather(writer, pulse, return_exceptions=True)
+
+    async def wait_closed(self) -> None:
+        """Return when the writer ended by itself. Raises what ended it."""
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    # ---------------------------------------------------------------- doors
+
+    def now(self) -> Now:
+        """One reading of the guarded clock."""
+        return self._clock.now()
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a group."""
+        return len(self._queue)
+
+    async def do(self, verb: Callable[[Ledger, Now], T]) -> T:
+        """Run a verb in the next group and return its result after the commit.
+
+        Raises what the verb raises, Overloaded when too many wait, StoreDown when the commit failed.
+        """
+        if self.down is not None:
+            raise self.down
+        if len(self._queue) >= self._queue_limit:
+            raise Overloaded(retry_after_seconds=1)
+        return await self._enqueue(verb)
+
+    async def checkout(self, request: Checkout, *, wait_seconds: float = 0.0) -> Seated | Denial:
+        """Check out, waiting for a seat for at most so many seconds while the caller is there.
+
+        When the caller goes away (the task is cancelled) its place is kept and nothing is granted to it.
+        """
+        verdict = await self.do(lambda ledger, now: ledger.checkout(request, now=now, wait=wait_seconds > 0))
+        if not isinstance(verdict, Queued):
+            return verdict
+        return _raised(await self._wait(request, wait_seconds))
+
+    async def heartbeat(self, lease_id: str, *, secret: bytes, beat: int, nonce: str) -> tuple[Lease, Now]:
+        """Prolong a lease without the disk. Raises UnknownLease, LeaseEnded, LeaseCloned, StoreDown."""
+        if self.ledger.is_pending(lease_id):
+            await self._outcome(lease_id)
+        now = self._clock.now()
+        return self.ledger.heartbeat(lease_id, secret=secret, beat=beat, nonce=nonce, now=now), now
+
+    async def lease(self, lease_id: str, *, secret: bytes) -> tuple[Lease, Now]:
+        """A live lease. Raises UnknownLease, LeaseEnded, StoreDown."""
+        if self.ledger.is_pending(lease_id):
+            await self._outcome(lease_id)
+        now = self._clock.now()
+        return self.ledger.lease(lease_id, secret=secret, now=now), now
+
+    async def settled(self) -> Ledger:
+        """The ledger for a wide read; waits only while an import is in flight, whose terms are not committed yet."""
+        while self.ledger.installing and self._settled is not None and self.down is None:
+            await asyncio.shield(self._settled)
+        return self.ledger
+
+    async def prove(self) -> None:
+        """Ask the store itself. Raises StoreDown, WritershipLost."""
+        if self.down is not None:
+            raise self.down
+        await self._store.verify(epoch=self.epoch)
+
+    # ---------------------------------------------------------------- groups
+
+    async def _serve(self) -> None:
+        while not (self._stopping and not self._queue):
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                group = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_IN_GROUP))]
+                await self._run(group)
+
+    async def _run(self, group: list[_Wish[Any]]) -> None:
+        now = self._clock.now()
+        self._settled = asyncio.get_running_loop().create_future()
+        try:
+            await self._resume_if_frozen(now)
+            self.ledger.note_clock(now=now)
+            answers = [(wish, _attempt(wish.verb, self.ledger, now)) for wish in group if not wish.answer.cancelled()]
+            waiters = self.ledger.resolved
+            await self._commit(verbs=len(group), now=now)
+        except StoreDown as fault:
+            await self._recover(fault, group)
+            return
+        except WritershipLost as fault:
+            self._give_up(fault, group)
+            raise
+        except _Broken as broken:
+            _log.exception("verb_failed", exc_info=broken.__cause__)
+            await self._recover(StoreDown("The server met an internal error; nothing was changed, try again."), group)
+            return
+        self.ledger.settle()
+        self._settled.set_result(None)
+        await self._answer(answers, waiters)
+
+    async def _commit(self, *, verbs: int, now: Now) -> None:
+        batch = self.ledger.batch
+        if now.elapsed - self._committed_at >= STAMP_SECONDS:
+            batch.stamp = True
+        if batch.empty:
+            return
+        begun = asyncio.get_running_loop().time()
+        await self._store.commit(batch, epoch=self.epoch, mark=self._clock.mark)
+        self._committed_at = now.elapsed
+        self._observer.committed(verbs=verbs, seconds=asyncio.get_running_loop().time() - begun)
+
+    async def _answer(self, answers: list[tuple[_Wish[Any], Any]], waiters: dict[str, Verdict]) -> None:
+        for lease_id, verdict in waiters.items():
+            for future in self._waiters.pop(lease_id, ()):
+                if not future.done():
+                    future.set_result(verdict)
+        for count, (wish, outcome) in enumerate(answers, start=1):
+            if not wish.answer.done():
+                if isinstance(outcome, Fault):
+                    wish.answer.set_exception(outcome)
+                else:
+                    wish.answer.set_result(outcome)
+            if count % ANSWERS_IN_SLICE == 0:
+                await asyncio.sleep(0)
+
+    async def _resume_if_frozen(self, now: Now) -> None:
+        away, self._seen = now.elapsed - self._seen, now.elapsed
+        if away <= FROZEN_SECONDS:
+            return
+        _log.warning("frozen", extra={"fields": {"seconds": int(away)}})
+        await self._store.verify(epoch=self.epoch)
+        since = now.wall - timedelta(seconds=away)
+        self.ledger.resume(outage_from=since, outage_to=now.wall, cause="suspended", now=now)
+
+    # ---------------------------------------------------------------- failure
+
+    async def _recover(self, fault: StoreDown, group: list[_Wish[Any]]) -> None:
+        """Throw the ledger away and load another one; the old one answers untouched heartbeats meanwhile."""
+        self.down = fault
+        self._observer.failed()
+        _log.error("commit_failed", extra={"fields": {"why": fault.detail, "group": len(group)}})
+        self._fail(fault, [wish.answer for wish in group])
+        for lease_id in self.ledger.resolved:
+            self._fail(fault, self._waiters.pop(lease_id, []))
+        if self._settled is not None:
+            self._settled.set_result(None)
+        back_off = 0.05
+        while not self._stopping:
+            self._fail(fault, [wish.answer for wish in self._queue])
+            self._queue.clear()
+            try:
+                loaded = await self._store.load()
+            except StoreDown as again:
+                self.down = fault = again
+                await asyncio.sleep(back_off)
+                back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
+                continue
+            ledger = self._build(loaded, self._clock.now())
+            ledger.adopt(self.ledger)
+            self.ledger, self.down = ledger, None
+            self._seen = self._clock.now().elapsed
+            _log.info("reloaded", extra={"fields": {"seq": loaded.head.seq, "leases": len(loaded.leases)}})
+            return
+
+    def _give_up(self, fault: WritershipLost, group: list[_Wish[Any]]) -> None:
+        self.down = fault
+        self._fail(fault, [wish.answer for wish in (*group, *self._queue)])
+        self._queue.clear()
+        for waiters in self._waiters.values():
+            self._fail(fault, waiters)
+        if self._settled is not None:
+            self._settled.set_result(None)
+
+    @staticmethod
+    def _fail(fault: Fault, futures: list[asyncio.Future[Any]]) -> None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(fault)
+
+    # ---------------------------------------------------------------- beside the groups
+
+    async def _pulse(self) -> None:
+        """A sweep a second. More than one turn's work is taken up at once, in groups of its own."""
+        while True:
+            await asyncio.sleep(PULSE_SECONDS)
+            if self.down is not None:
+                continue
+            more = True
+            while more:
+                try:
+                    more = await self._enqueue(lambda ledger, now: ledger.sweep(now=now))
+                except StoreDown:
+                    break  # the writer has logged it and loads anew; the next pulse sweeps
+
+    async def _wait(self, request: Checkout, seconds: float) -> Verdict:
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(request.lease_id, []).append(future)
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            self._leave(request.lease_id, future)
+            return await self.do(lambda ledger, now: ledger.stop_waiting(request.lease_id, now=now))
+        except asyncio.CancelledError:
+            self._leave(request.lease_id, future)
+            if request.lease_id not in self._waiters:
+                self.ledger.waiting.close(request.lease_id, elapsed=self._clock.now().elapsed)
+                if self.down is None:
+                    self._enqueue(lambda ledger, now: ledger.serve(request.product, now=now))
+            raise
+
+    def _leave(self, lease_id: str, future: asyncio.Future[Verdict]) -> None:
+        futures = self._waiters.get(lease_id, [])
+        if future in futures:
+            futures.remove(future)
+        if not futures:
+            self._waiters.pop(lease_id, None)
+
+    async def _outcome(self, lease_id: str) -> None:
+        """Wait until the commit that touches this lease has succeeded. Raises StoreDown when it has not."""
+        while self.ledger.is_pending(lease_id):
+            if self.down is not None:
+                raise self.down
+            if self._settled is None:
+                return
+            await asyncio.shield(self._settled)
+
+    def _enqueue(self, verb: Callable[[Ledger, Now], T]) -> asyncio.Future[T]:
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_retrieved)
+        self._queue.append(_Wish(verb, answer))
+        self._wake.set()
+        return answer
+
+
+class _Broken(Exception):
+    """A verb raised something that is no fault: the ledger may be half changed and must go."""
+
+
+def _attempt(verb: Callable[[Ledger, Now], T], ledger: Ledger, now: Now) -> T | Fault:
+    try:
+        return verb(ledger, now)
+    except Fault as fault:
+        return fault
+    except Exception as error:
+        raise _Broken from error
+
+
+def _raised(verdict: Verdict) -> Seated | Denial:
+    if isinstance(verdict, Fault):
+        raise verdict
+    return verdict
+
+
+def _retrieved(future: asyncio.Future[Any]) -> None:
+    """Nobody may be left to read a failure; asyncio must not complain of it."""
+    if not future.cancelled():
+        future.exception()

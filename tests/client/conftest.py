@@ -1,0 +1,80 @@
+"""A vendor, a server with a self-made TLS certificate, and a place to collect events."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fakes import FakeServer, TlsKey, Vendor, running
+
+from lls.client import Event, EventKind, LicenseServers
+
+
+class Heard:
+    """An ``on_event`` that can be waited for."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._told = threading.Condition()
+
+    def __call__(self, event: Event) -> None:
+        with self._told:
+            self.events.append(event)
+            self._told.notify_all()
+
+    @property
+    def kinds(self) -> list[EventKind]:
+        return [event.kind for event in self.events]
+
+    def wait_for(self, kind: EventKind, seconds: float = 8.0) -> Event:
+        with self._told:
+            assert self._told.wait_for(lambda: kind in self.kinds, seconds), f"{kind} was not told: {self.kinds}"
+            return next(event for event in self.events if event.kind is kind)
+
+
+@pytest.fixture(scope="session")
+def vendor() -> Vendor:
+    return Vendor()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TlsKey:
+    return TlsKey(tmp_path)
+
+
+@pytest.fixture
+def server(vendor: Vendor, tls: TlsKey) -> Iterator[FakeServer]:
+    with running(FakeServer(vendor, tls=tls)) as made:
+        yield made
+
+
+@pytest.fixture
+def brisk(vendor: Vendor, tls: TlsKey) -> Iterator[FakeServer]:
+    """Beats every tenth of a second, leases of two seconds: what takes hours elsewhere fits into a test."""
+    with running(FakeServer(vendor, tls=tls, ttl=2, beat=0)) as made:
+        yield made
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def connect(vendor: Vendor) -> Iterator[Callable[..., LicenseServers]]:
+    made: list[LicenseServers] = []
+
+    def make(*servers: FakeServer, timeout: float = 2.0, keys: str | None = None) -> LicenseServers:
+        urls = [server.url for server in servers]
+        made.append(LicenseServers(urls, vendor_keys=keys or vendor.first, timeout=timeout))
+        return made[-1]
+
+    yield make
+    for servers in made:
+        servers.close()

@@ -1,0 +1,91 @@
+"""``lls run`` with real programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from lls.cli.run import OnLoss, run
+
+
+def start(server, vendor, program, *more, on_loss=OnLoss.TTL):
+    script = (
+        "import sys; from lls.cli.run import run, OnLoss;"
+        "sys.exit(run([sys.executable,'-uc',sys.argv[3]],product='cad',servers=[sys.argv[1]],"
+        "vendor_keys=sys.argv[2],on_loss=OnLoss(sys.argv[4])))"
+    )
+    command = [sys.executable, "-c", script, server.url, vendor.first, program, on_loss]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+WAIT_FOR_TERM = (
+    "import signal,sys,threading\n"
+    "signal.signal(signal.SIGTERM, lambda *a: sys.exit(42))\n"
+    "print('ready')\n"
+    "signal.pause() if len(sys.argv) == 1 else None\n"
+)
+
+
+def test_the_programs_exit_status_is_passed_through_and_the_seat_given_back(server, vendor):
+    found = run([sys.executable, "-c", "raise SystemExit(7)"], product="cad", servers=[server.url], vendor_keys=vendor.first)
+    assert (7, 1, 0) == (found, len(server.leases), len(server.active()))
+
+
+def test_a_program_that_died_of_a_signal_gives_the_shells_number(server, vendor):
+    program = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    assert 137 == run(program, product="cad", servers=[server.url], vendor_keys=vendor.first)
+
+
+def test_without_a_seat_the_program_does_not_start(server, vendor, tmp_path, capsys):
+    server.seats = 0
+    witness = tmp_path / "started"
+    program = [sys.executable, "-c", f"open({str(witness)!r}, 'w')"]
+    assert 1 == run(program, product="cad", servers=[server.url], vendor_keys=vendor.first)
+    assert not witness.exists()
+    assert "All seats are taken." in capsys.readouterr().err
+
+
+def test_wrong_usage_and_a_missing_program_have_their_own_numbers(server, vendor):
+    assert 2 == run(["true"], product="cad", servers=["http://lls.example"], vendor_keys=vendor.first)
+    assert 127 == run(["/no/such/program"], product="cad", servers=[server.url], vendor_keys=vendor.first)
+    assert 0 == len(server.active())
+
+
+def test_signals_reach_the_program(server, vendor):
+    with start(server, vendor, WAIT_FOR_TERM) as ours:
+        assert b"ready\n" == ours.stdout.readline()
+        ours.send_signal(signal.SIGTERM)
+        assert 42 == ours.wait(20)
+    assert 0 == len(server.active())
+
+
+def test_a_seat_taken_back_ends_the_program_at_once_where_that_is_wanted(brisk, vendor):
+    with start(brisk, vendor, WAIT_FOR_TERM, on_loss=OnLoss.TERMINATE) as ours:
+        assert b"ready\n" == ours.stdout.readline()
+        brisk.end("released")
+        assert 42 == ours.wait(20)
+        assert b"took the seat back" in ours.stderr.read()
+
+
+def test_by_default_the_program_goes_on_for_the_rest_of_the_ttl(brisk, vendor):
+    with start(brisk, vendor, WAIT_FOR_TERM) as ours:
+        assert b"ready\n" == ours.stdout.readline()
+        brisk.end("released")
+        assert 42 == ours.wait(20)
+        assert b"goes on for" in ours.stderr.read()
+
+
+def test_a_seat_that_came_back_leaves_the_program_alone(brisk, vendor):
+    with start(brisk, vendor, WAIT_FOR_TERM) as ours:
+        assert b"ready\n" == ours.stdout.readline()
+        brisk.end("expired")
+        brisk.until(lambda: 1 == len(brisk.active()))
+        calls = len(brisk.lease_calls())
+        brisk.until(lambda: len(brisk.lease_calls()) > calls + 25)
+        assert ours.poll() is None
+        os.kill(ours.pid, signal.SIGTERM)
+        assert 42 == ours.wait(20)
+    assert threading.main_thread().is_alive()
