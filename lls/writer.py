@@ -108,7 +108,10 @@ class Writer:
             await self._store.commit(self.ledger.batch, epoch=epoch, mark=self._clock.mark)
             self.ledger.settle()
         self._seen = self._committed_at = now.elapsed
-        self._tasks = [asyncio.create_task(self._serve(), name="writer"), asyncio.create_task(self._pulse(), name="pulse")]
+        self._tasks = [
+            asyncio.create_task(self._serve(), name="writer"),
+            asyncio.create_task(self._pulse(), name="pulse"),
+        ]
 
     async def stop(self) -> None:
         """Commit what waits, post the folded denials, and end. Nothing is answered after this."""

@@ -249,7 +249,7 @@ class Channel:
         return Answer(
             status=response.status,
             headers={name.lower(): value for name, value in response.getheaders()},
-            body=_json_object(content, self.url) if content else {},
+            body=_json_object(content, self.url, needed=response.status < 300) if content else {},
         )
 
     def _unreachable(self, error: Exception) -> Unreachable:
@@ -405,11 +405,14 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
     return bytes(content)
 
 
-def _json_object(content: bytes, url: str) -> Mapping[str, object]:
+def _json_object(content: bytes, url: str, *, needed: bool) -> Mapping[str, object]:
     try:
         value = strict_json(content)
     except ValueError as error:
-        raise Unreachable(f"{url} answered something that is not JSON.") from error
+        if needed:
+            raise Unreachable(f"{url} answered something that is not JSON.") from error
+        # A proxy's page about a dead server: its status and its Retry-After still count.
+        return {}
     if not isinstance(value, dict):
         raise Unreachable(f"{url} answered something that is not a JSON object.")
     return value

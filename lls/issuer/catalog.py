@@ -41,6 +41,7 @@ from lls.licensing.fields import Fields, malformed
 
 AttributeValue: TypeAlias = int | str
 LARGEST_CATALOG_BYTES: Final = 4 << 20
+_MOST_SHOWN: Final = 12
 LONGEST_GRACE_SECONDS: Final = 3650 * 86_400
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,50}")
 
@@ -426,11 +427,9 @@ class _Table:
     __slots__ = ("document", "fields", "place")
 
     def __init__(self, document: object, *, place: str) -> None:
-        if not isinstance(document, Mapping):
-            raise malformed(place, "must be a table")
-        self.document: Mapping[str, object] = document
+        self.document = table(document, place=place)
         self.place = place
-        self.fields = Fields(document, place=place)
+        self.fields = Fields(self.document, place=place)
 
     def only(self, *names: str) -> None:
         only(self.document, names, place=self.place)
@@ -448,6 +447,13 @@ def _tables(document: Mapping[str, object], key: str, *, place: str) -> list[tup
         if not _WORD.fullmatch(name):
             raise malformed(f"{table.place}.{name!r}", "must be named with 1 to 50 characters of A-Z a-z 0-9 . _ -")
     return [(name, table.table(name)) for name in table.document]
+
+
+def table(value: object, *, place: str) -> Mapping[str, object]:
+    """``value`` as a table of TOML or an object of JSON, or a refusal."""
+    if not isinstance(value, Mapping):
+        raise malformed(place, "must be a table or object")
+    return value
 
 
 def only(document: Mapping[str, object], names: Iterable[str], *, place: str) -> None:
@@ -471,7 +477,7 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"; perhaps {near[0]!r} is meant"
-    return f"; there are {', '.join(names)}" if 0 < len(names) <= 12 else ""
+    return f"; there are {', '.join(names)}" if 0 < len(names) <= _MOST_SHOWN else ""
 
 
 def _join(place: str, key: str) -> str:

@@ -24,7 +24,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -49,7 +48,7 @@ from lls.signed.keys import KeySet
 class _Refusing(TyperGroup):
     """Turns a refusal into its sentence and exit status 1, for every command below."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # Typer brings a Click of its own, whose types have no public name
         try:
             return super().invoke(ctx)
         except Fault as fault:
@@ -58,7 +57,7 @@ class _Refusing(TyperGroup):
             if failure.strerror is None:
                 raise
             _stderr.print(f"lls-issuer: {failure.filename or 'the disk'}: {failure.strerror}.", style="red")
-        ctx.exit(1)
+        raise typer.Exit(1)
 
 
 # Ids must stay whole when the output goes into a pipe, whatever width a terminal would have had.
@@ -133,7 +132,7 @@ def init(
     """Make keys, register and a sample catalogue."""
     home = _home(ctx)
     if no_passphrase and passphrase_file:
-        raise click.UsageError("--no-passphrase and --passphrase-file exclude each other.")
+        raise typer.BadParameter("--no-passphrase and --passphrase-file exclude each other.")
     passphrase = None if no_passphrase else _passphrase(passphrase_file, anew=True)
     with Issuer.create(home, now=_now(), passphrase=passphrase) as issuer:
         _say(f"Made keys (key set {issuer.keyring.newest.version}) and register in {home}.")
@@ -272,7 +271,7 @@ def customer_list(ctx: typer.Context, as_json: AsJson = False) -> None:
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (key and equals and value):
-        raise click.UsageError(f"--field takes KEY=VALUE, not {text!r}.")
+        raise typer.BadParameter(f"--field takes KEY=VALUE, not {text!r}.")
     return key, value
 
 
@@ -320,7 +319,7 @@ def server_list(ctx: typer.Context, as_json: AsJson = False) -> None:
         "bundle_sequence",
         "request_made_at",
     )
-    _show("servers", servers, as_json, columns, ([str(each[column] or "-") for column in columns] for each in servers))
+    _show("servers", servers, as_json, columns, ([_cell(each[column]) for column in columns] for each in servers))
 
 
 def _server_document(server: Server, issuer: Issuer) -> dict[str, Any]:
@@ -350,7 +349,7 @@ def order_fulfil(
         return
     for each in fulfilled:
         _say(
-            f"{each.order_ref}: {'was fulfilled before, nothing changed' if each.again else 'fulfilled'} for {each.customer.name}."
+            f"{each.order_ref}: for {each.customer.name}, {'fulfilled before: nothing changed' if each.again else 'fulfilled'}."
         )
         _stdout.print(_entitlement_table(each.entitlements))
     for server_id in sorted({each.server_id for each in fulfilled}):
@@ -595,7 +594,7 @@ def usage_export(
 ) -> None:
     """Billing lines per customer, month, SKU and meter, with ids that stay the same in every export."""
     if period is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", period):
-        raise click.UsageError(f"--period takes a month such as 2026-11, not {period!r}.")
+        raise typer.BadParameter(f"--period takes a month such as 2026-11, not {period!r}.")
     with _open(ctx) as issuer:
         lines = issuer.usage(customer=customer, period=period)
     if format_ is Format.CSV:
@@ -626,7 +625,7 @@ def _now() -> datetime:
 def _home(ctx: typer.Context) -> Path:
     home = ctx.obj
     if not isinstance(home, Path):
-        raise click.UsageError("Say where the issuer's home is: lls-issuer --home DIR …, or LLS_ISSUER_HOME.")
+        raise typer.BadParameter("Say where the issuer's home is: lls-issuer --home DIR …, or LLS_ISSUER_HOME.")
     return home
 
 
@@ -647,7 +646,7 @@ def _passphrase(file: Path | None, *, anew: bool = False) -> bytes:
     elif sys.stdin.isatty():
         text = str(typer.prompt("Passphrase of the vendor's keys", hide_input=True, confirmation_prompt=anew)).encode()
     else:
-        raise click.UsageError(
+        raise typer.BadParameter(
             "Give a passphrase with --passphrase-file or LLS_ISSUER_PASSPHRASE, or say --no-passphrase."
         )
     if not text:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -108,8 +109,13 @@ class Issuer:
             if not (home / SAMPLE_CATALOG).exists():
                 write_whole(home / SAMPLE_CATALOG, sample_catalog().encode())
             Keyring.create(home / _KEYS, passphrase=passphrase, now=now)
-        except OSError as failure:
-            raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
+        except BaseException as failure:
+            # Half an issuer would be taken for a whole one by the next init.
+            shutil.rmtree(home / _KEYS, ignore_errors=True)
+            (home / _REGISTER).unlink(missing_ok=True)
+            if isinstance(failure, OSError):
+                raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
+            raise
         return cls(home, now=now, passphrase=passphrase, random=random)
 
     @staticmethod

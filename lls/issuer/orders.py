@@ -19,6 +19,7 @@ from __future__ import annotations
 import calendar
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -37,6 +38,7 @@ from lls.issuer.catalog import (
     read_attribute_values,
     read_feature_values,
     read_overdraft,
+    table,
 )
 from lls.issuer.ids import Random, new_activation_code, new_id
 from lls.issuer.refusals import OrderRefused
@@ -53,6 +55,7 @@ from lls.licensing.fields import Fields, malformed, write_instant
 
 LARGEST_ORDER_BYTES: Final = 16 << 20
 MOST_LINES: Final = 1_000
+MOST_CUSTOM_FIELDS: Final = 100
 _ACTIONS_TO_COME: Final = ("renew", "add_seats", "upgrade")
 _ORDER_MEMBERS: Final = ("order_ref", "account_ref", "server_id", "customer", "lines")
 _LINE_MEMBERS: Final = (
@@ -265,17 +268,17 @@ def _add_months(start: datetime, months: int) -> datetime:
 
 def _read_order(document: object, *, place: str) -> Order:
     try:
-        fields = Fields(document, place=place)
-        assert isinstance(document, Mapping)  # Fields has just said so
-        only(document, _ORDER_MEMBERS, place=place)
+        order = table(document, place=place)
+        only(order, _ORDER_MEMBERS, place=place)
+        fields = Fields(order, place=place)
         return Order(
             order_ref=fields.text("order_ref", most=100),
             account_ref=fields.text("account_ref", most=100),
             server_id=fields.id("server_id", "lls_"),
-            customer=_read_customer(fields, document) if fields.has("customer") else None,
+            customer=_read_customer(fields, order) if fields.has("customer") else None,
             lines=_read_lines(fields),
-            document=document,
-            sha256=hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest(),
+            document=order,
+            sha256=hashlib.sha256(json.dumps(order, sort_keys=True, separators=(",", ":")).encode()).hexdigest(),
         )
     except RefusedDocument as refused:
         raise OrderRefused(f"The order was refused: {refused.detail}") from refused
@@ -283,8 +286,7 @@ def _read_order(document: object, *, place: str) -> Order:
 
 def _read_customer(fields: Fields, document: Mapping[str, object]) -> NewCustomer:
     customer = fields.object("customer")
-    inner = document["customer"]
-    assert isinstance(inner, Mapping)
+    inner = table(document["customer"], place=customer.place)
     only(inner, ("name", "account_ref", "custom_fields"), place=customer.place)
     if customer.has("account_ref") and customer.text("account_ref", most=100) != fields.text("account_ref", most=100):
         raise malformed(f"{customer.place}.account_ref", f"differs from {fields.place}.account_ref")
@@ -296,11 +298,10 @@ def _read_customer(fields: Fields, document: Mapping[str, object]) -> NewCustome
 
 def read_custom_fields(document: object, *, place: str) -> dict[str, str]:
     """The vendor's own fields of a customer: short texts by short names."""
-    fields = Fields(document, place=place)
-    assert isinstance(document, Mapping)
-    if len(document) > 100 or any(not 1 <= len(key) <= 50 or not key.isprintable() for key in document):
-        raise malformed(place, "must hold at most 100 fields with printable names of 1 to 50 characters")
-    return {key: fields.text(key, most=1_000) for key in document}
+    given = table(document, place=place)
+    if len(given) > MOST_CUSTOM_FIELDS or not all(re.fullmatch(r"[A-Za-z0-9._-]{1,50}", key) for key in given):
+        raise malformed(place, f"must hold at most {MOST_CUSTOM_FIELDS} fields with names of A-Z a-z 0-9 . _ -")
+    return {key: Fields(given, place=place).text(key, most=1_000) for key in given}
 
 
 def _read_lines(fields: Fields) -> tuple[OrderLine, ...]:
@@ -318,9 +319,9 @@ def _read_lines(fields: Fields) -> tuple[OrderLine, ...]:
 
 def _read_line(item: object, *, place: str) -> OrderLine:
     number = Fields(item, place=place).integer("line", least=1, most=1_000_000)
-    assert isinstance(item, Mapping)
-    fields = Fields(item, place=f"line {number}")
-    only(item, _LINE_MEMBERS, place=fields.place)
+    own = table(item, place=place)
+    fields = Fields(own, place=f"line {number}")
+    only(own, _LINE_MEMBERS, place=fields.place)
     action = fields.text("action", most=20)
     if action in _ACTIONS_TO_COME:
         raise malformed(f"{fields.place}.action", f"{action} cannot be fulfilled by this version, only new")
@@ -330,7 +331,7 @@ def _read_line(item: object, *, place: str) -> OrderLine:
         line=number,
         sku=fields.word("sku"),
         quantity=fields.integer("quantity", least=1, most=MOST_SEATS),
-        document=item,
+        document=own,
     )
 
 

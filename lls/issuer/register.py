@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias, TypeVar
 
+from lls.issuer.files import PRIVATE
 from lls.issuer.refusals import HomeRefused
 from lls.licensing.fields import read_instant, write_instant
 from lls.licensing.usage import COLUMNS, UsageLine
@@ -143,6 +144,8 @@ class Register:
         """Opens the register and brings its schema up to date. Raises :class:`HomeRefused`."""
         if not create and not path.exists():
             raise HomeRefused(f"There is no register {path}; make one with lls-issuer init, or check --home.")
+        if create:
+            path.touch(mode=PRIVATE)  # the files beside it take their mode from it
         try:
             self._sql = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
             try:

@@ -13,6 +13,7 @@ It refuses to own seats in use (``ledger``) and the site's own rules.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -24,6 +25,8 @@ from lls.licensing.fields import Fields, malformed
 MOST_SEATS: Final = 1_000_000_000
 LONGEST_LEASE_SECONDS: Final = 30 * 86_400
 SHORTEST_LEASE_SECONDS: Final = 3
+
+_VERSION_PART = re.compile(r"([0-9]{1,18})([^.]*)")
 
 
 class Standing(StrEnum):
@@ -186,7 +189,7 @@ class Entitlement:
             return not self.activation_codes
         # Each is compared in constant time: a code is worth money, and its first letters must not be guessable.
         given = activation_code.encode()
-        return any([hmac.compare_digest(given, code.encode()) for code in self.activation_codes])
+        return sum(hmac.compare_digest(given, code.encode()) for code in self.activation_codes) > 0
 
     def feature(self, key: str) -> Feature | None:
         """The feature of that key."""
@@ -306,6 +309,10 @@ def _read_attributes(fields: Fields) -> Mapping[str, str | int]:
 
 
 def _version(text: str, *, ceiling: bool = False) -> tuple[tuple[int, str], ...]:
-    """Dotted versions compare number by number; words after numbers. A ceiling of ``2026`` covers ``2026.4``."""
-    parts = tuple((int(part), "") if part.isdecimal() and part.isascii() else (-1, part) for part in text.split("."))
-    return (*parts, (2**62, "")) if ceiling else parts
+    """Dotted versions compare number by number. A ceiling of ``2026`` covers ``2026.4``.
+
+    A part without a number in front (``v2027``) is above every number: what cannot be compared is not covered.
+    """
+    parts = [_VERSION_PART.fullmatch(part) for part in text.split(".")]
+    numbered = tuple((int(part[1]), part[2]) if part else (2**62, text) for part in parts)
+    return (*numbered, (2**63, "")) if ceiling else numbered

@@ -112,6 +112,7 @@ class Ledger:
         self.problems = dict(problems)
         self.bundles: dict[str, KeptBundle] = {kept.bundle_id: replace(kept, jws="") for kept in loaded.bundles}
         self.placed: dict[str, Placed] = {placed.entitlement_id: placed for placed in loaded.placed}
+        self._key_sets = dict(loaded.key_sets)
         self.closed_sessions = set(loaded.closed_sessions)
         self.commands, self.receipts = set(loaded.commands), set(loaded.receipts)
         self.reports: dict[str, SealedReport] = {report.report_id: report for report in loaded.reports}
@@ -382,7 +383,7 @@ class Ledger:
         self.terms = installation.terms
         self.bundles[kept.bundle_id] = replace(kept, jws="")
         self.batch.bundles.append(kept)
-        self.batch.key_sets.update(installation.key_sets)
+        self.keep_key_sets(installation.key_sets)
         self._posting.set_facts({Fact.SEQUENCE_SEEN: str(kept.sequence), Fact.TERMS_FROM: kept.bundle_id})
         if self.sync_from is None:
             self._posting.set_facts({Fact.SYNC_FROM: write_instant(kept.issued_at)})
@@ -401,6 +402,12 @@ class Ledger:
         for product in self.waiting.products():
             self._serve(product, now)
         return replace(outcome, leases_ended=ended)
+
+    def keep_key_sets(self, key_sets: Mapping[int, str]) -> None:
+        """Have the vendor's key sets stored that are not yet."""
+        for version, token in key_sets.items():
+            if self._key_sets.get(version) != token:
+                self._key_sets[version] = self.batch.key_sets[version] = token
 
     def remember_sequence(self, sequence: int) -> None:
         """A genuine bundle was refused for its dates: older ones must not come after it (python-tuf does the same)."""

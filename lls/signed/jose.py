@@ -52,6 +52,7 @@ _EITHER_ALGORITHM = frozenset({"lls-bundle+jws", "lls-report+jws", "lls-receipt+
 _REFUSED_HEADERS = ("crit", "jku", "x5u")
 KEY_WRAP: Final = "ECDH-ES+A256KW"
 CONTENT: Final = "A256GCM"
+_JWE_ALGORITHMS = (KEY_WRAP, CONTENT)
 _JWS_PARTS = 3
 _JWE_PARTS = 5
 _SIGNATURE_BYTES = 64
@@ -174,7 +175,7 @@ def encrypt(payload: bytes, *, to: Jwk) -> str:
     """A compact JWE that only the holder of the private key of ``to`` (a P-256 JWK) can open."""
     public = read_encryption_jwk(to)
     header: Json = {"alg": KEY_WRAP, "enc": CONTENT, "kid": thumbprint(public)}
-    return jwe.encrypt_compact(header, payload, ECKey.import_key(p256(public)), algorithms=[KEY_WRAP, CONTENT])
+    return jwe.encrypt_compact(header, payload, ECKey.import_key(p256(public)), registry=_Sizes(algorithms=_JWE_ALGORITHMS))
 
 
 def decrypt(token: Token, *, key: EncryptionKey, limit: int = MOST_SEALED) -> bytes:
@@ -186,7 +187,7 @@ def decrypt(token: Token, *, key: EncryptionKey, limit: int = MOST_SEALED) -> by
     for part in parts[1:]:
         b64decode(part)
     try:
-        opened = jwe.decrypt_compact(b".".join(parts), ECKey.import_key(key.native), algorithms=[KEY_WRAP, CONTENT])
+        opened = jwe.decrypt_compact(b".".join(parts), ECKey.import_key(key.native), registry=_Sizes(algorithms=_JWE_ALGORITHMS))
     except (JoseError, ValueError, TypeError, AssertionError) as error:
         raise RefusedDocument(Refusal.DECRYPTION, "The file was changed on the way, or is not for this key.") from error
     if opened.plaintext is None:
@@ -268,6 +269,11 @@ def read_encryption_jwk(jwk: Jwk) -> dict[str, str]:
 def thumbprint(jwk: Mapping[str, str]) -> str:
     """RFC 7638: SHA-256 over the required members in lexicographic order, in base64url."""
     return b64encode(hashlib.sha256(write_json(dict(sorted(jwk.items())))).digest())
+
+
+class _Sizes(jwe.JWERegistry):
+    # joserfc stops at 64 KiB by default, which a bundle of a hundred entitlements passes; ours is checked before.
+    max_ciphertext_length = MOST_SEALED
 
 
 class SigningKey:
@@ -442,7 +448,7 @@ def _bytes(token: Token, limit: int) -> bytes:
     if len(token) > limit:
         raise RefusedDocument(Refusal.TOO_LARGE, f"The document is larger than {limit} bytes.")
     try:
-        return (token.decode("ascii") if isinstance(token, bytes) else token).strip().encode("ascii")
+        return (token.decode("ascii") if isinstance(token, bytes) else token).strip(" \t\r\n").encode("ascii")
     except UnicodeError as error:
         raise malformed("The document holds characters that are not ASCII.") from error
 

@@ -91,7 +91,9 @@ class SqliteStore:
             os.close(self._lock)
             self._lock = None
 
-    async def _on_writer(self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs) -> T:
+    async def _on_writer(
+        self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs
+    ) -> T:
         try:
             if self._writing is None:
                 self._writing = await _connect(self._path)
@@ -100,7 +102,9 @@ class SqliteStore:
             await self._drop()
             raise StoreDown(_explain(error)) from error
 
-    async def _on_reader(self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs) -> T:
+    async def _on_reader(
+        self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs
+    ) -> T:
         try:
             if self._reading is None:
                 self._reading = await _connect(self._path)

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fakes import FakeServer, TlsKey, Vendor, running
-
-from lls.client import Event, EventKind, LicenseServers
-
-
-class Heard:
-    """An ``on_event`` that can be waited for."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self._told = threading.Condition()
-
-    def __call__(self, event: Event) -> None:
-        with self._told:
-            self.events.append(event)
-            self._told.notify_all()
-
-    @property
-    def kinds(self) -> list[EventKind]:
-        return [event.kind for event in self.events]
-
-    def wait_for(self, kind: EventKind, seconds: float = 8.0) -> Event:
-        with self._told:
-            assert self._told.wait_for(lambda: kind in self.kinds, seconds), f"{kind} was not told: {self.kinds}"
-            return next(event for event in self.events if event.kind is kind)
+from lls.client import LicenseServers
+from tests.client.fakes import FakeServer, TlsKey, Vendor, running
+from tests.client.heard import Heard
 
 
 @pytest.fixture(scope="session")

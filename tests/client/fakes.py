@@ -33,6 +33,7 @@ from joserfc.jwk import ECKey
 CHECKOUT_FIELDS = {
     "lease_id", "product", "activation_code", "holder", "seats", "features", "edition", "version", "released_on", "nonce",
 }  # fmt: skip
+BODY: web.RequestKey[Any] = web.RequestKey("body", object)
 HOLDER_FIELDS = {"seat_id", "seat_name", "user", "host", "process"}
 
 
@@ -184,7 +185,9 @@ class FakeLease:
 class FakeServer:
     """One license server on an ephemeral port of the loopback interface."""
 
-    def __init__(self, vendor: Vendor, *, tls: TlsKey | None = None, seats: int = 5, ttl: int = 600, beat: int = 60) -> None:
+    def __init__(
+        self, vendor: Vendor, *, tls: TlsKey | None = None, seats: int = 5, ttl: int = 600, beat: int = 60
+    ) -> None:
         self.vendor, self.tls = vendor, tls
         self.server_id = f"lls_{b64(secrets.token_bytes(16))}"
         self.key = Key()
@@ -278,10 +281,11 @@ class FakeServer:
         body = json.loads(await request.read() or b"null")
         if body is not None and request.content_type != "application/json":
             return problem(415, "unsupported_media_type")
-        request["body"] = body
+        request[BODY] = body
         is_lease_call = request.path.startswith("/v1/leases")
         with self.told:
             self.asked.append((request.method, request.path, dict(request.headers), body))
+            self.told.notify_all()
         if is_lease_call and not request.headers.get("Authorization", "").startswith("Bearer "):
             return problem(401, "unauthenticated")
         if is_lease_call and request.method == "POST" and self.lies.busy:
@@ -325,7 +329,7 @@ class FakeServer:
         return web.json_response({"products": [line]})
 
     async def _checkout(self, request: web.Request) -> web.Response:
-        body, secret = request["body"], bearer(request)
+        body, secret = request[BODY], bearer(request)
         content = json.dumps({name: body[name] for name in sorted(body) if name != "nonce"})
         if set(body) - CHECKOUT_FIELDS or set(body["holder"]) - HOLDER_FIELDS or len(body["nonce"]) < 22:
             return problem(400, "bad_request")
@@ -360,7 +364,7 @@ class FakeServer:
         return True
 
     async def _heartbeat(self, request: web.Request) -> web.Response:
-        body = request["body"]
+        body = request[BODY]
         if set(body) != {"beat", "nonce"} or not isinstance(body["beat"], int) or body["beat"] < 1:
             return problem(400, "bad_request")
         if self.lies.refuse_beat:
@@ -396,7 +400,7 @@ class FakeServer:
         lease_id, lease, refusal = self._found(request)
         if lease is None:
             return refusal
-        body = request["body"]
+        body = request[BODY]
         assert {"until", "fingerprint", "nonce"} == set(body)
         lease.mode, lease.ends_at = "borrowed", datetime.fromisoformat(body["until"]).timestamp()
         return self._shown(lease_id, lease, body["nonce"], status=200)
@@ -405,7 +409,7 @@ class FakeServer:
         _, lease, refusal = self._found(request)
         if lease is None:
             return refusal
-        body, key, verb = request["body"], request.match_info["key"], request.match_info["verb"]
+        body, key, verb = request[BODY], request.match_info["key"], request.match_info["verb"]
         if key != "render":
             return problem(404, "unknown_feature")
         assert {"amount", "request_id"} == set(body)

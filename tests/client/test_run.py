@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from lls.cli.run import OnLoss, run
+from tests.client.fakes import FakeServer, Vendor
 
 
-def start(server, vendor, program, *more, on_loss=OnLoss.TTL):
+def start(server: FakeServer, vendor: Vendor, program: str, *, on_loss: OnLoss = OnLoss.TTL) -> subprocess.Popen[bytes]:
     script = (
         "import sys; from lls.cli.run import run, OnLoss;"
         "sys.exit(run([sys.executable,'-uc',sys.argv[3]],product='cad',servers=[sys.argv[1]],"
@@ -29,17 +31,21 @@ WAIT_FOR_TERM = (
 )
 
 
-def test_the_programs_exit_status_is_passed_through_and_the_seat_given_back(server, vendor):
-    found = run([sys.executable, "-c", "raise SystemExit(7)"], product="cad", servers=[server.url], vendor_keys=vendor.first)
+def test_the_programs_exit_status_is_passed_through_and_the_seat_given_back(server: FakeServer, vendor: Vendor) -> None:
+    found = run(
+        [sys.executable, "-c", "raise SystemExit(7)"], product="cad", servers=[server.url], vendor_keys=vendor.first
+    )
     assert (7, 1, 0) == (found, len(server.leases), len(server.active()))
 
 
-def test_a_program_that_died_of_a_signal_gives_the_shells_number(server, vendor):
+def test_a_program_that_died_of_a_signal_gives_the_shells_number(server: FakeServer, vendor: Vendor) -> None:
     program = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     assert 137 == run(program, product="cad", servers=[server.url], vendor_keys=vendor.first)
 
 
-def test_without_a_seat_the_program_does_not_start(server, vendor, tmp_path, capsys):
+def test_without_a_seat_the_program_does_not_start(
+    server: FakeServer, vendor: Vendor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.seats = 0
     witness = tmp_path / "started"
     program = [sys.executable, "-c", f"open({str(witness)!r}, 'w')"]
@@ -48,13 +54,13 @@ def test_without_a_seat_the_program_does_not_start(server, vendor, tmp_path, cap
     assert "All seats are taken." in capsys.readouterr().err
 
 
-def test_wrong_usage_and_a_missing_program_have_their_own_numbers(server, vendor):
+def test_wrong_usage_and_a_missing_program_have_their_own_numbers(server: FakeServer, vendor: Vendor) -> None:
     assert 2 == run(["true"], product="cad", servers=["http://lls.example"], vendor_keys=vendor.first)
     assert 127 == run(["/no/such/program"], product="cad", servers=[server.url], vendor_keys=vendor.first)
     assert 0 == len(server.active())
 
 
-def test_signals_reach_the_program(server, vendor):
+def test_signals_reach_the_program(server: FakeServer, vendor: Vendor) -> None:
     with start(server, vendor, WAIT_FOR_TERM) as ours:
         assert b"ready\n" == ours.stdout.readline()
         ours.send_signal(signal.SIGTERM)
@@ -62,7 +68,7 @@ def test_signals_reach_the_program(server, vendor):
     assert 0 == len(server.active())
 
 
-def test_a_seat_taken_back_ends_the_program_at_once_where_that_is_wanted(brisk, vendor):
+def test_a_seat_taken_back_ends_the_program_at_once_where_that_is_wanted(brisk: FakeServer, vendor: Vendor) -> None:
     with start(brisk, vendor, WAIT_FOR_TERM, on_loss=OnLoss.TERMINATE) as ours:
         assert b"ready\n" == ours.stdout.readline()
         brisk.end("released")
@@ -70,7 +76,7 @@ def test_a_seat_taken_back_ends_the_program_at_once_where_that_is_wanted(brisk, 
         assert b"took the seat back" in ours.stderr.read()
 
 
-def test_by_default_the_program_goes_on_for_the_rest_of_the_ttl(brisk, vendor):
+def test_by_default_the_program_goes_on_for_the_rest_of_the_ttl(brisk: FakeServer, vendor: Vendor) -> None:
     with start(brisk, vendor, WAIT_FOR_TERM) as ours:
         assert b"ready\n" == ours.stdout.readline()
         brisk.end("released")
@@ -78,7 +84,7 @@ def test_by_default_the_program_goes_on_for_the_rest_of_the_ttl(brisk, vendor):
         assert b"goes on for" in ours.stderr.read()
 
 
-def test_a_seat_that_came_back_leaves_the_program_alone(brisk, vendor):
+def test_a_seat_that_came_back_leaves_the_program_alone(brisk: FakeServer, vendor: Vendor) -> None:
     with start(brisk, vendor, WAIT_FOR_TERM) as ours:
         assert b"ready\n" == ours.stdout.readline()
         brisk.end("expired")

@@ -6,16 +6,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from fakes import FakeServer, TlsKey, Vendor, running
 
-from lls.client import BadSetup, EventKind, Refused, SeatLost, Unreachable, checkout
+from lls.client import BadSetup, Event, EventKind, LicenseServers, Refused, SeatLost, Unreachable, checkout
+from tests.client.fakes import FakeServer, TlsKey, Vendor, running
+from tests.client.heard import Heard
 
 
-def test_five_lines_hold_a_seat_and_give_it_back(server, vendor):
+def test_five_lines_hold_a_seat_and_give_it_back(server: FakeServer, vendor: Vendor) -> None:
     with checkout("cad", servers=server.url, vendor_keys=vendor.first) as seat:
         assert seat.valid
         assert 64 == seat.lease.attributes["max_layers"]
@@ -26,7 +29,9 @@ def test_five_lines_hold_a_seat_and_give_it_back(server, vendor):
     assert 0 == len(server.active())
 
 
-def test_servers_code_and_keys_come_from_the_environment(server, vendor, tmp_path, monkeypatch):
+def test_servers_code_and_keys_come_from_the_environment(
+    server: FakeServer, vendor: Vendor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keys = tmp_path / "vendor.llskeys"
     keys.write_text(vendor.first)
     monkeypatch.setenv("LLS_SERVER", f"https://127.0.0.1:1, {server.url}")
@@ -36,7 +41,9 @@ def test_servers_code_and_keys_come_from_the_environment(server, vendor, tmp_pat
         assert ["Y64E-G6QX"] == [call[3]["activation_code"] for call in server.lease_calls()]
 
 
-def test_heartbeats_come_at_the_servers_interval_with_rising_beats_and_fresh_nonces(brisk, connect):
+def test_heartbeats_come_at_the_servers_interval_with_rising_beats_and_fresh_nonces(
+    brisk: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     with connect(brisk).checkout("cad"):
         brisk.until(lambda: 4 <= len(brisk.lease_calls()))
     beats = [call[3] for call in brisk.lease_calls() if call[1].endswith("/heartbeat")]
@@ -44,7 +51,9 @@ def test_heartbeats_come_at_the_servers_interval_with_rising_beats_and_fresh_non
     assert len(beats) == len({body["nonce"] for body in beats})
 
 
-def test_a_refusal_says_which_rule_and_leaves_nothing_behind(server, connect):
+def test_a_refusal_says_which_rule_and_leaves_nothing_behind(
+    server: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     with pytest.raises(Refused) as caught:
         connect(server).checkout("cam")
     assert ("unknown_product", 404, "No such product here.") == (
@@ -53,14 +62,14 @@ def test_a_refusal_says_which_rule_and_leaves_nothing_behind(server, connect):
     assert ["POST"] == [call[0] for call in server.lease_calls()]
 
 
-def test_no_seat_without_waiting_is_told_at_once(server, connect):
+def test_no_seat_without_waiting_is_told_at_once(server: FakeServer, connect: Callable[..., LicenseServers]) -> None:
     server.seats = 0
     with pytest.raises(Refused) as caught:
         connect(server).checkout("cad")
     assert ("no_seat", 1) == (caught.value.code, caught.value.fields["queue_position"])
 
 
-def test_waiting_gets_the_seat_that_is_given_back(server, connect):
+def test_waiting_gets_the_seat_that_is_given_back(server: FakeServer, connect: Callable[..., LicenseServers]) -> None:
     server.seats = 1
     first = connect(server).checkout("cad")
     threading.Timer(0.3, first.release).start()
@@ -69,7 +78,9 @@ def test_waiting_gets_the_seat_that_is_given_back(server, connect):
     assert "wait=20" == server.lease_calls()[1][2]["Prefer"]
 
 
-def test_waiting_goes_on_under_the_same_lease_id_and_leaves_the_queue_in_the_end(server, connect, monkeypatch):
+def test_waiting_goes_on_under_the_same_lease_id_and_leaves_the_queue_in_the_end(
+    server: FakeServer, connect: Callable[..., LicenseServers], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lls.client.session._LONGEST_ASK_SECONDS", 1)
     server.seats = 0
     with pytest.raises(Refused):
@@ -80,7 +91,9 @@ def test_waiting_goes_on_under_the_same_lease_id_and_leaves_the_queue_in_the_end
     assert calls[0][3]["lease_id"] in server.deleted_unknown
 
 
-def test_a_lost_answer_to_the_checkout_costs_no_second_seat(server, connect):
+def test_a_lost_answer_to_the_checkout_costs_no_second_seat(
+    server: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     server.lies.lose_answers = 1
     with connect(server).checkout("cad") as seat:
         assert seat.valid
@@ -89,7 +102,9 @@ def test_a_lost_answer_to_the_checkout_costs_no_second_seat(server, connect):
     assert first[3] == second[3]
 
 
-def test_an_unanswered_beat_is_repeated_with_its_nonce(brisk, connect, heard):
+def test_an_unanswered_beat_is_repeated_with_its_nonce(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard):
         brisk.lies.lose_answers = 2
         heard.wait_for(EventKind.REGAINED)
@@ -101,7 +116,9 @@ def test_an_unanswered_beat_is_repeated_with_its_nonce(brisk, connect, heard):
     assert EventKind.CLONED not in heard.kinds
 
 
-def test_a_restarted_server_costs_no_seat(brisk, connect, heard):
+def test_a_restarted_server_costs_no_seat(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard) as seat:
         lease_id = seat.lease.lease_id
         brisk.restart()
@@ -111,7 +128,9 @@ def test_a_restarted_server_costs_no_seat(brisk, connect, heard):
         assert lease_id == seat.lease.lease_id
 
 
-def test_a_server_that_forgot_the_lease_gives_another_under_a_new_id_and_secret(brisk, connect, heard):
+def test_a_server_that_forgot_the_lease_gives_another_under_a_new_id_and_secret(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard) as seat:
         before, secret = seat.lease.lease_id, next(iter(brisk.leases.values())).secret
         brisk.leases.clear()
@@ -123,14 +142,18 @@ def test_a_server_that_forgot_the_lease_gives_another_under_a_new_id_and_secret(
         assert seat.valid
 
 
-def test_an_expired_lease_is_checked_out_again(brisk, connect, heard):
+def test_an_expired_lease_is_checked_out_again(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard):
         brisk.end("expired")
         heard.wait_for(EventKind.REGAINED)
     assert ("expired", False) == (heard.events[0].reason, heard.events[0].held)
 
 
-def test_a_seat_taken_back_is_not_taken_again_until_the_person_asks(brisk, connect, heard):
+def test_a_seat_taken_back_is_not_taken_again_until_the_person_asks(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard) as seat:
         brisk.end("released")
         event = heard.wait_for(EventKind.TAKEN_BACK)
@@ -145,7 +168,9 @@ def test_a_seat_taken_back_is_not_taken_again_until_the_person_asks(brisk, conne
         assert seat.valid
 
 
-def test_a_cloned_lease_is_dropped_without_delete(brisk, connect, heard):
+def test_a_cloned_lease_is_dropped_without_delete(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard) as seat:
         before = seat.lease.lease_id
         brisk.leases[before].beat = 1_000_000
@@ -155,7 +180,9 @@ def test_a_cloned_lease_is_dropped_without_delete(brisk, connect, heard):
     assert f"/v1/leases/{before}" not in [call[1] for call in brisk.asked if call[0] == "DELETE"]
 
 
-def test_a_dead_network_keeps_the_lease_until_its_ttl_and_then_says_so(brisk, connect, heard):
+def test_a_dead_network_keeps_the_lease_until_its_ttl_and_then_says_so(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk, timeout=0.3).checkout("cad", on_event=heard) as seat:
         brisk.stop()
         event = heard.wait_for(EventKind.NETWORK)
@@ -169,14 +196,16 @@ def test_a_dead_network_keeps_the_lease_until_its_ttl_and_then_says_so(brisk, co
     assert [EventKind.NETWORK, EventKind.LEASE_ENDED, EventKind.REGAINED] == heard.kinds
 
 
-def test_retry_after_is_a_lower_bound(server, connect):
+def test_retry_after_is_a_lower_bound(server: FakeServer, connect: Callable[..., LicenseServers]) -> None:
     server.lies.busy = [(503, {"code": "overloaded", "detail": "Later."}, {"Retry-After": "1"})]
     begun = time.monotonic()
     with connect(server).checkout("cad"):
         assert time.monotonic() - begun >= 1.0
 
 
-def test_a_refused_beat_keeps_the_lease_until_its_ttl(brisk, connect, heard):
+def test_a_refused_beat_keeps_the_lease_until_its_ttl(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with connect(brisk).checkout("cad", on_event=heard) as seat:
         brisk.lies.refuse_beat = [(403, {"code": "of_a_newer_server", "detail": "No."})]
         event = heard.wait_for(EventKind.REFUSED)
@@ -184,11 +213,13 @@ def test_a_refused_beat_keeps_the_lease_until_its_ttl(brisk, connect, heard):
         assert seat.valid
 
 
-def test_an_exception_in_the_callback_costs_no_seat_and_is_shown(brisk, connect, monkeypatch):
+def test_an_exception_in_the_callback_costs_no_seat_and_is_shown(
+    brisk: FakeServer, connect: Callable[..., LicenseServers], monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = []
     monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
 
-    def broken(event):
+    def broken(event: Event) -> None:
         raise ZeroDivisionError
 
     with connect(brisk).checkout("cad", on_event=broken) as seat:
@@ -200,7 +231,9 @@ def test_an_exception_in_the_callback_costs_no_seat_and_is_shown(brisk, connect,
     assert ZeroDivisionError in shown
 
 
-def test_the_unanswered_beat_goes_to_another_address_of_the_same_server(vendor, tls, brisk, connect, heard):
+def test_the_unanswered_beat_goes_to_another_address_of_the_same_server(
+    vendor: Vendor, tls: TlsKey, brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with running(twin_of(brisk)) as other, connect(brisk, other, timeout=0.5).checkout("cad", on_event=heard) as seat:
         brisk.stop()
         other.until(lambda: 3 <= len(other.lease_calls()))
@@ -208,7 +241,9 @@ def test_the_unanswered_beat_goes_to_another_address_of_the_same_server(vendor, 
         assert [] == heard.kinds
 
 
-def test_a_lease_is_never_shown_to_another_server_of_the_list(vendor, tmp_path, brisk, connect, heard):
+def test_a_lease_is_never_shown_to_another_server_of_the_list(
+    vendor: Vendor, tmp_path: Path, brisk: FakeServer, connect: Callable[..., LicenseServers], heard: Heard
+) -> None:
     with (
         running(FakeServer(vendor, tls=TlsKey(tmp_path), ttl=2, beat=0)) as stranger,
         connect(brisk, stranger, timeout=0.5).checkout("cad", on_event=heard),
@@ -218,7 +253,9 @@ def test_a_lease_is_never_shown_to_another_server_of_the_list(vendor, tmp_path, 
         assert [] == stranger.lease_calls()
 
 
-def test_a_stand_by_that_names_the_primary_leads_there(server, connect):
+def test_a_stand_by_that_names_the_primary_leads_there(
+    server: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     with running(twin_of(server)) as standby:
         fields = {"code": "not_primary", "primary": server.url}
         standby.lies.busy = [(503, fields, {"Retry-After": "5"})] * 3
@@ -227,26 +264,30 @@ def test_a_stand_by_that_names_the_primary_leads_there(server, connect):
             assert 1 == len(server.lease_calls())
 
 
-def test_a_checkout_nobody_answers_ends_in_time(connect, server):
+def test_a_checkout_nobody_answers_ends_in_time(connect: Callable[..., LicenseServers], server: FakeServer) -> None:
     server.stop()
     with pytest.raises(Unreachable):
         connect(server).checkout("cad", patience=0.5)
 
 
-def test_releasing_is_idempotent_and_says_whether_a_server_confirmed(server, connect):
+def test_releasing_is_idempotent_and_says_whether_a_server_confirmed(
+    server: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     seat = connect(server).checkout("cad")
     assert seat.release()
     assert seat.release()
     assert 1 == [call[0] for call in server.lease_calls()].count("DELETE")
 
 
-def test_a_release_into_the_void_says_so(server, connect):
+def test_a_release_into_the_void_says_so(server: FakeServer, connect: Callable[..., LicenseServers]) -> None:
     seat = connect(server, timeout=0.3).checkout("cad")
     server.stop()
     assert not seat.release()
 
 
-def test_a_consumption_counts_once_however_often_its_answer_is_lost(server, connect):
+def test_a_consumption_counts_once_however_often_its_answer_is_lost(
+    server: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     with connect(server).checkout("cad") as seat:
         server.lies.lose_answers = 1
         use = seat.use("render", 2)
@@ -256,7 +297,9 @@ def test_a_consumption_counts_once_however_often_its_answer_is_lost(server, conn
         assert 0 == seat.refresh().features["render"].held
 
 
-def test_a_borrowed_seat_survives_the_end_of_the_program(server, connect):
+def test_a_borrowed_seat_survives_the_end_of_the_program(
+    server: FakeServer, connect: Callable[..., LicenseServers]
+) -> None:
     until = datetime.now(UTC) + timedelta(days=2)
     with connect(server).checkout("cad") as seat:
         borrowed = seat.borrow(until)
@@ -267,11 +310,11 @@ def test_a_borrowed_seat_survives_the_end_of_the_program(server, connect):
     assert "DELETE" not in [call[0] for call in server.lease_calls()]
 
 
-def test_products_are_listed_without_a_lease(server, connect):
+def test_products_are_listed_without_a_lease(server: FakeServer, connect: Callable[..., LicenseServers]) -> None:
     assert [("cad", 5, 0, 5)] == [(p.key, p.seats, p.in_use, p.available) for p in connect(server).products()]
 
 
-def test_the_end_of_the_interpreter_gives_the_seat_back(server, vendor, tmp_path):
+def test_the_end_of_the_interpreter_gives_the_seat_back(server: FakeServer, vendor: Vendor, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(vendor.first)
     script = "import lls.client,sys; s=lls.client.checkout('cad',servers=sys.argv[1],vendor_keys=sys.argv[2])"
@@ -279,7 +322,7 @@ def test_the_end_of_the_interpreter_gives_the_seat_back(server, vendor, tmp_path
     assert (1, 0) == (len(server.leases), len(server.active()))
 
 
-def test_a_forked_child_does_not_give_its_parents_seat_back(server, vendor, tmp_path):
+def test_a_forked_child_does_not_give_its_parents_seat_back(server: FakeServer, vendor: Vendor, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(vendor.first)
     script = (
@@ -294,7 +337,7 @@ def test_a_forked_child_does_not_give_its_parents_seat_back(server, vendor, tmp_
     assert 1 == [call[0] for call in server.lease_calls()].count("DELETE")
 
 
-def test_no_secret_shows_in_any_repr(server, connect):
+def test_no_secret_shows_in_any_repr(server: FakeServer, connect: Callable[..., LicenseServers]) -> None:
     with connect(server).checkout("cad", activation_code="Y64E-G6QX") as seat:
         secret, token = next(iter(server.leases.values())).secret, seat.capability.token
         shown = "".join(map(repr, (seat, seat.capability, seat.lease, seat._session.order, vars(seat))))
@@ -302,12 +345,12 @@ def test_no_secret_shows_in_any_repr(server, connect):
 
 
 @pytest.mark.parametrize("url", ["http://lls.example:6501", "ftp://127.0.0.1", "https://", "https://user@host"])
-def test_an_address_that_cannot_be_safe_is_refused_before_anything_is_sent(url, vendor):
+def test_an_address_that_cannot_be_safe_is_refused_before_anything_is_sent(url: str, vendor: Vendor) -> None:
     with pytest.raises(BadSetup):
         checkout("cad", servers=url, vendor_keys=vendor.first)
 
 
-def test_plain_http_reaches_this_machine(vendor, connect):
+def test_plain_http_reaches_this_machine(vendor: Vendor, connect: Callable[..., LicenseServers]) -> None:
     with running(FakeServer(vendor)) as plain, connect(plain).checkout("cad") as seat:
         assert seat.valid
 

@@ -1,0 +1,94 @@
+"""The documents of ``golden/``, made anew from fixed keys: to compare with the frozen ones, and once to freeze them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from lls.signed.bundle import seal_signed
+from lls.signed.capability import CapabilitySigner
+from lls.signed.jose import unverified_payload
+from lls.signed.report import write_report
+from tests.vendor import NO_HEAD, NOW, Site, Vendor, entitlement, new_id
+
+ENCRYPTED: Final = frozenset({"site.llsbundle", "sealed.llsreport", "site.llsreport"})
+"""Written differently each time: fresh keys, or (the plain report) another version of zlib."""
+
+
+def documents() -> dict[str, bytes]:
+    """All documents by file name."""
+    vendor, site = Vendor(name="golden"), Site.named("golden")
+    vendor.rotate(root=True)
+    bundle = vendor.signed_bundle(site, entitlements=[entitlement("cad"), entitlement("cam", seats=None)])
+    signer = CapabilitySigner(site.signing, site.server_id)
+    found = {
+        "vendor-1.llskeys": vendor.key_sets[0],
+        "vendor-2.llskeys": vendor.key_sets[1],
+        "site.llsreq": site.request(sessions=[new_id("ses_", "cad")]),
+        "certificate.jws": vendor.certificate(site),
+        "bundle.jws": bundle,
+        "site.llsbundle": seal_signed(bundle, encryption_jwk=site.encryption_jwk).decode(),
+        "site.llsreceipt": vendor.receipt(site, report_id=new_id("rpt_", "golden"), up_to_seq=3, head="a" * 64),
+        "capability.jwt": signer.issue(
+            product="cad",
+            lease_id="0d9c0000-0000-4000-8000-000000000000",
+            issued_at=NOW,
+            expires_at=NOW + timedelta(seconds=600),
+            ttl=600,
+            nonce="n" * 43,
+            mode="floating",
+            entitlement_id=new_id("ent_", "cad"),
+            seats=1,
+            seat_id="fingerprint",
+            features={"render": 1},
+            attributes={"max_layers": 64},
+        ),
+        "statement.jwt": signer.statement(
+            server_id=site.server_id, tls_spki_sha256=["b" * 64], nonce="n" * 43, issued_at=NOW
+        ),
+    }
+    return {name: token.encode() for name, token in found.items()} | _reports(vendor, site)
+
+
+def _reports(vendor: Vendor, site: Site) -> dict[str, bytes]:
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, report_key in (("site.llsreport", None), ("sealed.llsreport", vendor.report_key.public_jwk())):
+            path = Path(folder) / name
+            write_report(
+                path,
+                report_id=new_id("rpt_", "golden"),
+                server_id=site.server_id,
+                from_seq=1,
+                to_seq=3,
+                prev_head=NO_HEAD,
+                head="a" * 64,
+                made_at=NOW,
+                lines=[b'{"seq":1}', b'{"seq":2}', b'{"seq":3}'],
+                usage_csv=b"day,seats\r\n2026-11-21,3\r\n",
+                names=[b'{"field":"user","value":"alice"}'],
+                key=site.signing,
+                report_key=report_key,
+            )
+            found[name] = path.read_bytes()
+    return found
+
+
+def freeze(folder: Path) -> None:
+    """Write what is not there yet; a frozen document is never replaced."""
+    payloads = {}
+    for name, content in documents().items():
+        with (folder / name).open("xb") as file:
+            file.write(content)
+        if name.endswith((".jws", ".jwt", ".llskeys", ".llsreq", ".llsreceipt")):
+            payloads[name] = unverified_payload(content)
+    with (folder / "expected.json").open("x", encoding="utf-8") as text:
+        json.dump(payloads, text, indent=1)
+
+
+if __name__ == "__main__":
+    freeze(Path(sys.argv[1]))

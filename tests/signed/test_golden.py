@@ -1,0 +1,95 @@
+"""Frozen documents: what this version reads today, every later one must read, and write in the same bytes.
+
+The files were written once. A test that fails here means that the format has drifted: a site's stored bundles and a
+vendor's archive would no longer verify. Do not write them anew; write a reader for both forms. The first files came from
+``python -m tests.signed.freeze``, which refuses to replace one that exists.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lls.signed.bundle import TYP as BUNDLE
+from lls.signed.bundle import open_bundle, verify_stored
+from lls.signed.capability import verify_capability
+from lls.signed.certificate import read_certificate
+from lls.signed.encoding import Json
+from lls.signed.jose import unverified_payload
+from lls.signed.keys import follow, read_key_set
+from lls.signed.receipt import read_receipt
+from lls.signed.report import open_report
+from lls.signed.request import read_request
+from tests.signed import freeze
+from tests.vendor import NOW, Site, Vendor
+
+GOLDEN = Path(__file__).parent / "golden"
+SITE = Site.named("golden")
+VENDOR = Vendor(name="golden")
+FIRST = GOLDEN / "vendor-1.llskeys"
+
+
+def text(name: str) -> str:
+    return (GOLDEN / name).read_text("ascii")
+
+
+def expected(name: str) -> Json:
+    value = json.loads((GOLDEN / "expected.json").read_text("utf-8"))[name]
+    assert isinstance(value, dict)
+    return value
+
+
+def test_every_document_is_still_written_in_the_same_bytes() -> None:
+    for name, content in freeze.documents().items():
+        if name not in freeze.ENCRYPTED:
+            assert (GOLDEN / name).read_bytes() == content, name
+
+
+def test_every_payload_is_still_what_it_was() -> None:
+    for name in ("vendor-1.llskeys", "site.llsreq", "certificate.jws", "capability.jwt", "site.llsreceipt", "bundle.jws"):
+        assert expected(name) == unverified_payload(text(name)), name
+
+
+def test_the_frozen_key_sets_follow_each_other() -> None:
+    keys, new = follow(read_key_set(text("vendor-1.llskeys")), [text("vendor-2.llskeys")])
+
+    assert (2, 1) == (keys.version, len(new))
+
+
+def test_the_frozen_request_is_read() -> None:
+    assert SITE.server_id == read_request(text("site.llsreq")).server_id
+
+
+def test_the_frozen_bundle_is_opened_and_verified() -> None:
+    opened = open_bundle(
+        (GOLDEN / "site.llsbundle").read_bytes(),
+        encryption_key=SITE.encryption,
+        server_id=SITE.server_id,
+        keys=read_key_set(text("vendor-1.llskeys")),
+        server_jwk=SITE.signing_jwk,
+    )
+    opened.bundle.check_dates(NOW)
+
+    assert text("bundle.jws") == opened.jws
+    assert opened.bundle == verify_stored(opened.jws, keys=opened.keys, server_id=SITE.server_id)
+    assert "lls-bundle+jws" == BUNDLE
+
+
+def test_the_frozen_chain_of_trust_holds_down_to_the_capability() -> None:
+    keys = read_key_set(text("vendor-2.llskeys"))
+    certificate = read_certificate(text("certificate.jws"), keys)
+
+    assert expected("capability.jwt") == verify_capability(text("capability.jwt"), certificate=certificate)
+
+
+def test_the_frozen_receipt_is_read() -> None:
+    keys = read_key_set(text("vendor-2.llskeys"))
+
+    assert 3 == read_receipt(text("site.llsreceipt"), keys, SITE.server_id).up_to_seq
+
+
+def test_the_frozen_reports_are_read() -> None:
+    for name in ("site.llsreport", "sealed.llsreport"):
+        with open_report(GOLDEN / name, report_key=VENDOR.report_key, server_jwk=SITE.signing_jwk) as report:
+            assert [b'{"seq":1}', b'{"seq":2}', b'{"seq":3}'] == list(report.lines())
+            assert b"day,seats\r\n2026-11-21,3\r\n" == report.usage_csv()
