@@ -91,7 +91,7 @@ class Server:
         default=True, explanation="whether any client may ask which seats are free (GET /v1/products)"
     )
     proxy_spki_sha256: tuple[str, ...] = setting(
-        (), "public keys of a TLS proxy in front: base64url SHA-256 of the SubjectPublicKeyInfo, 43 characters each"
+        (), "public keys of a TLS proxy in front: lower-case hex SHA-256 of the SubjectPublicKeyInfo"
     )
 
 
@@ -366,7 +366,7 @@ def _check(config: Config, source: str) -> None:
 
 
 _NAME_LENGTH = 100
-_SPKI_LENGTH = 43  # base64url of 32 bytes, without padding
+_SPKI_LENGTH = 64  # hexadecimal of 32 bytes
 
 
 def _check_server(server: Server, source: str) -> None:
@@ -378,8 +378,8 @@ def _check_server(server: Server, source: str) -> None:
         if not Path(getattr(server, key)).is_absolute():
             raise SetupFault(f"{source}: [server] {key} must be an absolute path.")
     for pin in server.proxy_spki_sha256:
-        if len(pin) != _SPKI_LENGTH or not pin.replace("-", "a").replace("_", "a").isalnum():
-            raise SetupFault(f"{source}: [server] proxy_spki_sha256 holds base64url SHA-256 values of 43 characters.")
+        if len(pin) != _SPKI_LENGTH or not set(pin) <= set("0123456789abcdef"):
+            raise SetupFault(f"{source}: [server] proxy_spki_sha256 holds SHA-256 values of 64 lower-case hexadecimal digits.")
 
 
 _LAST_PORT = 65_535

@@ -113,6 +113,12 @@ class Writer:
             asyncio.create_task(self._pulse(), name="pulse"),
         ]
 
+    def turn_away(self, fault: Fault) -> None:
+        """End every open wait with this answer: the server is stopping, and the queue does not survive it."""
+        for futures in self._waiters.values():
+            self._fail(fault, futures)
+        self._waiters.clear()
+
     async def stop(self) -> None:
         """Commit what waits, post the folded denials, and end. Nothing is answered after this."""
         if not self._tasks:

@@ -2,7 +2,7 @@
 
 After the manner of python-tuf's repository simulator: everything is right unless a test changes it *before* signing.
 Each maker takes ``change``, a function that edits the payload in place, and keyword arguments that replace top-level
-members; ``REMOVED`` takes a member out. Signers, recipients, headers and types can be replaced too, so an attack is one line:
+members; ``REMOVED`` takes a member out. Signers, recipients and types can be replaced too, so an attack is one line:
 
     vendor.bundle(site, server_id=new_id("lls_", "another"))            wrong audience, rightly signed
     vendor.bundle(site, signers=[vendor.root[0]])                       a key of another role

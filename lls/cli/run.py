@@ -3,9 +3,10 @@
 Rules
 1. The program gets its seat first and starts second; without a seat it does not start.
 2. Its exit status is ours, ``128 + n`` when signal n ended it (the shell's convention); signals that we get, it gets.
-3. When the seat is lost, standard error says so. What happens then is ``--on-loss``: ``ttl`` (the default) lets the program go
-   on for as long as the last proof would have held, and ends it with SIGTERM unless the seat came back meanwhile;
-   ``continue`` never touches it; ``terminate`` ends it at once. A network outage alone is no loss until that time is over.
+3. When the seat is lost, standard error says so. What happens then is ``--on-loss``: ``ttl`` (the default) lets the
+   program go on for as long as the last proof would have held, and ends it with SIGTERM unless the seat came back
+   meanwhile; ``continue`` never touches it; ``terminate`` ends it at once. A network outage alone is no loss until
+   that time is over.
 4. SIGTERM is all the force there is: a program that saves its work must not be killed over a licence.
 
 Exit status of our own: 1 refused, 2 wrong usage, 3 no server can be reached, 126 and 127 as a shell says them.
@@ -41,7 +42,7 @@ class OnLoss(StrEnum):
     TERMINATE = "terminate"
 
 
-def run_command(
+def run_command(  # noqa: PLR0917  (Typer makes options out of parameters)
     command: Annotated[list[str], typer.Argument(metavar="-- CMD …", help="The program and its arguments.")],
     product: Annotated[str, typer.Option(help="The product key to hold a seat of.")],
     server: Annotated[
@@ -95,7 +96,7 @@ def run(
 
 
 class _Watch:
-    """The program, and the one decision about it: may it go on?"""
+    """The program, and the one decision about it: may it go on."""
 
     def __init__(self, on_loss: OnLoss) -> None:
         self._on_loss = on_loss
@@ -114,6 +115,7 @@ class _Watch:
                 self._end_after(event.ttl_left_seconds)
 
     def attend(self, command: Sequence[str]) -> int:
+        """Runs the program to its end; its exit status."""
         with _passing_signals(self._pass_on):
             try:
                 with self._lock:

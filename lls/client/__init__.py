@@ -8,8 +8,9 @@ This package may be copied into an application as it stands. The five lines::
         print(seat.lease.attributes)
         run_the_application()
 
-Which file decides what: ``trust`` whom to believe, ``session`` what to say next, ``transport`` how it travels, ``seat`` and
-``aio`` the blocking and the asyncio interface, ``values`` and ``errors`` what callers see, ``elapsed`` the clocks.
+Which file decides what: ``trust`` whom to believe, ``session`` what to say next, ``transport`` how it travels,
+``seat`` and ``aio`` the blocking and the asyncio interface, ``values`` and ``errors`` what callers see, ``elapsed``
+the clocks.
 """
 
 from . import aio

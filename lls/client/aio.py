@@ -1,13 +1,13 @@
 """The same seat for asyncio programs.
 
 Rules
-1. One engine: the blocking seat does the work, with its own renewal thread; this room only keeps the loop from waiting. A loop
-   that is blocked for a minute by the application therefore loses no seat.
+1. One engine: the blocking seat does the work, with its own renewal thread; this room only keeps the loop from
+   waiting. A loop that is blocked for a minute by the application therefore loses no seat.
 2. ``on_event`` is called in the loop. A coroutine function is fine too.
 3. A cancelled checkout gives back what it may have got.
 
-Each call runs in a daemon thread of its own: a checkout may queue for minutes, and the loop's default pool would then have
-one worker less for everybody and hold up the interpreter's exit.
+Each call runs in a daemon thread of its own: a checkout may queue for minutes, and the loop's default pool would
+then have one worker less for everybody and hold up the interpreter's exit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from .seat import Borrowed, LicenseServers, Seat, Use
 from .trust import Capability
@@ -81,10 +81,12 @@ class AsyncLicenseServers:
         return AsyncSeat(prepare, on_event)
 
     async def products(self) -> Sequence[Product]:
+        """What is hosted and how much of it is free."""
         return await _in_thread(self._blocking.products)
 
     @property
     def vendor_keys(self) -> str:
+        """The newest key set proved so far."""
         return self._blocking.vendor_keys
 
 
@@ -98,6 +100,7 @@ class AsyncSeat:
         self._tasks: set[asyncio.Future[object]] = set()
 
     async def enter(self) -> AsyncSeat:
+        """Waits until the seat is held; ``Refused`` or ``NoAnswer`` otherwise."""
         self._loop = asyncio.get_running_loop()
         try:
             await _in_thread(self._seat.enter)
@@ -107,8 +110,9 @@ class AsyncSeat:
             raise
         return self
 
-    async def __aenter__(self) -> AsyncSeat:
-        return await self.enter()
+    async def __aenter__(self) -> Self:
+        await self.enter()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -117,45 +121,58 @@ class AsyncSeat:
 
     @property
     def valid(self) -> bool:
+        """Is the seat held at this moment."""
         return self._seat.valid
 
     @property
     def valid_seconds(self) -> float:
+        """For how long the last proof still counts."""
         return self._seat.valid_seconds
 
     @property
     def lease(self) -> Lease:
+        """The lease as the server last showed it."""
         return self._seat.lease
 
     @property
     def capability(self) -> Capability:
+        """The server's verified statement about the lease."""
         return self._seat.capability
 
     def check(self) -> None:
+        """``SeatLost`` unless the seat is valid."""
         self._seat.check()
 
     def regain(self) -> None:
+        """Asks for the seat now; the outcome arrives as an event."""
         self._seat.regain()
 
     async def refresh(self) -> Lease:
+        """Asks the server for the lease anew."""
         return await _in_thread(self._seat.refresh)
 
     async def checkout_feature(self, key: str, amount: int = 1) -> Feature:
+        """Takes units of an element pool into this lease."""
         return await _in_thread(self._seat.checkout_feature, key, amount)
 
     async def return_feature(self, key: str, amount: int = 1) -> Feature:
+        """Gives units of an element pool back."""
         return await _in_thread(self._seat.return_feature, key, amount)
 
     async def use(self, key: str, amount: int = 1) -> Use:
+        """Consumes a usage count or a credit, once."""
         return await _in_thread(self._seat.use, key, amount)
 
     async def undo(self, use: Use) -> Feature:
+        """Takes a consumption back."""
         return await _in_thread(self._seat.undo, use)
 
     async def borrow(self, until: datetime, *, fingerprint: str | None = None) -> Borrowed:
+        """A seat that needs no server until ``until`` (aware)."""
         return await _in_thread(self._seat.borrow, until, fingerprint=fingerprint)
 
     async def release(self) -> bool:
+        """Gives the seat back; ``False`` when no server confirmed it."""
         return await _in_thread(self._seat.release)
 
     def _relay(self, event: Event) -> None:
@@ -182,7 +199,7 @@ def checkout(
     activation_code: str | None = None,
     version: str | None = None,
 ) -> AsyncSeat:
-    """``async with checkout("cad", vendor_keys=KEYS) as seat: …``"""
+    """A seat to be held by ``async with``, in five lines."""
     found = AsyncLicenseServers(servers, vendor_keys=vendor_keys)
     return found.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
 

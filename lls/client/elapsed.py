@@ -1,8 +1,9 @@
 """Time as a lease needs it: elapsed time that goes on while the machine sleeps, and a way to see that it slept.
 
-``elapsed`` includes sleep: ``CLOCK_BOOTTIME`` on Linux, ``CLOCK_MONOTONIC`` on macOS (there it does), ``time.monotonic`` on
-Windows (``GetTickCount64`` does). ``awake`` stands still during sleep; where the platform offers no such clock it is ``None``
-and the session falls back on gaps between two looks. ``wall`` decides for borrowed leases and for nothing else.
+``elapsed`` includes sleep: ``CLOCK_BOOTTIME`` on Linux, ``CLOCK_MONOTONIC`` on macOS (there it does),
+``time.monotonic`` on Windows (``GetTickCount64`` does). ``awake`` stands still during sleep; where the platform
+offers no such clock it is ``None`` and the session falls back on gaps between two looks. ``wall`` decides for
+borrowed leases and for nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Reading:
 
 
 def read_clocks() -> Reading:
+    """All three clocks, as near to one instant as they can be read."""
     return Reading(elapsed=_elapsed(), awake=_awake(), wall=time.time())
 
 

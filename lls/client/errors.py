@@ -1,9 +1,10 @@
 """Every way in which asking for a seat can fail, as one small tree.
 
 Rules
-1. ``Refused`` means that a genuine server judged the request and said no; ``NoAnswer`` means that nothing was judged, so
-   the same request may be repeated; ``SeatLost`` means that the seat was held and is not any more.
-2. ``str(error)`` is a sentence that a person can act on. It never contains a secret, a capability or an activation code.
+1. ``Refused`` means that a genuine server judged the request and said no; ``NoAnswer`` means that nothing was
+   judged, so the same request may be repeated; ``SeatLost`` means that the seat was held and is not any more.
+2. ``str(error)`` is a sentence that a person can act on. It never contains a secret, a capability or an activation
+   code.
 3. Unknown codes are passed on as they came: a newer server may refuse for reasons this version has never heard of.
 """
 
@@ -17,7 +18,7 @@ class LlsError(Exception):
 
 
 class BadSetup(LlsError, ValueError):
-    """The caller's own settings cannot work (no server, no vendor keys, a plain http address that is not this machine)."""
+    """The caller's own settings cannot work: no server, no vendor keys, plain http to another machine."""
 
 
 class Refused(LlsError):
@@ -35,6 +36,7 @@ class Refused(LlsError):
 
     @property
     def reason(self) -> str:
+        """The ``reason`` field of the answer, or an empty string."""
         reason = self.fields.get("reason")
         return reason if isinstance(reason, str) else ""
 
@@ -47,7 +49,7 @@ class NoAnswer(LlsError):
 
 
 class Unreachable(NoAnswer):
-    """The connection failed, was lost, took too long, or carried something that is not an answer of a license server."""
+    """The connection failed, was lost, took too long, or carried no answer of a license server."""
 
 
 class Busy(NoAnswer):
@@ -63,7 +65,7 @@ class Busy(NoAnswer):
 
 
 class Untrusted(NoAnswer):
-    """Whoever answered did not prove to be a server certified by the vendor, or its answer was not made for this question."""
+    """Whoever answered is not proved to be certified by the vendor, or answered another question."""
 
     code = "untrusted"
 

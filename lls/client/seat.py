@@ -4,10 +4,10 @@ Rules
 1. One thread per seat renews it, and no exception ends that thread: not the network's, not the server's, not one of the
    application's own callback (which goes to ``threading.excepthook``, so that it is seen).
 2. Questions are asked outside the lock; an answer is judged inside it. So ``seat.valid`` never waits for the network.
-3. A seat is given back at the end of the ``with`` block, at ``release()``, and at the end of the interpreter, whichever is
-   first. A forked child neither renews nor gives back: the seat is its parent's.
-4. A checkout that is given up (time is over, Ctrl-C) is followed by a DELETE: the server may have granted it just now, and a
-   waiting place would block others.
+3. A seat is given back at the end of the ``with`` block, at ``release()``, and at the end of the interpreter,
+   whichever is first. A forked child neither renews nor gives back: the seat is its parent's.
+4. A checkout that is given up (time is over, Ctrl-C) is followed by a DELETE: the server may have granted it just
+   now, and a waiting place would block others.
 
 Not ours: what to say next (``session``), how to say it (``transport``), whom to believe (``trust``).
 """
@@ -57,9 +57,10 @@ class LicenseServers:
     """A vendor's license servers as this application sees them: where they are and whose word counts.
 
     ``servers``: URLs, asked in this order, the one that answered last first (default: ``LLS_SERVER``, comma-separated).
-    ``vendor_keys``: the vendor's key set, as a document or as a path to one (default: the file named by ``LLS_VENDOR_KEYS``).
-    ``timeout``: seconds for one answer. ``ca_file``: check TLS by these certificates (or ``"system"``) instead of the
-    server's signed list. ``allow_http``: permit plain http to other machines; everyone on the way can then take the seat.
+    ``vendor_keys``: the vendor's key set, as a document or as a path to one (default: the file named by
+    ``LLS_VENDOR_KEYS``). ``timeout``: seconds for one answer. ``ca_file``: check TLS by these certificates (or
+    ``"system"``) instead of the server's signed list. ``allow_http``: permit plain http to other machines; everyone
+    on the way can then take the seat.
     """
 
     def __init__(
@@ -92,8 +93,8 @@ class LicenseServers:
     ) -> Seat:
         """A held seat, or ``Refused`` / ``NoAnswer``.
 
-        ``wait``: seconds to queue for a seat when all are taken. ``patience``: seconds to keep trying while no server gives an
-        answer. ``activation_code`` defaults to ``LLS_CODE``.
+        ``wait``: seconds to queue for a seat when all are taken. ``patience``: seconds to keep trying while no
+        server gives an answer. ``activation_code`` defaults to ``LLS_CODE``.
         """
         seat = self.prepare(
             product,
@@ -198,7 +199,10 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Borrowed:
-    """A lease for the road: ``capability`` proves it without any server until ``until``. Keep ``secret`` to return it early."""
+    """A lease for the road.
+
+    ``capability`` proves it without any server until ``until``, against ``certificate``; ``secret`` returns it early.
+    """
 
     lease: Lease
     until: datetime
@@ -273,6 +277,7 @@ class Seat:
 
     @property
     def server_id(self) -> str:
+        """The id of the server that granted the seat."""
         return self.capability.server_id
 
     def refresh(self) -> Lease:
@@ -288,6 +293,7 @@ class Seat:
         return self._feature(key, "checkout", amount, str(uuid.uuid4()))
 
     def return_feature(self, key: str, amount: int = 1) -> Feature:
+        """Gives units of an element pool back."""
         return self._feature(key, "return", amount, str(uuid.uuid4()))
 
     def use(self, key: str, amount: int = 1) -> Use:
@@ -336,7 +342,10 @@ class Seat:
         self._finally = call
 
     def release(self) -> bool:
-        """Gives the seat back, a borrowed one too. ``False``: no server confirmed it, and the seat ends by itself in time."""
+        """Gives the seat back, a borrowed one too.
+
+        ``False``: no server confirmed it, and the seat ends by itself when its time is over.
+        """
         with self._lock:
             phase, lease_id, secret = self._session.phase, self._session.lease_id, self._session.secret
         if not self._stop():
@@ -351,9 +360,7 @@ class Seat:
         """Blocks until the seat is held; ``Refused`` or ``NoAnswer`` otherwise. Called once, by ``checkout``."""
         give_up_at = read_clocks().elapsed + self._patience + 3 * _GOODBYE_SECONDS
         try:
-            while not self._entered():
-                if read_clocks().elapsed > give_up_at:
-                    raise Unreachable("No server proved the lease in time.")
+            while not self._entered(give_up_at):
                 self._step()
         except BaseException as error:
             # A plain refusal left nothing behind; everything else may have left a grant or a place in the queue.
@@ -364,13 +371,18 @@ class Seat:
         _open_seats.add(self)
         threading.Thread(target=self._renew, name=f"lls-seat-{self._session.order.product}", daemon=True).start()
 
-    def _entered(self) -> bool:
+    def _entered(self, give_up_at: float) -> bool:
         if self._closed.is_set():
             raise SeatLost("The seat was released before it was granted.")
         with self._lock:
             if self._session.failure is not None:
                 raise self._session.failure
-            return self._session.valid(read_clocks())
+            now = read_clocks()
+            if self._session.valid(now):
+                return True
+        if now.elapsed > give_up_at:
+            raise Unreachable("No server proved the lease in time.")
+        return False
 
     # -- renewing --
 
@@ -378,7 +390,7 @@ class Seat:
         while not self._closed.is_set():
             try:
                 self._step()
-            except Exception:  # noqa: BLE001  (rule 1: whatever it was, the next beat is still due; it is shown, not lost)
+            except Exception:  # noqa: BLE001  (rule 1: the next beat is still due; it is shown, not lost)
                 _show_exception()
                 self._closed.wait(_NAP_SECONDS)
 
@@ -484,7 +496,7 @@ class Seat:
             self._finally()
 
     def _stop(self) -> bool:
-        """Was it this call that ended it, in the process that owns it?"""
+        """True for the one call that ended it, in the process that owns it."""
         with self._lock:
             first = not self._closed.is_set()
             self._closed.set()

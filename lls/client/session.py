@@ -1,14 +1,16 @@
 """One seat's life as a pure state machine: what to send next, and what an answer means. No I/O, no clock, no thread.
 
-States: *entering* (the first checkout), *held*, *regaining* (lost, checking out again), *parked* (lost, and asking again
-would be wrong), *borrowed*, *closed*.
+States: *entering* (the first checkout), *held*, *regaining* (lost, checking out again), *parked* (lost, and asking
+again would be wrong), *borrowed*, *closed*.
 
 Rules
-1. An unanswered question is repeated with its nonce, on any server of that lease, until it is answered; a new nonce comes with
-   a higher beat. Otherwise the server would take us for two processes (contract §2, *Beats*).
-2. A proof counts for its ``ttl`` from the moment its nonce was *first* sent, on the clock that includes sleep. An answer to a
-   nonce older than one interval is followed by a fresh beat at once, so that an old nonce never sets the deadline for long.
-3. ``lease_cloned``: drop the lease, *never* DELETE it (the other process may be the rightful one), new id and new secret.
+1. An unanswered question is repeated with its nonce, on any server of that lease, until it is answered; a new nonce
+   comes with a higher beat. Otherwise the server would take us for two processes (contract §2, *Beats*).
+2. A proof counts for its ``ttl`` from the moment its nonce was *first* sent, on the clock that includes sleep. An
+   answer to a nonce older than one interval is followed by a fresh beat at once, so that an old nonce never sets
+   the deadline for long.
+3. ``lease_cloned``: drop the lease, *never* DELETE it (the other process may be the rightful one), new id and new
+   secret.
 4. ``unknown_lease`` and ``lease_ended``: the seat is gone; new id and secret, and ``regained`` when that worked. Except
    ``released``: an administrator took it back, and taking it again behind their back would make that command a joke.
 5. ``Retry-After`` is a lower bound; jitter comes on top, because a whole fleet heard the same number.
@@ -32,6 +34,7 @@ from .values import Event, EventKind, Grant, Lease, Order
 Entropy = Callable[[int], bytes]
 
 _LONGEST_ASK_SECONDS = 30
+_NO_TIME_LEFT_SECONDS = 0.5
 _LONGEST_RETRY_AFTER_SECONDS = 300.0
 _SLEEP_JUMP_SECONDS = 2.0
 _GAP_THAT_MEANS_SLEEP_SECONDS = 90.0
@@ -40,6 +43,8 @@ _LOST_CODES = frozenset({"unknown_lease", "lease_ended", "lease_cloned"})
 
 
 class Phase(StrEnum):
+    """Where in its life a seat is."""
+
     ENTERING = "entering"
     HELD = "held"
     REGAINING = "regaining"
@@ -61,11 +66,12 @@ class Question:
 
     @property
     def is_checkout(self) -> bool:
+        """A checkout is beat 0."""
         return self.beat == 0
 
 
 class Session:
-    """The decider. ``due`` → send → ``granted`` | ``refused`` | ``unanswered``, and ``tick`` whenever time has passed."""
+    """The decider: ``due``, send, then ``granted``, ``refused`` or ``unanswered``; ``tick`` when time has passed."""
 
     def __init__(
         self, order: Order, *, wait_seconds: float, patience_seconds: float, entropy: Entropy, now: Reading
@@ -96,18 +102,22 @@ class Session:
 
     @property
     def lease_id(self) -> str:
+        """The id in use now; it changes when a lost seat is regained."""
         return self._lease_id
 
     @property
     def secret(self) -> str:
+        """The secret that belongs to ``lease_id``."""
         return self._secret
 
     def valid(self, now: Reading) -> bool:
+        """Is the seat proved at this instant."""
         if self.phase is Phase.BORROWED:
             return self.capability is not None and now.wall < self.capability.expires_at
         return self.phase is Phase.HELD and now.elapsed < self._valid_until
 
     def valid_seconds(self, now: Reading) -> float:
+        """For how long the last proof still counts."""
         if not self.valid(now):
             return 0.0
         if self.phase is Phase.BORROWED and self.capability is not None:
@@ -115,7 +125,7 @@ class Session:
         return self._valid_until - now.elapsed
 
     def due(self, now: Reading) -> Question | None:
-        """The question to send now, or ``None``: wait until ``next_at`` (or for good, when parked, borrowed or closed)."""
+        """The question to send now; ``None``: not before ``next_at``, or never when parked, borrowed or closed."""
         if self.phase not in (Phase.ENTERING, Phase.HELD, Phase.REGAINING) or now.elapsed < self.next_at:
             return None
         if self._pending is None:
@@ -134,6 +144,7 @@ class Session:
     # -- what the engine tells --
 
     def granted(self, question: Question, grant: Grant, now: Reading) -> list[Event]:
+        """A verified answer came."""
         if not self._awaits(question):
             return []
         self._pending = None
@@ -154,6 +165,7 @@ class Session:
         return [self._event(EventKind.REGAINED, detail, now)]
 
     def refused(self, question: Question, refusal: Refused, now: Reading) -> list[Event]:
+        """A genuine server said no."""
         if not self._awaits(question):
             return []
         self._pending = None
@@ -162,15 +174,16 @@ class Session:
             return self._checkout_refused(question, refusal, now)
         if refusal.code in _LOST_CODES:
             return self._lose(refusal, now)
-        # Anything else (a mistyped proxy rule, a rule of a newer server) changes nothing in the lease: it stays until its ttl.
-        self.next_at = now.elapsed + self._delay(now, None)
+        # Anything else (a mistyped proxy rule, a rule of a newer server) changes nothing in the lease: it stays
+        # until its ttl.
+        self.next_at = now.elapsed + self._delay(None)
         return self._told_once(refusal, now)
 
     def unanswered(self, question: Question, failure: NoAnswer, now: Reading) -> list[Event]:
         """The question stays pending, nonce and all."""
         if not self._awaits(question):
             return []
-        delay = self._delay(now, failure.retry_after_seconds)
+        delay = self._delay(failure.retry_after_seconds)
         self.next_at = now.elapsed + delay
         if not self._entered:
             if self.next_at >= self._patience_until:
@@ -210,11 +223,13 @@ class Session:
         self.next_at = now.elapsed
 
     def borrowed(self, lease: Lease, capability: Capability) -> None:
+        """The lease became one that needs no server."""
         self.phase = Phase.BORROWED
         self._pending = None
         self.lease, self.capability = lease, capability
 
     def close(self) -> None:
+        """Nothing more is asked, and late answers change nothing."""
         self.phase = Phase.CLOSED
         self._pending = None
 
@@ -227,15 +242,16 @@ class Session:
             self._take_new_id()
             if entering and self._ids_used > _MOST_NEW_IDS_WHILE_ENTERING:
                 self._fail(refusal)
-            self.next_at = now.elapsed + (0.0 if entering else self._delay(now, None))
+            self.next_at = now.elapsed + (0.0 if entering else self._delay(None))
             return []
         if not entering:
-            self.next_at = now.elapsed + self._delay(now, _retry_after(refusal))
+            self.next_at = now.elapsed + self._delay(_retry_after(refusal))
             return self._told_once(refusal, now)
         if refusal.code != "no_seat" or not self._wait_left(now):
             self._fail(refusal)
             return []
-        # The place in the queue is kept for 10 seconds only. A server that does not queue answers at once: no busy loop.
+        # The place in the queue is kept for 10 seconds only. A server that does not queue answers at once: no busy
+        # loop.
         answered_early = now.elapsed - question.asked_at < 1.0
         self.next_at = now.elapsed + (min(5.0, _retry_after(refusal) or 1.0) if answered_early else 0.0)
         return []
@@ -245,7 +261,7 @@ class Session:
         if not self._entered:
             self._take_new_id()
             self.phase = Phase.ENTERING
-            self.next_at = now.elapsed + self._delay(now, None)
+            self.next_at = now.elapsed + self._delay(None)
             return []
         told_before, self._lost = self._lost, True
         self._valid_until = float("-inf")
@@ -290,12 +306,13 @@ class Session:
 
     def _wait_left(self, now: Reading) -> int:
         left = self._wait_until - now.elapsed
-        return 0 if left < 0.5 else min(_LONGEST_ASK_SECONDS, round(left) or 1)
+        return 0 if left < _NO_TIME_LEFT_SECONDS else min(_LONGEST_ASK_SECONDS, round(left) or 1)
 
-    def _delay(self, now: Reading, retry_after: float | None) -> float:
+    def _delay(self, retry_after: float | None) -> float:
         """Seconds to the next attempt: the server's word plus a quarter of jitter, else doubling with full jitter.
 
-        Without the server's word there are always several attempts left inside the lease: never more than an eighth of it.
+        Without the server's word there are always several attempts left inside the lease: never more than an eighth
+        of it.
         """
         self._attempts += 1
         luck = int.from_bytes(self._entropy(4), "big") / 2**32

@@ -1,15 +1,17 @@
 """Carrying questions to a list of servers over channels that proved whose they are.
 
 Rules
-1. Nothing secret leaves before the channel is known: with TLS, the key of *that* connection stands in the list of a statement
-   that the certified server signed over our nonce; the list is then pinned for later connections, and a key that is not in it
-   leads to a new statement, never to a question first. No PKI at the site is needed, and none is asked.
-2. ``ca_file`` is the other way: ordinary certificate checks (host name included) instead of the list. The statement is read all
-   the same, because it carries the server's certificate.
+1. Nothing secret leaves before the channel is known: with TLS, the key of *that* connection stands in the list of a
+   statement that the certified server signed over our nonce; the list is then pinned for later connections, and a
+   key that is not in it leads to a new statement, never to a question first. No PKI at the site is needed, and none
+   is asked.
+2. ``ca_file`` is the other way: ordinary certificate checks (host name included) instead of the list. The statement
+   is read all the same, because it carries the server's certificate.
 3. Plain ``http`` only to this machine, unless the caller says otherwise in so many words.
-4. A kept connection that died meanwhile is replaced once without telling: every question of this protocol may be repeated.
-5. Fail-over: the server that answered last is asked first; a lease's own questions go only to addresses of *its* server id,
-   because another server would answer ``unknown_lease`` and mean it.
+4. A kept connection that died meanwhile is replaced once without telling: every question of this protocol may be
+   repeated.
+5. Fail-over: the server that answered last is asked first; a lease's own questions go only to addresses of *its*
+   server id, because another server would answer ``unknown_lease`` and mean it.
 
 Limits: answers up to 1 MiB; redirects are not followed; proxies of the environment are not used.
 Not ours: what an answer means (``session``), who may sign what (``trust``).
@@ -29,19 +31,21 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from .errors import BadSetup, Busy, NoAnswer, OtherKey, Refused, Unreachable, Untrusted
-from .trust import KeySet, ServerCertificate, nonce_text, strict_json
+from .trust import KeySet, ServerCertificate, key_set_version, nonce_text, strict_json
 
 _MAX_ANSWER = 1024 * 1024
 _MAX_IDLE = 4
 _MAX_ADDRESSES = 16
 _MAX_KEY_SETS = 100
 _CONNECT_SECONDS = 5.0
+_MAX_RETRY_AFTER_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
+    """What came back, whatever its status."""
+
     status: int
     headers: Mapping[str, str]
     body: Mapping[str, object] = field(repr=False)
@@ -71,13 +77,14 @@ class VendorKeys:
 
     @property
     def newest(self) -> KeySet:
+        """The newest version proved so far."""
         return self._newest
 
     def advance(self, documents: Sequence[object]) -> KeySet:
         """Takes the later versions in order; those already known are skipped."""
         with self._lock:
             for document in documents[:_MAX_KEY_SETS]:
-                if KeySet._parse(document).version > self._newest.version:  # noqa: SLF001  (same package, same type)
+                if key_set_version(document) > self._newest.version:
                     self._newest = self._newest.successor(document)
             return self._newest
 
@@ -198,7 +205,7 @@ class Channel:
         if self._listed_only and _spki_sha256(connection) not in pins:
             raise Untrusted(
                 f"The TLS key of {self.url} is not one of the license server's own: "
-                "something between this machine and the server reads along, or a proxy's key is not in the server's list."
+                "something on the way reads along, or a proxy's key is not in the server's list."
             )
         self._certificate, self._pins = certificate, pins
 
@@ -217,7 +224,7 @@ class Channel:
 
     def _public(self, connection: http.client.HTTPConnection, path: str, timeout: float) -> Mapping[str, object]:
         answer = self._roundtrip(connection, Request(method="GET", path=path), timeout)
-        if answer.status != 200:
+        if answer.status != HTTPStatus.OK:
             raise _failure(answer, self.url) or Unreachable(f"{self.url} answered {answer.status}.")
         return answer.body
 
@@ -249,7 +256,9 @@ class Channel:
         return Answer(
             status=response.status,
             headers={name.lower(): value for name, value in response.getheaders()},
-            body=_json_object(content, self.url, needed=response.status < 300) if content else {},
+            body=_json_object(content, self.url, needed=response.status < HTTPStatus.MULTIPLE_CHOICES)
+            if content
+            else {},
         )
 
     def _unreachable(self, error: Exception) -> Unreachable:
@@ -312,6 +321,7 @@ class Route:
         raise _most_telling(failures)
 
     def prefer(self, channel: Channel) -> None:
+        """Asked first from now on: it answered."""
         with self._lock:
             self._channels.sort(key=lambda known: known is not channel)
 
@@ -321,6 +331,7 @@ class Route:
             self._channels.sort(key=lambda known: known is channel)
 
     def close(self) -> None:
+        """Closes what is kept open."""
         for channel in self._in_order():
             channel.close()
 
@@ -337,6 +348,7 @@ class Route:
             try:
                 named = self._channel(failure.primary)
             except BadSetup:
+                # Not an address that we may use; the stand-by's own answer is told instead.
                 return []
             if named.url in known:
                 return []
@@ -349,13 +361,17 @@ class Route:
 
 def _failure(answer: Answer, url: str) -> Refused | Busy | None:
     """``None`` for success; the one place that tells a denial from a server in trouble."""
-    if 200 <= answer.status < 300:
+    if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return None
     body = dict(answer.body)
     code, detail = body.pop("code", None), body.pop("detail", None) or body.get("title")
     words = detail if isinstance(detail, str) else f"{url} answered {answer.status}."
     # 408 and 425 say of themselves that the same request may come again.
-    if answer.status >= 500 or answer.status in (408, 425, 429) or not isinstance(code, str):
+    if (
+        answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        or answer.status in (408, 425, 429)
+        or not isinstance(code, str)
+    ):
         primary = body.get("primary")
         return Busy(
             words,
@@ -371,7 +387,7 @@ def _failure(answer: Answer, url: str) -> Refused | Busy | None:
 def _retry_after(answer: Answer) -> float | None:
     """The header in seconds (its date form would need a right clock), else the field of the problem."""
     header = answer.headers.get("retry-after", "").strip()
-    if header.isascii() and header.isdigit() and len(header) < 7:
+    if header.isascii() and header.isdigit() and len(header) <= _MAX_RETRY_AFTER_DIGITS:
         return float(header)
     value = answer.body.get("retry_after_seconds")
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None

@@ -2,16 +2,16 @@
 
 The chain, and each link is one method that is callable only when the one above it has held:
 
-1. A **key set** of the vendor, embedded in the application. It must carry enough signatures of its own root role. A later
-   version (exactly n+1) must carry the root threshold of n *and* of n+1.
+1. A **key set** of the vendor, embedded in the application. It must carry enough signatures of its own root role. A
+   later version (exactly n+1) must carry the root threshold of n *and* of n+1.
 2. A **server certificate**, signed by the threshold of the key set's ``certificate`` role, names a server and its key.
-3. A **statement**, signed by that key over our own nonce, lists the TLS keys of the server. The caller compares the list
-   with the key of the connection that the statement came by: a relay between us and the server has another one.
+3. A **statement**, signed by that key over our own nonce, lists the TLS keys of the server. The caller compares the
+   list with the key of the connection that the statement came by: a relay between us and the server has another one.
 4. A **capability**, signed by that key over our own nonce, is the proof of one lease.
 
 Limits
-- Only ES256 on P-256 and EdDSA on Ed25519. The key decides the algorithm; a header that disagrees is refused, and so are
-  ``crit``, ``jku``, ``x5u``, ``b64`` and ``jwk``: nothing in a document may say by which key to check it.
+- Only ES256 on P-256 and EdDSA on Ed25519. The key decides the algorithm; a header that disagrees is refused, and
+  so are ``crit``, ``jku``, ``x5u``, ``b64`` and ``jwk``: nothing in a document may say by which key to check it.
 - No dates are judged. A workstation's clock may be wrong by years, and an expired certificate stops new leases at the
   server, never a held one (contract §3). Freshness comes from the nonce.
 - Unknown members are ignored, duplicate ones refused: two parsers must not see two documents.
@@ -45,6 +45,9 @@ CAPABILITY_TYP = "lls-capability+jwt"
 
 _MAX_DOCUMENT = 512 * 1024
 _MAX_SIGNATURES = 32
+_MAX_NUMBER = 1e12
+_COMPACT_PARTS = 3
+_COORDINATE = 32
 _REFUSED_HEADERS = frozenset({"crit", "jku", "x5u", "b64", "jwk"})
 _B64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}\Z")
@@ -59,11 +62,14 @@ class PublicKey:
 
     @property
     def alg(self) -> str:
+        """The one algorithm that this key may be used with."""
         return "ES256" if isinstance(self.key, ec.EllipticCurvePublicKey) else "EdDSA"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
+    """How many of which keys must sign."""
+
     threshold: int
     kids: frozenset[str]
 
@@ -156,22 +162,23 @@ class KeySet:
 
     @classmethod
     def read(cls, document: object) -> KeySet:
-        """The version that came with the application: trusted because it was installed, checked against its own root."""
-        found = cls._parse(document)
-        found._require(document, role="root", typ=KEYS_TYP)
+        """The version that came with the application: trusted as installed, checked against its own root."""
+        found = _read_key_set(document)
+        found.require(document, role="root", typ=KEYS_TYP)
         return found
 
     def successor(self, document: object) -> KeySet:
         """Version n+1, signed by the root of n and of n+1."""
-        found = self._parse(document)
+        found = _read_key_set(document)
         if self.version + 1 != found.version:
             raise Untrusted(f"Key set version {found.version} does not follow version {self.version}.")
-        self._require(document, role="root", typ=KEYS_TYP)
-        found._require(document, role="root", typ=KEYS_TYP)
+        self.require(document, role="root", typ=KEYS_TYP)
+        found.require(document, role="root", typ=KEYS_TYP)
         return found
 
     def certificate(self, document: object) -> ServerCertificate:
-        claims = self._require(document, role="certificate", typ=CERTIFICATE_TYP)
+        """The vendor's word about a server, signed by the threshold of the role ``certificate``."""
+        claims = self.require(document, role="certificate", typ=CERTIFICATE_TYP)
         products = claims.get("products", [])
         if not isinstance(products, list) or not all(isinstance(item, str) for item in products):
             raise Untrusted("The server certificate's list of products is malformed.")
@@ -182,7 +189,7 @@ class KeySet:
             token=_as_text(document),
         )
 
-    def _require(self, document: object, *, role: str, typ: str) -> Mapping[str, object]:
+    def require(self, document: object, *, role: str, typ: str) -> Mapping[str, object]:
         """The payload, when enough *different* keys of the role have signed it."""
         wanted = self.roles.get(role)
         if wanted is None:
@@ -193,7 +200,7 @@ class KeySet:
         }
         if len(valid & wanted.kids) < wanted.threshold:
             raise OtherKey(
-                f"{typ}: {len(valid & wanted.kids)} of the vendor's {role} keys signed, {wanted.threshold} are required "
+                f"{typ}: {len(valid & wanted.kids)} of the vendor's {role} keys signed, {wanted.threshold} are needed "
                 f"(key set version {self.version})."
             )
         return _object(_decode(payload))
@@ -205,23 +212,10 @@ class KeySet:
             return None
         return key.kid if _verifies(key, header, f"{protected}.{payload}", signature) else None
 
-    @classmethod
-    def _parse(cls, document: object) -> KeySet:
-        payload, _ = _signatures(document)
-        claims = _object(_decode(payload))
-        version = claims.get("version")
-        roles, keys = claims.get("roles"), claims.get("keys")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise Untrusted("The key set has no version.")
-        if not isinstance(roles, Mapping) or not isinstance(keys, list):
-            raise Untrusted("The key set is malformed.")
-        read = [_public_key(jwk) for jwk in keys]
-        return cls(
-            version=version,
-            roles={name: _role(value) for name, value in roles.items()},
-            keys={key.kid: key for key in read},
-            token=_as_text(document),
-        )
+
+def key_set_version(document: object) -> int:
+    """The version that an unverified key set claims: enough to skip the known ones."""
+    return _read_key_set(document).version
 
 
 def nonce_text(random_bytes: bytes) -> str:
@@ -229,7 +223,7 @@ def nonce_text(random_bytes: bytes) -> str:
     return base64.urlsafe_b64encode(random_bytes).rstrip(b"=").decode("ascii")
 
 
-# -- JOSE, the narrow profile -------------------------------------------------------------------------------------------
+# -- JOSE, the narrow profile --------------------------------------------------------------------------------------
 
 
 def _one_signature(token: object, *, key: PublicKey, typ: str) -> Mapping[str, object]:
@@ -252,7 +246,7 @@ def _signatures(document: object) -> tuple[str, Sequence[tuple[str, str]]]:
         raise Untrusted("A signed document is larger than any genuine one.")
     if not text.startswith("{"):
         parts = text.split(".")
-        if len(parts) != 3:
+        if len(parts) != _COMPACT_PARTS:
             raise Untrusted("A signed document is malformed.")
         return parts[1], [(parts[0], parts[2])]
     outer = _object(text)
@@ -276,7 +270,7 @@ def _verifies(key: PublicKey, header: Mapping[str, object], message: str, signat
     if key.alg != header.get("alg"):
         return False
     raw = _decode(signature)
-    if len(raw) != 64:
+    if len(raw) != 2 * _COORDINATE:
         return False
     try:
         if isinstance(key.key, ec.EllipticCurvePublicKey):
@@ -295,7 +289,7 @@ def _public_key(jwk: object) -> PublicKey:
     try:
         if (kind, curve) == ("EC", "P-256"):
             x, y = _decode(_text(members, "x")), _decode(_text(members, "y"))
-            if len(x) != 32 or len(y) != 32:
+            if len(x) != _COORDINATE or len(y) != _COORDINATE:
                 raise Untrusted("A P-256 key has coordinates of 32 bytes.")
             point = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
             return PublicKey(kid=_thumbprint(members, ("crv", "kty", "x", "y")), key=point.public_key())
@@ -312,7 +306,25 @@ def _thumbprint(jwk: Mapping[str, object], members: Sequence[str]) -> str:
     return nonce_text(hashlib.sha256(canonical.encode("utf-8")).digest())
 
 
-# -- strict reading -----------------------------------------------------------------------------------------------------
+def _read_key_set(document: object) -> KeySet:
+    payload, _ = _signatures(document)
+    claims = _object(_decode(payload))
+    version = claims.get("version")
+    roles, keys = claims.get("roles"), claims.get("keys")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise Untrusted("The key set has no version.")
+    if not isinstance(roles, Mapping) or not isinstance(keys, list):
+        raise Untrusted("The key set is malformed.")
+    read = [_public_key(jwk) for jwk in keys]
+    return KeySet(
+        version=version,
+        roles={name: _role(value) for name, value in roles.items()},
+        keys={key.kid: key for key in read},
+        token=_as_text(document),
+    )
+
+
+# -- strict reading ------------------------------------------------------------------------------------------------
 
 
 def strict_json(text: str | bytes) -> object:
@@ -394,7 +406,7 @@ def _text(claims: Mapping[str, object], name: str, *, default: str | None = None
 
 def _number(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_NUMBER:
         raise Untrusted(f"“{name}” is missing.")
     return float(value)
 

@@ -2,7 +2,8 @@
 
 Rules
 1. Unknown members, codes and states are accepted and ignored: servers are updated later or earlier than applications.
-2. A member that is needed and missing makes the answer no answer (``Unreachable``), never a ``KeyError`` in a caller's face.
+2. A member that is needed and missing makes the answer no answer (``Unreachable``), never a ``KeyError`` in a
+   caller's face.
 3. Secrets are left out of every ``repr``.
 """
 
@@ -24,6 +25,8 @@ from pathlib import Path
 from .errors import Unreachable
 from .trust import Capability
 
+_LONGEST_INTERVAL = 1e9
+
 
 class EventKind(StrEnum):
     """What may happen to a seat while the application runs."""
@@ -42,9 +45,10 @@ class EventKind(StrEnum):
 class Event:
     """One thing that happened to a seat.
 
-    ``held``: does the seat count as held now. ``ttl_left_seconds``: for how long the last proof would still have been good,
-    which is the time a courteous application takes to save its work. ``regaining``: the library goes on trying by itself.
-    ``code`` and ``reason`` are the server's words (``lease_ended`` and ``expired``), or ours (``network``).
+    ``held``: does the seat count as held now. ``ttl_left_seconds``: for how long the last proof would still have
+    been good, which is the time a courteous application takes to save its work. ``regaining``: the library goes on
+    trying by itself. ``code`` and ``reason`` are the server's words (``lease_ended`` and ``expired``), or ours
+    (``network``).
     """
 
     kind: EventKind
@@ -69,12 +73,14 @@ class Holder:
 
     @classmethod
     def this_process(cls) -> Holder:
+        """The machine, user and process that this runs in."""
         host = socket.gethostname()[:100]
         return cls(
             seat_id=machine_fingerprint(), seat_name=host, user=_user_name(), host=host, process=str(os.getpid())
         )
 
     def as_json(self) -> dict[str, object]:
+        """The wire form; what is unknown is left out."""
         members = {"seat_id": self.seat_id, "seat_name": self.seat_name, "user": self.user, "host": self.host}
         return {name: value for name, value in {**members, "process": self.process}.items() if value is not None}
 
@@ -93,6 +99,7 @@ class Order:
     released_on: str | None = None
 
     def as_json(self) -> dict[str, object]:
+        """The wire form; the optional is left out."""
         body: dict[str, object] = {"product": self.product, "holder": self.holder.as_json(), "seats": self.seats}
         optional = {
             "activation_code": self.activation_code,
@@ -117,6 +124,7 @@ class Feature:
 
     @classmethod
     def from_json(cls, value: object) -> Feature:
+        """Read from the wire; ``Unreachable`` when it is not of the form."""
         members = _members(value)
         return cls(
             key=_word(members, "key"),
@@ -159,6 +167,7 @@ class Lease:
 
     @classmethod
     def from_json(cls, value: object) -> Lease:
+        """Read from the wire; ``Unreachable`` when it is not of the form."""
         members = _members(value)
         features = members.get("features")
         behind = members.get("entitlement")
@@ -180,6 +189,7 @@ class Lease:
         )
 
     def with_feature(self, feature: Feature) -> Lease:
+        """The same lease with one feature's newer figures."""
         return replace(self, features={**self.features, feature.key: feature})
 
 
@@ -196,6 +206,7 @@ class Product:
 
     @classmethod
     def from_json(cls, value: object) -> Product:
+        """Read from the wire; ``Unreachable`` when it is not of the form."""
         members = _members(value)
         key = members.get("product", members.get("key"))
         if not isinstance(key, str):
@@ -222,12 +233,13 @@ class Grant:
 def heartbeat_seconds(members: Mapping[str, object]) -> float:
     """The interval that the server chose, in seconds; never below a tenth, so that a zero is no busy loop."""
     value = members.get("heartbeat_seconds")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LONGEST_INTERVAL:
         raise Unreachable("The answer names no heartbeat interval.")
     return max(0.1, float(value))
 
 
 def read_instant(value: object) -> datetime | None:
+    """An aware instant of the wire (RFC 3339), or ``None``."""
     if not isinstance(value, str):
         return None
     try:
@@ -238,7 +250,7 @@ def read_instant(value: object) -> datetime | None:
 
 
 def machine_fingerprint() -> str:
-    """32 hex characters that name this machine: a salted hash, so the machine's own id never leaves it (machine-id(5))."""
+    """32 hex characters that name this machine: a salted hash, so that its own id stays at home (machine-id(5))."""
     return hashlib.sha256(b"lls seat\0" + _machine_id().encode("utf-8")).hexdigest()[:32]
 
 
@@ -251,7 +263,8 @@ def _machine_id() -> str:
 
         with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography") as key:
             return str(winreg.QueryValueEx(key, "MachineGuid")[0])
-    # getnode() makes a random number up where it finds no network card, and says so by the multicast bit (RFC 9562 §6.10).
+    # getnode() makes a random number up where it finds no network card, and says so by the multicast bit (RFC 9562
+    # §6.10).
     node = uuid.getnode()
     return platform.node() if node >> 40 & 1 else f"{node:012x}"
 
@@ -295,6 +308,7 @@ def _count(value: object) -> int | None:
 
 
 def products_from_json(value: object) -> Sequence[Product]:
+    """The answer of ``GET /v1/products``."""
     listed = _members(value).get("products")
     if not isinstance(listed, list):
         raise Unreachable("The list of products is malformed.")

@@ -1,12 +1,12 @@
 """Billing lines: what each customer used of each SKU in each month, for the vendor's own invoices.
 
 Rules
-1. One line per customer, period (a UTC month), SKU and meter. Its id is derived from these four, so that an export made again after
-   a later report replaces the same lines instead of adding others.
+1. One line per customer, period (a UTC month), SKU and meter. Its id is derived from these four, so that an export
+   made again after a later report replaces the same lines instead of adding others.
 2. Meters: ``seats_peak`` (most seats in use), ``seat_hours``, ``overdraft_peak`` (most seats beyond those bought) and
    ``overdraft_hours`` (how long any were).
-3. Where a customer has several entitlements of one SKU, a day's peak is the sum of theirs. They need not have fallen into the same
-   second, so it is an upper bound; with one entitlement it is exact.
+3. Where a customer has several entitlements of one SKU, a day's peak is the sum of theirs. They need not have fallen
+   into the same second, so it is an upper bound; with one entitlement it is exact.
 4. ``final`` is false while a server that the line draws on has not reported beyond the period's end.
 5. Hours are rounded half up to four decimals once, at the end; nothing is rounded before.
 

@@ -1,14 +1,16 @@
 """The vendor's catalogue: what can be sold, read from one TOML file.
 
 Rules
-1. A product has features, attributes and editions; an edition chooses a value for each. A plan says how long something lasts. An
-   offering (SKU) is a product, an edition and a plan with the terms of its seats. The order of a customer names only the SKU.
-2. The file is read strictly: an unknown name, a wrong type, or a reference to something that is not there refuses the whole file with
-   the name of the place. A misspelt ``grace_second`` that is silently ignored would be sold to somebody.
-3. The catalogue stays with the vendor. Entitlements carry resolved values (contract §3), so a later catalogue changes nothing that
-   was sold.
-4. Values: a ``bool`` feature is true or false; every other feature is a number of units. An attribute that an edition does not name
-   has the product's default, and without a default it is left out.
+1. A product has features, attributes and editions; an edition chooses a value for each. A plan says how long
+   something lasts. An offering (SKU) is a product, an edition and a plan with the terms of its seats. The order of a
+   customer names only the SKU.
+2. The file is read strictly: an unknown name, a wrong type, or a reference to something that is not there refuses the
+   whole file with the name of the place. A misspelt ``grace_second`` that is silently ignored would be sold to
+   somebody.
+3. The catalogue stays with the vendor. Entitlements carry resolved values (contract §3), so a later catalogue changes
+   nothing that was sold.
+4. Values: a ``bool`` feature is true or false; every other feature is a number of units. An attribute that an edition
+   does not name has the product's default, and without a default it is left out.
 
 It refuses to own prices, customers and what was ordered (``orders``).
 """

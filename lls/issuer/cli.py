@@ -2,10 +2,11 @@
 
 Rules
 1. Every command opens the home, calls one method of :class:`~lls.issuer.office.Issuer`, and shows what it gave.
-2. Exit status (contract, common rules): 0 done, 1 refused with one sentence on standard error, 2 wrong usage. A user's mistake never
-   shows a traceback; a programming error always does.
+2. Exit status (contract, common rules): 0 done, 1 refused with one sentence on standard error, 2 wrong usage. A
+   user's mistake never shows a traceback; a programming error always does.
 3. ``--json`` prints documents and nothing else on standard output; messages and progress go to standard error.
-4. A passphrase comes from a file, from ``LLS_ISSUER_PASSPHRASE`` or from the terminal, never from an argument: those are in the process list.
+4. A passphrase comes from a file, from ``LLS_ISSUER_PASSPHRASE`` or from the terminal, never from an argument: those
+   are in the process list.
 5. Activation codes are shown by ``entitlement show`` and ``order fulfil``, whose purpose that is, and nowhere else.
 """
 
@@ -139,7 +140,8 @@ def init(
     if no_passphrase:
         _say("The private keys are NOT encrypted; whoever reads them can make licences.")
     _say(
-        f"Next: edit {home / SAMPLE_CATALOG}, load it (catalog load), and put the key set where applications find it (keys export)."
+        f"Next: edit {home / SAMPLE_CATALOG} and load it (catalog load); "
+        "put the key set where servers and applications find it (keys export)."
     )
 
 
@@ -172,7 +174,8 @@ def keys_rotate(ctx: typer.Context, passphrase_file: PassphraseFile = None, as_j
         _print_json(_key_set_document(keys, newest=True))
     else:
         _say(
-            f"Key set {keys.version} is in force until {write_instant(keys.expires_at)}; each server's next bundle carries it."
+            f"Key set {keys.version} is in force until {write_instant(keys.expires_at)}; "
+            "each server's next bundle carries it."
         )
 
 
@@ -299,7 +302,8 @@ def server_register(
         _print_json(document)
         return
     _say(
-        f"Registered {server.name}: {server.server_id} (version {server.version}, journal at line {server.journal_seq})."
+        f"Registered {server.name}: {server.server_id} "
+        f"(version {server.version}, journal at line {server.journal_seq})."
     )
     _say(f"Compare its key with the site, over the telephone: {document['fingerprint']}")
 
@@ -349,7 +353,8 @@ def order_fulfil(
         return
     for each in fulfilled:
         _say(
-            f"{each.order_ref}: for {each.customer.name}, {'fulfilled before: nothing changed' if each.again else 'fulfilled'}."
+            f"{each.order_ref}: for {each.customer.name}, "
+            f"{'fulfilled before: nothing changed' if each.again else 'fulfilled'}."
         )
         _stdout.print(_entitlement_table(each.entitlements))
     for server_id in sorted({each.server_id for each in fulfilled}):
@@ -450,7 +455,7 @@ _STANDARD: Final = Terms()
 
 
 @bundle_noun.command("issue")
-def bundle_issue(
+def bundle_issue(  # noqa: PLR0917 - Typer makes options out of parameters
     ctx: typer.Context,
     server: Annotated[str, typer.Option("--server", help="lls_…")],
     output: Output,

@@ -1,7 +1,7 @@
 """Files that are either there whole or not at all, and reading with a limit.
 
-A half-written bundle on a stick is found out at the customer's site, days later; so every file is written beside its place,
-forced to the disk and renamed.
+A half-written bundle on a stick is found out at the customer's site, days later; so every file is written beside its
+place, forced to the disk and renamed.
 """
 
 from __future__ import annotations

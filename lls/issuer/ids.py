@@ -1,7 +1,7 @@
 """Ids and activation codes, made from randomness that is passed in.
 
-An id is a prefix and 16 random bytes in base64url (contract, common rules). An activation code is 80 random bits in Crockford's
-base32, which has no I, L, O or U: it is read out over the telephone and typed by hand.
+An id is a prefix and 16 random bytes in base64url (contract, common rules). An activation code is 80 random bits in
+Crockford's base32, which has no I, L, O or U: it is read out over the telephone and typed by hand.
 """
 
 from __future__ import annotations

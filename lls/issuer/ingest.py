@@ -5,14 +5,14 @@ Judged in this order; the code repeats the numbers:
 1. Archive, signature and hashes (:func:`lls.signed.report.open_report`), by the key that the server's request proved.
 2. A report id seen before: the same report changes nothing; another one under its id is refused.
 3. The range begins right behind a line that is stored: further on is a *gap*, behind another line is a *fork*.
-4. Every line is canonical and follows the one before; a line that is stored already must be that very line, else a *fork*. It is
-   compared by its hash and counted once.
+4. Every line is canonical and follows the one before; a line that is stored already must be that very line, else a
+   *fork*. It is compared by its hash and counted once.
 5. The range ends with the report's own seal, at the manifest's head.
 6. The usage table, recomputed from the lines, is the report's byte for byte: nobody edits a table on its way.
 7. A commitment has one clear value, whatever report brings it.
 
-Everything happens inside one transaction, so a report that fails at its last line leaves nothing behind. Memory does not grow with
-the report. It refuses to own prices and periods (``billing``).
+Everything happens inside one transaction, so a report that fails at its last line leaves nothing behind. Memory does
+not grow with the report. It refuses to own prices and periods (``billing``).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def ingest(
     server_id: str | None = None,
     progress: Progress = lambda _done, _all: None,
 ) -> Ingested:
-    """Takes the report in ``path`` in. Raises :class:`ReportRefused`, :class:`RefusedDocument`, and OSError of the file.
+    """Takes the report in ``path`` in. Raises ReportRefused, RefusedDocument, and OSError of the file.
 
     ``server_id``: refuse a report of any other server.
     """
@@ -131,8 +131,8 @@ def _check_beginning(manifest: Manifest, register: Register) -> None:
     if first > end + 1:
         raise ReportRefused(
             ReportProblem.GAP,
-            f"Lines {end + 1} to {first - 1} of the server {manifest.server_id} are missing: the report begins at line {first}, and "
-            f"{f'line {end} is the last one here' if end else 'none is here yet'}. "
+            f"Lines {end + 1} to {first - 1} of the server {manifest.server_id} are missing: "
+            f"the report begins at line {first}, and {f'line {end} is the last one here' if end else 'none is here yet'}. "
             "Ingest the report before it first; the site can write it again: lls report export --report ID.",
         )
     before = FIRST_PREV if first == 1 else register.journal_hash(manifest.server_id, first - 1)
@@ -147,8 +147,9 @@ def _end(register: Register, server_id: str) -> tuple[int, str]:
 def _fork(server_id: str, seq: int) -> ReportRefused:
     return ReportRefused(
         ReportProblem.FORK,
-        f"The journal of the server {server_id} is forked: its line {seq} is not the line {seq} that it reported before. Two copies "
-        "of the server run, or it was set back to an earlier state. Nothing of this report was counted; talk to the site.",
+        f"The journal of the server {server_id} is forked: its line {seq} is not the line {seq} that it reported before. "
+        "Two copies of the server run, or it was set back to an earlier state. Nothing of this report was counted; "
+        "talk to the site.",
     )
 
 
@@ -226,7 +227,8 @@ def _check_end(manifest: Manifest, head: Head, line: Json) -> None:
     if (head.seq, head.hash) != (manifest.to_seq, manifest.head):
         raise ReportRefused(
             ReportProblem.RANGE,
-            f"The report's lines end at line {head.seq}, and its manifest says that they end at line {manifest.to_seq} with another hash.",
+            f"The report's lines end at line {head.seq}, and its manifest says that they end at line {manifest.to_seq} "
+            "with another hash.",
         )
     data = line.get("data")
     sealed = isinstance(data, Mapping) and data.get("report_id") == manifest.report_id

@@ -1,11 +1,13 @@
 """Makes what is signed: the server certificate, the bundle and the receipt. Pure: keys, time and ids are passed in.
 
 Rules
-1. A bundle carries the current state of everything its server hosts, and every key set after the one the server had when it made its
-   newest request, because it may have missed any bundle in between (contract §3).
-2. The certificate is renewed when half of its life is over, or when it no longer fits: another signing key, another product, another
-   customer, or a key set in force that does not verify it. Otherwise the same certificate goes out again.
-3. A receipt signed before a rotation is signed again, word for word the same, because the bundle that carries it brings the new keys.
+1. A bundle carries the current state of everything its server hosts, and every key set after the one the server had
+   when it made its newest request, because it may have missed any bundle in between (contract §3).
+2. The certificate is renewed when half of its life is over, or when it no longer fits: another signing key, another
+   product, another customer, or a key set in force that does not verify it. Otherwise the same certificate goes out
+   again.
+3. A receipt signed before a rotation is signed again, word for word the same, because the bundle that carries it
+   brings the new keys.
 4. Everything is read back with the appliance's own reader before it leaves; what that refuses was never issued.
 
 It refuses to own sequences and what is remembered (``office``).

@@ -6,9 +6,11 @@ Layout of ``keys/`` (mode 0700)
 - ``report.pem``: the private key that usage reports are encrypted to (0600).
 
 Rules
-1. The key set's file is the moment of truth: private keys are written before it, so that a crash leaves at most a key that nothing names.
-2. A rotation makes new keys for every role. Version n+1 is signed by the root keys of n and by its own (design §4), and everything
-   signed from then on is signed by the new ones. Old private keys stay, because nothing gains from their loss.
+1. The key set's file is the moment of truth: private keys are written before it, so that a crash leaves at most a key
+   that nothing names.
+2. A rotation makes new keys for every role. Version n+1 is signed by the root keys of n and by its own (design §4),
+   and everything signed from then on is signed by the new ones. Old private keys stay, because nothing gains from
+   their loss.
 3. A chain on disk that does not verify is refused: a vendor who signs with a broken chain locks every site out.
 
 It refuses to own what is signed (``issue``).

@@ -10,9 +10,10 @@
 
 Rules
 1. Each method is one transaction: done whole, or refused with nothing changed.
-2. What is handed out is in the register first: no file is anywhere that the register does not know. A crash in between costs a sequence
-   number, which may have gaps.
-3. Sequences rise above everything either side has seen: the register's own, and the one in the server's newest request.
+2. What is handed out is in the register first: no file is anywhere that the register does not know. A crash in
+   between costs a sequence number, which may have gaps.
+3. Sequences rise above everything either side has seen: the register's own, and the one in the server's newest
+   request.
 
 It refuses to own files other than its home's, and the clock.
 """
@@ -100,7 +101,7 @@ class Issuer:
     def create(
         cls, home: Path, *, now: datetime, passphrase: bytes | None, random: Random = secrets.token_bytes
     ) -> Issuer:
-        """Makes keys, register and a sample catalogue. ``passphrase`` None leaves the keys in the clear: for tests and demos."""
+        """Makes keys, register and a sample catalogue. ``passphrase`` None, for tests and demos: keys in the clear."""
         if (home / _KEYS).exists() or (home / _REGISTER).exists():
             raise HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
         try:
@@ -150,7 +151,8 @@ class Issuer:
         text = self.register.catalog_text()
         if text is None:
             raise CatalogRefused(
-                f"No catalogue is loaded yet; a sample is in {self.home / SAMPLE_CATALOG}: lls-issuer catalog load FILE."
+                f"No catalogue is loaded yet; a sample is in {self.home / SAMPLE_CATALOG}: "
+                "lls-issuer catalog load FILE."
             )
         return read_catalog(text)
 
@@ -201,8 +203,8 @@ class Issuer:
             known = self.register.server(asked.server_id)
             if known is not None and dict(known.signing_jwk) != dict(asked.signing_jwk):
                 raise Conflict(
-                    f"The server {asked.server_id} is registered with another signing key. If it was installed anew it has a "
-                    "new server id; if not, somebody else uses its id."
+                    f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
+                    "it has a new server id; if not, somebody else uses its id."
                 )
             self._check_branch(asked)
             owner = self.customer(customer).customer_id if customer else known.customer_id if known else None
@@ -216,8 +218,8 @@ class Issuer:
         reported = self.register.journal_hash(asked.server_id, asked.seq)
         if reported is not None and reported != asked.head:
             raise Conflict(
-                f"The journal of the server {asked.server_id} is forked: its line {asked.seq} is not the one that it reported. "
-                "Two copies of it run, or it was set back; sell to neither before that is settled with the site."
+                f"The journal of the server {asked.server_id} is forked: its line {asked.seq} is not the one that it "
+                "reported. Two copies of it run, or it was set back; sell to neither before that is settled with the site."
             )
 
     def server(self, server_id: str) -> Server:
@@ -232,7 +234,7 @@ class Issuer:
     # -- orders -------------------------------------------------------------------------------------------------------
 
     def fulfil(self, orders: bytes, *, now: datetime) -> list[Fulfilled]:
-        """Fulfils one order or a list of them (JSON), all or none. An order fulfilled before gives what it gave then."""
+        """Fulfils one order or a list of them (JSON), all or none; one fulfilled before gives what it gave then."""
         read = read_orders(orders)
         catalog = functools.cache(self.catalog)  # one reading for all, and none where every order is an old one
         with self.register.transaction():
@@ -289,7 +291,8 @@ class Issuer:
     def _fulfilled_before(self, order: Order, sale: Sale) -> Fulfilled:
         if sale.sha256 != order.sha256:
             raise OrderRefused(
-                f"The order {order.order_ref} was fulfilled before with other content; a new order needs a new order_ref."
+                f"The order {order.order_ref} was fulfilled before with other content; "
+                "a new order needs a new order_ref."
             )
         return Fulfilled(
             order_ref=order.order_ref,
@@ -380,7 +383,7 @@ class Issuer:
     def _unsent_receipt(self, server: Server) -> IssuedReceipt | None:
         """The newest receipt, unless a later report shows that it arrived: it begins after the line acknowledged.
 
-        That an earlier bundle carried it is no reason to leave it out: sticks get lost, and a server skips what it knows.
+        That an earlier bundle carried it is no reason to leave it out: sticks get lost, and servers skip what they know.
         """
         receipts = self.register.receipts(server.server_id)
         if not receipts:
@@ -447,7 +450,7 @@ class Issuer:
         )
 
     def usage(self, *, customer: str | None = None, period: str | None = None) -> list[BillingLine]:
-        """Billing lines of all that was ingested, of one customer (account reference or id), of one month (``2026-11``)."""
+        """Billing lines of all that was ingested, or of one customer (account reference or id), or month (``2026-11``)."""
         customers = {known.customer_id: known for known in self.register.customers()}
         reported_until: dict[str, datetime] = {}
         for report in self.register.reports():

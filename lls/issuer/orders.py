@@ -2,12 +2,12 @@
 
 Rules
 1. An order is all or none: one line that cannot be fulfilled refuses the order, and the sentence names the line.
-2. Every line becomes one entitlement in a group and a hosting session of its own, with sequence 1. Action ``new`` only; the others are
-   refused by name until they are there.
+2. Every line becomes one entitlement in a group and a hosting session of its own, with sequence 1. Action ``new``
+   only; the others are refused by name until they are there.
 3. A line's own values go before the offering's, these before the edition's, these before the product's defaults.
-4. Dates: a term that starts on issue starts at that UTC day's midnight, so that a site whose clock is some minutes slow can use
-   it at once, and ends one term after the *instant* of issue, so that nobody loses hours. Calendar arithmetic is UTC; the
-   31st plus a month is the month's last day.
+4. Dates: a term that starts on issue starts at that UTC day's midnight, so that a site whose clock is some minutes
+   slow can use it at once, and ends one term after the *instant* of issue, so that nobody loses hours. Calendar
+   arithmetic is UTC; the 31st plus a month is the month's last day.
 5. What no appliance of this version can enforce is not sold: its import would refuse the whole bundle.
 6. The document is read back with the appliance's own reader before anybody may store it.
 
@@ -134,8 +134,8 @@ def _entitlement(
         raise OrderRefused(f"The order {order.order_ref} was refused: {refused.detail}") from refused
     if entitlement.beyond_us:
         raise OrderRefused(
-            f"The order {order.order_ref} was refused: line {line.line} sells {line.sku}, which needs {entitlement.beyond_us}; "
-            "no license server of this version can enforce that, and it would refuse the whole bundle."
+            f"The order {order.order_ref} was refused: line {line.line} sells {line.sku}, "
+            f"which needs {entitlement.beyond_us}; no license server of this version can enforce that, and it would refuse the whole bundle."
         )
     return document
 

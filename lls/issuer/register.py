@@ -1,10 +1,12 @@
 """The vendor's register: everything that was sold, carried out and brought back. The only SQL of the issuer.
 
 Rules
-1. SQLite with WAL, ``synchronous=FULL`` and foreign keys. Whatever changes runs inside ``transaction()``, which takes the write lock at
-   once (``BEGIN IMMEDIATE``): two people at two terminals queue up instead of overwriting each other.
-2. The schema only goes forward. Each file in ``schema/`` is applied once, in order, in a transaction of its own, and its SHA-256 is kept: a
-   file that was changed afterwards, or a register written by a newer version, is refused instead of guessed at.
+1. SQLite with WAL, ``synchronous=FULL`` and foreign keys. Whatever changes runs inside ``transaction()``, which takes
+   the write lock at once (``BEGIN IMMEDIATE``): two people at two terminals queue up instead of overwriting each
+   other.
+2. The schema only goes forward. Each file in ``schema/`` is applied once, in order, in a transaction of its own, and
+   its SHA-256 is kept: a file that was changed afterwards, or a register written by a newer version, is refused
+   instead of guessed at.
 3. Rows come out as values. Nothing here decides anything; a constraint that breaks is a programming error.
 
 It refuses to own the meaning of documents, and the clock: instants are passed in.
@@ -360,11 +362,13 @@ class Register:
             self._insert("usage", {"range_server": server_id, "first_seq": first_seq, "place": place, **_cells(line)})
 
     def usage(self, *, customer_id: str | None = None, month: str | None = None) -> list[UsageLine]:
-        """The usage lines of one customer's servers or of all, of one month (``2026-11``) or of all, in their ranges' order."""
+        """The usage lines of one customer's servers or of all, of one month or of all, in their ranges' order."""
         return self._select(
             UsageLine,
-            f"""SELECT {", ".join(f"usage.{name}" for name in COLUMNS)} FROM usage JOIN server ON server.server_id = range_server
-                WHERE server.customer_id = ifnull(?, server.customer_id) AND substr(day, 1, 7) = ifnull(?, substr(day, 1, 7))
+            f"""SELECT {", ".join(f"usage.{name}" for name in COLUMNS)} 
+                FROM usage JOIN server ON server.server_id = range_server
+                WHERE server.customer_id = ifnull(?, server.customer_id)
+                  AND substr(day, 1, 7) = ifnull(?, substr(day, 1, 7))
                 ORDER BY range_server, first_seq, place""",  # noqa: S608 - our own names
             customer_id,
             month,
@@ -405,8 +409,9 @@ class Register:
     def _migrate(self, path: Path, *, now: datetime) -> None:
         with self.transaction():
             self._sql.execute(
-                """CREATE TABLE IF NOT EXISTS migration
-                   (version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at TEXT NOT NULL) STRICT"""
+                """CREATE TABLE IF NOT EXISTS migration (
+                       version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at TEXT NOT NULL
+                   ) STRICT"""
             )
             applied = dict(self._sql.execute("SELECT version, sha256 FROM migration ORDER BY version").fetchall())
             known = _migrations()

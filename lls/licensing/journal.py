@@ -6,7 +6,7 @@ Rules (contract §3, *Journal line*)
 2. No personal and no free text enters a line: holders, actors and reasons enter as commitments.
 3. ``data`` holds texts, integers, booleans, null, and lists and objects of them with ASCII keys. Under this restriction the
    standard library's encoder with sorted keys writes exactly the RFC 8785 form; a test compares it with a library
-   (decision 0003). Floats are the one thing on which they differ, so there are none.
+   (decision 0006). Floats are the one thing on which they differ, so there are none.
 
 It refuses to own what a kind means: the ledger posts entries, ``usage`` folds them.
 """

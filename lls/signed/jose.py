@@ -175,7 +175,9 @@ def encrypt(payload: bytes, *, to: Jwk) -> str:
     """A compact JWE that only the holder of the private key of ``to`` (a P-256 JWK) can open."""
     public = read_encryption_jwk(to)
     header: Json = {"alg": KEY_WRAP, "enc": CONTENT, "kid": thumbprint(public)}
-    return jwe.encrypt_compact(header, payload, ECKey.import_key(p256(public)), registry=_Sizes(algorithms=_JWE_ALGORITHMS))
+    return jwe.encrypt_compact(
+        header, payload, ECKey.import_key(p256(public)), registry=_Sizes(algorithms=_JWE_ALGORITHMS)
+    )
 
 
 def decrypt(token: Token, *, key: EncryptionKey, limit: int = MOST_SEALED) -> bytes:
@@ -187,7 +189,9 @@ def decrypt(token: Token, *, key: EncryptionKey, limit: int = MOST_SEALED) -> by
     for part in parts[1:]:
         b64decode(part)
     try:
-        opened = jwe.decrypt_compact(b".".join(parts), ECKey.import_key(key.native), registry=_Sizes(algorithms=_JWE_ALGORITHMS))
+        opened = jwe.decrypt_compact(
+            b".".join(parts), ECKey.import_key(key.native), registry=_Sizes(algorithms=_JWE_ALGORITHMS)
+        )
     except (JoseError, ValueError, TypeError, AssertionError) as error:
         raise RefusedDocument(Refusal.DECRYPTION, "The file was changed on the way, or is not for this key.") from error
     if opened.plaintext is None:

@@ -16,7 +16,7 @@ Writing and reading are streamed: memory does not grow with the report. The arch
 bytes (fixed dates, fixed order); encryption makes each copy different, so whoever must return the identical file keeps
 it.
 
-Limits: 2 GiB as a file, 8 GiB per member, 256 MiB of ``usage.csv``, 64 KiB a line.
+Limits: 2 GiB as a file, 8 GiB per member, 256 MiB of ``usage.csv``, 4 MiB a line.
 Refuses to own: whether the chain and the table are right (``lls.licensing`` and the vendor's ingest).
 """
 
@@ -38,6 +38,7 @@ from typing import BinaryIO, Final, Self, TypeAlias, cast
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import Fields, write_instant
+from lls.licensing.journal import LONGEST_LINE
 from lls.signed.encoding import Json, hash_text, malformed, members, required
 from lls.signed.jose import (
     MOST_TOKEN,
@@ -59,7 +60,7 @@ JOURNAL: Final = "journal.ndjson"
 USAGE: Final = "usage.csv"
 NAMES: Final = "names.ndjson"
 MANIFEST: Final = "manifest.jws"
-MOST_LINE: Final = 64 * 1024
+MOST_LINE: Final = LONGEST_LINE
 _MOST_BYTES: Final = {JOURNAL: 8 * 2**30, NAMES: 8 * 2**30, USAGE: 256 * 2**20, MANIFEST: MOST_TOKEN}
 _MOST_RATIO: Final = 250
 _RATIO_FREE_BYTES: Final = 2**20

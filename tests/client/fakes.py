@@ -1,7 +1,7 @@
 """The other side for the SDK's tests: a vendor, and a small strict license server written from the contract alone.
 
-The server speaks contract §2 over a real socket, in a thread of its own, and can be told to misbehave (``Lies``). It imports
-nothing of the project, so that what the SDK gets wrong about the contract is not wrong here in the same way.
+The server speaks contract §2 over a real socket, in its own thread, and misbehaves when told to (``Lies``). It imports
+It imports nothing of the project, so that what the SDK gets wrong about the contract is not wrong here in the same way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from joserfc import jws
 from joserfc.jwk import ECKey
 
 CHECKOUT_FIELDS = {
-    "lease_id", "product", "activation_code", "holder", "seats", "features", "edition", "version", "released_on", "nonce",
+    "lease_id", "product", "activation_code", "holder", "seats", "features", "edition", "version",
+    "released_on", "nonce",
 }  # fmt: skip
 BODY: web.RequestKey[Any] = web.RequestKey("body", object)
 HOLDER_FIELDS = {"seat_id", "seat_name", "user", "host", "process"}
@@ -323,7 +324,7 @@ class FakeServer:
     async def _keys(self, request: web.Request) -> web.Response:
         return web.json_response({"keys": self.vendor.sets[int(request.query["since"]) :]})
 
-    async def _products(self, request: web.Request) -> web.Response:
+    async def _products(self, _request: web.Request) -> web.Response:
         used = len(self.active())
         line = {"product": "cad", "name": "CAD", "seats": self.seats, "in_use": used, "available": self.seats - used}
         return web.json_response({"products": [line]})
@@ -437,7 +438,8 @@ class FakeServer:
     def _lease(self, lease_id: str, lease: FakeLease) -> dict[str, Any]:
         return {
             "lease_id": lease_id, "state": lease.state, "mode": lease.mode, "product": lease.product,
-            "entitlement_id": "ent_x", "edition": "pro", "seats": 1, "overdraft": False, "holder": {"seat_id": lease.seat_id},
+            "entitlement_id": "ent_x", "edition": "pro", "seats": 1, "overdraft": False,
+            "holder": {"seat_id": lease.seat_id},
             "granted_at": stamp(0), "expires_at": stamp(self.ttl), "expires_in_seconds": self.ttl,
             "heartbeat_seconds": self.beat_seconds,
             "features": [{"key": "render", "type": "usage_count", "held": 0, "available": 3, "total": 4}],
@@ -455,7 +457,8 @@ class FakeServer:
             nonce = b64(secrets.token_bytes(32))
         # `exp` and `iat` lie in the past on purpose: a floating lease must not look at them.
         claims = {
-            "iss": self.server_id, "aud": lease.product, "sub": lease_id, "iat": 1, "exp": lease.ends_at or 2, "ttl": self.ttl,
+            "iss": self.server_id, "aud": lease.product, "sub": lease_id, "iat": 1, "exp": lease.ends_at or 2,
+            "ttl": self.ttl,
             "nonce": nonce, "mode": lease.mode, "ent": "ent_x", "seats": 1, "seat_id": lease.seat_id, "features": {},
             "attributes": {"max_layers": 64},
         }  # fmt: skip

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from lls.cli.run import OnLoss, run
 from tests.client.fakes import FakeServer, Vendor
 
@@ -21,6 +23,11 @@ def start(server: FakeServer, vendor: Vendor, program: str, *, on_loss: OnLoss =
     )
     command = [sys.executable, "-c", script, server.url, vendor.first, program, on_loss]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def line(program: subprocess.Popen[bytes]) -> bytes:
+    assert program.stdout is not None
+    return program.stdout.readline()
 
 
 WAIT_FOR_TERM = (
@@ -62,7 +69,7 @@ def test_wrong_usage_and_a_missing_program_have_their_own_numbers(server: FakeSe
 
 def test_signals_reach_the_program(server: FakeServer, vendor: Vendor) -> None:
     with start(server, vendor, WAIT_FOR_TERM) as ours:
-        assert b"ready\n" == ours.stdout.readline()
+        assert b"ready\n" == line(ours)
         ours.send_signal(signal.SIGTERM)
         assert 42 == ours.wait(20)
     assert 0 == len(server.active())
@@ -70,23 +77,23 @@ def test_signals_reach_the_program(server: FakeServer, vendor: Vendor) -> None:
 
 def test_a_seat_taken_back_ends_the_program_at_once_where_that_is_wanted(brisk: FakeServer, vendor: Vendor) -> None:
     with start(brisk, vendor, WAIT_FOR_TERM, on_loss=OnLoss.TERMINATE) as ours:
-        assert b"ready\n" == ours.stdout.readline()
+        assert b"ready\n" == line(ours)
         brisk.end("released")
         assert 42 == ours.wait(20)
-        assert b"took the seat back" in ours.stderr.read()
+        assert b"took the seat back" in ours.communicate(timeout=20)[1]
 
 
 def test_by_default_the_program_goes_on_for_the_rest_of_the_ttl(brisk: FakeServer, vendor: Vendor) -> None:
     with start(brisk, vendor, WAIT_FOR_TERM) as ours:
-        assert b"ready\n" == ours.stdout.readline()
+        assert b"ready\n" == line(ours)
         brisk.end("released")
         assert 42 == ours.wait(20)
-        assert b"goes on for" in ours.stderr.read()
+        assert b"goes on for" in ours.communicate(timeout=20)[1]
 
 
 def test_a_seat_that_came_back_leaves_the_program_alone(brisk: FakeServer, vendor: Vendor) -> None:
     with start(brisk, vendor, WAIT_FOR_TERM) as ours:
-        assert b"ready\n" == ours.stdout.readline()
+        assert b"ready\n" == line(ours)
         brisk.end("expired")
         brisk.until(lambda: 1 == len(brisk.active()))
         calls = len(brisk.lease_calls())

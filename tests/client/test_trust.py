@@ -69,15 +69,19 @@ def test_a_statement_for_another_server_is_refused(server: FakeServer, vendor: V
 def test_a_relay_between_us_and_a_genuine_server_hears_no_secret(
     server: FakeServer, vendor: Vendor, tmp_path: Path
 ) -> None:
-    with relay(server, TlsKey(tmp_path)) as url, LicenseServers(url, vendor_keys=vendor.first, timeout=2) as known:
-        with pytest.raises(Untrusted):
-            known.checkout("cad", patience=NO_TIME)
+    with (
+        relay(server, TlsKey(tmp_path)) as url,
+        LicenseServers(url, vendor_keys=vendor.first, timeout=2) as known,
+        pytest.raises(Untrusted),
+    ):
+        known.checkout("cad", patience=NO_TIME)
     assert [] == secrets_sent(server)
 
 
 def test_a_swapped_tls_key_is_checked_again_before_the_next_secret(
     brisk: FakeServer, vendor: Vendor, connect: Callable[..., LicenseServers], heard: Heard, tmp_path: Path
 ) -> None:
+    assert brisk.tls is not None
     listed = brisk.tls.sha256
     with connect(brisk).checkout("cad", on_event=heard):
         brisk.stop()

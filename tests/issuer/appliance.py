@@ -150,9 +150,7 @@ class Appliance:
         )
 
     def give_back(self, entitlement_id: str, *, seats: int = 1) -> None:
-        self.post(
-            Kind.RETURNED, lease_id="lease", entitlement_id=entitlement_id, freed=seats, lingers_seconds=0
-        )
+        self.post(Kind.RETURNED, lease_id="lease", entitlement_id=entitlement_id, freed=seats, lingers_seconds=0)
 
     def report(
         self,

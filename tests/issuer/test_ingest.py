@@ -42,7 +42,12 @@ def test_a_report_is_verified_stored_and_billed(
     )  # fmt: skip
     assert (4, appliance.head.hash) == issuer.register.journal_end(appliance.server_id)
     quantities = {line.meter: str(line.quantity) for line in issuer.usage()}
-    assert {"seats_peak": "10", "seat_hours": "20.0000", "overdraft_peak": "0", "overdraft_hours": "0.0000"} == quantities
+    assert {
+        "seats_peak": "10",
+        "seat_hours": "20.0000",
+        "overdraft_peak": "0",
+        "overdraft_hours": "0.0000",
+    } == quantities
 
 
 def test_the_same_report_again_changes_nothing(

@@ -11,12 +11,14 @@ from typing import Final
 
 from lls.signed.bundle import seal_signed
 from lls.signed.capability import CapabilitySigner
+from lls.signed.certificate import make_certificate
 from lls.signed.jose import unverified_payload
+from lls.signed.receipt import make_receipt
 from lls.signed.report import write_report
 from tests.vendor import NO_HEAD, NOW, Site, Vendor, entitlement, new_id
 
-ENCRYPTED: Final = frozenset({"site.llsbundle", "sealed.llsreport", "site.llsreport"})
-"""Written differently each time: fresh keys, or (the plain report) another version of zlib."""
+NOT_REPEATABLE: Final = frozenset({"site.llsbundle", "sealed.llsreport", "site.llsreport", "bundle.jws"})
+"""Fresh keys each time, another version of zlib, or a payload whose members belong to other tests' taste."""
 
 
 def documents() -> dict[str, bytes]:
@@ -29,10 +31,26 @@ def documents() -> dict[str, bytes]:
         "vendor-1.llskeys": vendor.key_sets[0],
         "vendor-2.llskeys": vendor.key_sets[1],
         "site.llsreq": site.request(sessions=[new_id("ses_", "cad")]),
-        "certificate.jws": vendor.certificate(site),
+        "certificate.jws": make_certificate(
+            server_id=site.server_id,
+            customer_id=new_id("cus_", "acme"),
+            jwk=site.signing_jwk,
+            products=["cad", "cam"],
+            issued_at=NOW,
+            not_after=NOW + timedelta(days=400),
+            signers=vendor.certificate_keys[:1],
+        ),
         "bundle.jws": bundle,
         "site.llsbundle": seal_signed(bundle, encryption_jwk=site.encryption_jwk).decode(),
-        "site.llsreceipt": vendor.receipt(site, report_id=new_id("rpt_", "golden"), up_to_seq=3, head="a" * 64),
+        "site.llsreceipt": make_receipt(
+            receipt_id=new_id("rcp_", new_id("rpt_", "golden")),
+            server_id=site.server_id,
+            report_id=new_id("rpt_", "golden"),
+            up_to_seq=3,
+            head="a" * 64,
+            made_at=NOW,
+            signer=vendor.bundle_keys[0],
+        ),
         "capability.jwt": signer.issue(
             product="cad",
             lease_id="0d9c0000-0000-4000-8000-000000000000",

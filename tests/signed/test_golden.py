@@ -1,8 +1,8 @@
 """Frozen documents: what this version reads today, every later one must read, and write in the same bytes.
 
 The files were written once. A test that fails here means that the format has drifted: a site's stored bundles and a
-vendor's archive would no longer verify. Do not write them anew; write a reader for both forms. The first files came from
-``python -m tests.signed.freeze``, which refuses to replace one that exists.
+vendor's archive would no longer verify. Do not write them anew; write a reader for both forms. The first files came
+from ``python -m tests.signed.freeze FOLDER``, which refuses to replace one that exists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lls.signed.bundle import open_bundle, verify_stored
 from lls.signed.capability import verify_capability
 from lls.signed.certificate import read_certificate
 from lls.signed.encoding import Json
-from lls.signed.jose import unverified_payload
+from lls.signed.jose import sign_document, unverified_payload
 from lls.signed.keys import follow, read_key_set
 from lls.signed.receipt import read_receipt
 from lls.signed.report import open_report
@@ -26,7 +26,6 @@ from tests.vendor import NOW, Site, Vendor
 GOLDEN = Path(__file__).parent / "golden"
 SITE = Site.named("golden")
 VENDOR = Vendor(name="golden")
-FIRST = GOLDEN / "vendor-1.llskeys"
 
 
 def text(name: str) -> str:
@@ -41,12 +40,26 @@ def expected(name: str) -> Json:
 
 def test_every_document_is_still_written_in_the_same_bytes() -> None:
     for name, content in freeze.documents().items():
-        if name not in freeze.ENCRYPTED:
+        if name not in freeze.NOT_REPEATABLE:
             assert (GOLDEN / name).read_bytes() == content, name
 
 
+def test_a_bundle_is_still_signed_in_the_same_bytes() -> None:
+    vendor = Vendor(name="golden")
+    vendor.rotate(root=True)
+
+    assert text("bundle.jws") == sign_document(expected("bundle.jws"), signers=vendor.bundle_keys[:1], typ=BUNDLE)
+
+
 def test_every_payload_is_still_what_it_was() -> None:
-    for name in ("vendor-1.llskeys", "site.llsreq", "certificate.jws", "capability.jwt", "site.llsreceipt", "bundle.jws"):
+    for name in (
+        "vendor-1.llskeys",
+        "site.llsreq",
+        "certificate.jws",
+        "capability.jwt",
+        "site.llsreceipt",
+        "bundle.jws",
+    ):
         assert expected(name) == unverified_payload(text(name)), name
 
 

@@ -354,7 +354,7 @@ def test_chunks_join_to_one_text_whatever_their_length(tmp_path: Path, length: i
             sink.write(plain[start : min(start + 1000, length)])
         sink.finish()
 
-    with path.open("rb") as file, stream.open_sealed(file, key=VENDOR.report_key) as opened:
+    with path.open("rb") as sealed, stream.open_sealed(sealed, key=VENDOR.report_key) as opened:
         assert plain[:length] == opened.read()
 
 
@@ -393,9 +393,7 @@ def test_a_changed_sealed_report_is_refused(tmp_path: Path, damage: Callable[[by
     assert refusal(path) in {Refusal.MALFORMED, Refusal.DECRYPTION}
 
 
-def test_a_report_beyond_the_limit_is_neither_written_nor_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_beyond_the_limit_is_neither_written_nor_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "site.llsreport"
     written(path)
     monkeypatch.setattr("lls.signed.report.MOST_STREAMED", 500)

@@ -1,0 +1,66 @@
+"""The appliance's commands: one module per noun, every one a short conversation with the running daemon.
+
+Rules
+1. A command reads its settings, asks the daemon over the admin socket once or a few times, and shows what it said. It
+   holds no rule of licensing: what may be done is judged by the daemon alone.
+2. Exit status (contract, common rules): 0 done, 1 refused or failed, 2 wrong usage, 3 the daemon cannot be reached. 1 and 3
+   come with one sentence on standard error; no mistake of a user's shows a traceback.
+3. Results go to standard output: tables for people, documents with ``--json`` for programs. All else goes to standard error.
+4. A command imports what it needs when it runs: ``lls lease list`` is typed a hundred times a day.
+
+It refuses to own the vendor's commands (``lls-issuer``).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lls import __version__
+from lls.cli import bundle, config, denials, entitlement, journal, lease, receipt, report, serve, server, usage
+from lls.cli.frame import Commands, noun
+
+app = noun(None, "The Local License Server: floating seats on a network that has no way out.", cls=Commands)
+
+
+def main() -> None:
+    """The program ``lls``."""
+    # A terminal that cannot write a holder's name must not turn a list into a traceback.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app(prog_name="lls")
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lls {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="The settings. Default: $LLS_CONFIG, else /etc/lls/lls.toml, else defaults."
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=lambda value: _version(wanted=value), help="Show the version and exit.")
+    ] = False,
+) -> None:
+    ctx.obj = (config_file, os.environ)
+
+
+serve.register(app)
+for part in (server, bundle, entitlement, lease, report, receipt, journal, config):
+    app.add_typer(part.app)
+denials.register(app)
+usage.register(app)

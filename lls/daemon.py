@@ -1,0 +1,321 @@
+"""The daemon: the only place where objects meet. Build, start, drain, stop.
+
+Rules
+1. Start in an order in which nothing can be half done: keys, writership, ledger, then doors. Whatever is wrong before the doors
+   open is one sentence and exit status 1.
+2. Stop in the opposite order: refuse new checkouts, end the waits, let requests under way finish, close the doors, commit what
+   waits, give the writership back.
+3. When the writer ends by itself (another daemon has written), the process ends with it: a server that cannot commit must not
+   look alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import grp
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from lls import __version__
+from lls.airgap import Airgap
+from lls.api.app import Edge, EdgeSetting, init_admin_app, init_app
+from lls.clock import GuardedClock, system_elapsed, system_wall
+from lls.config import Address, Config, LogFormat, TlsMode, addresses
+from lls.faults import Draining, Fault, SetupFault
+from lls.identity import load_identity
+from lls.licensing.ledger import Setting
+from lls.schedule import scheduled
+from lls.store.sqlite import SqliteStore
+from lls.telemetry import Metrics, metrics, set_up_logging
+from lls.tls import make_certificate, server_context, spki_sha256
+from lls.writer import Writer
+
+ADMIN_GROUP: Final = "lls-admin"
+
+_log = logging.getLogger(__name__)
+
+
+def serve(config: Config) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
+    set_up_logging(level=config.server.log_level.value, as_json=config.server.log_format is LogFormat.JSON)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    daemon = Daemon(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("reloaded"))
+    try:
+        await daemon.start()
+        _notify("READY=1")
+        feeding = asyncio.create_task(_feed_watchdog(daemon))
+        ended = asyncio.create_task(daemon.writer.wait_closed())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        feeding.cancel()
+        stopping.cancel()
+        _notify("STOPPING=1")
+        if not ended.done():
+            ended.cancel()
+            return 0
+        return _why_it_ended(ended)
+    finally:
+        await daemon.stop()
+
+
+def _why_it_ended(ended: asyncio.Task[None]) -> int:
+    error = ended.exception()
+    _log.critical("writer_ended", extra={"fields": {"why": str(error)}}, exc_info=error)
+    return 1
+
+
+class Daemon:
+    """One server in this process: ``start``, then ``stop``. Also used by tests and the demo, which have their own loop."""
+
+    def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
+        self.config = config
+        self.metrics: Metrics = metrics()
+        self.writer: Writer
+        self.airgap: Airgap
+        self.edge: Edge
+        self.urls: list[str] = []
+        self._adjust = clock
+        self._doors: list[web.AppRunner] = []
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Become the writer, load, verify, open the doors. Raises SetupFault; nothing stays open then."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        config = self.config
+        state_dir = Path(config.server.state_dir)
+        _make_folder(state_dir)
+        store = _store(config, state_dir)
+        self._stack.push_async_callback(store.close)
+        epoch = await store.take_writership()
+        clock = await self._clock(store)
+        setting = Setting(
+            grace_seconds=float(config.lease.grace_seconds), heartbeats_per_second=config.lease.heartbeats_per_second
+        )
+        self.airgap = Airgap(
+            identity=load_identity(state_dir / "keys"),
+            name=config.server.name,
+            version=__version__,
+            vendor_keys=_read_vendor_keys(Path(config.trust.keys)),
+            store=store,
+            clock=clock,
+            state_dir=state_dir,
+            setting=setting,
+        )
+        self.writer = self.airgap.writer = Writer(
+            store,
+            clock=clock,
+            build=self.airgap.build,
+            observer=_Counting(self.metrics),
+            queue_limit=config.server.queue_limit,
+        )
+        self._stack.push_async_callback(self.writer.stop)
+        try:
+            await self.writer.start(epoch)
+        except Fault as fault:
+            raise SetupFault(f"The server cannot start: {fault.detail}") from fault
+        # What was loaded stays for good: without this the collector walks a hundred thousand leases again and again.
+        gc.collect()
+        gc.freeze()
+        await self._open_doors(state_dir)
+        housekeeping = scheduled(self.writer, self.airgap)
+        housekeeping.start()
+        self._stack.callback(housekeeping.shutdown, wait=False)
+
+    async def stop(self) -> None:
+        """Drain and close; safe to call at any point of the start."""
+        if hasattr(self, "edge"):
+            self.edge.draining = True
+            self.writer.turn_away(Draining(retry_after_seconds=5))
+        for runner in self._doors:
+            await runner.cleanup()
+        self._doors.clear()
+        await self._stack.aclose()
+
+    async def _clock(self, store: SqliteStore) -> GuardedClock:
+        clock = GuardedClock(
+            wall=system_wall,
+            elapsed=system_elapsed,
+            mark=await store.mark(),
+            tolerance=timedelta(seconds=self.config.clock.tolerance_seconds),
+        )
+        return clock if self._adjust is None else self._adjust(clock)
+
+    async def _open_doors(self, state_dir: Path) -> None:
+        config = self.config
+        context, pins = _tls(config, state_dir)
+        self.edge = Edge(
+            writer=self.writer,
+            airgap=self.airgap,
+            metrics=self.metrics,
+            setting=EdgeSetting(
+                version=__version__,
+                body_bytes=config.server.body_bytes,
+                request_seconds=config.server.request_seconds,
+                failures_per_minute=config.server.failures_per_minute,
+                show_products=config.server.show_products,
+                tls_spki_sha256=(*pins, *config.server.proxy_spki_sha256),
+                admin_group=ADMIN_GROUP,
+            ),
+        )
+        app = await self._door(init_app(self.edge))
+        for address in addresses(config.server):
+            await self._listen(app, address, context)
+        await self._listen_admin(await self._door(init_admin_app(self.edge)))
+
+    async def _door(self, app: web.Application) -> web.AppRunner:
+        runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=float(self.config.server.drain_seconds)
+        )
+        await runner.setup()
+        self._doors.append(runner)
+        return runner
+
+    async def _listen(self, runner: web.AppRunner, address: Address, context: ssl.SSLContext | None) -> None:
+        site = web.TCPSite(runner, address.host, address.port, ssl_context=context, backlog=4096)
+        try:
+            await site.start()
+        except OSError as error:
+            raise SetupFault(
+                f"Cannot listen on {address.host}:{address.port}: {error.strerror}; is another server running there?"
+            ) from error
+        port = runner.addresses[-1][1]
+        url = f"{'http' if context is None else 'https'}://{_for_url(address.host)}:{port}"
+        self.urls.append(url)
+        _log.info("listening", extra={"fields": {"url": url}})
+
+    async def _listen_admin(self, runner: web.AppRunner) -> None:
+        path = Path(self.config.server.admin_socket)
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # we hold the writership, so nobody listens there any more
+            # Between bind and chmod nobody but us may connect.
+            previous = os.umask(0o177)
+            try:
+                await web.UnixSite(runner, str(path)).start()
+            finally:
+                os.umask(previous)
+            with suppress(KeyError, PermissionError):  # no such group: root and our own user remain
+                os.chown(path, -1, grp.getgrnam(ADMIN_GROUP).gr_gid)
+            path.chmod(0o660)
+        except OSError as error:
+            raise SetupFault(f"The admin socket {path} cannot be made: {error.strerror or error}.") from error
+        self._stack.callback(path.unlink, missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counting:
+    """What the writer does, as metrics."""
+
+    metrics: Metrics
+
+    def committed(self, *, verbs: int, seconds: float) -> None:
+        self.metrics.commits.inc()
+        self.metrics.commit_seconds.observe(seconds)
+        self.metrics.commit_group_size.observe(verbs)
+
+    def failed(self) -> None:
+        self.metrics.commit_failures.inc()
+
+
+def _store(config: Config, state_dir: Path) -> SqliteStore:
+    if config.store.url:
+        raise SetupFault("store.url names a database that this version cannot use; leave it empty for the embedded store.")
+    return SqliteStore(state_dir)
+
+
+def _make_folder(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupFault(f"The state directory {state_dir} cannot be made: {error.strerror}.") from error
+
+
+def _read_vendor_keys(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except FileNotFoundError:
+        raise SetupFault(
+            f"The vendor's key set {path} is not there; put the .llskeys file that came with your software at that place"
+            " (trust.keys)."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupFault(f"The vendor's key set {path} (trust.keys) cannot be read.") from error
+
+
+def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[str, ...]]:
+    """The context for the doors and the fingerprints of the keys behind them."""
+    match config.tls.mode:
+        case TlsMode.OFF:
+            return None, ()
+        case TlsMode.FILES:
+            certificate, key = Path(config.tls.cert), Path(config.tls.key)
+        case TlsMode.SELF:
+            certificate, key = state_dir / "tls.crt", state_dir / "tls.key"
+            hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
+            hosts |= {address.host for address in addresses(config.server)} - {"0.0.0.0", "::"}  # noqa: S104 - not bound here
+            make_certificate(certificate, key, names=sorted(hosts), now=system_wall())
+    return server_context(certificate, key), (spki_sha256(certificate),)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform; everything works without, more slowly
+        return None
+    return uvloop.new_event_loop
+
+
+def _for_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, when it started us (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
+        notify.sendall(state.encode())
+
+
+async def _feed_watchdog(daemon: Daemon) -> None:
+    """Feed systemd's watchdog only while the store itself answers: a server that cannot commit is restarted."""
+    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
+    if not microseconds:
+        return
+    while True:
+        await asyncio.sleep(microseconds / 2_000_000)
+        try:
+            await daemon.writer.prove()
+        except Fault as fault:
+            _log.error("watchdog_not_fed", extra={"fields": {"why": fault.detail}})
+            continue
+        _notify("WATCHDOG=1")

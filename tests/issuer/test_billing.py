@@ -1,0 +1,80 @@
+"""Billing lines keep their ids, and say whether they may still grow."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lls.issuer import Issuer
+from lls.issuer.billing import billing_csv, billing_document
+from tests.issuer.appliance import NOW, Appliance, hosted, line, order
+
+
+def test_a_later_report_changes_quantities_and_keeps_ids(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    entitlement_id = hosted(issuer, appliance).entitlements[0].entitlement_id
+    appliance.grant(entitlement_id, seats=60)
+    appliance.wait(days=1)
+    appliance.report(tmp_path / "1")
+    issuer.ingest(tmp_path / "1", now=NOW)
+    before = issuer.usage(period="2026-11")
+    assert ["60", "1440.0000", "10", "24.0000"] == [str(each.quantity) for each in before]
+    assert {False} == {each.final for each in before}
+    appliance.wait(days=20)
+    appliance.report(tmp_path / "2", after=appliance.head.seq)
+    issuer.ingest(tmp_path / "2", now=NOW)
+    after = issuer.usage(period="2026-11")
+    assert [each.line_id for each in before] == [each.line_id for each in after]
+    assert "13980.0000" == str(after[1].quantity)
+    assert {True} == {each.final for each in after}
+    assert {"2026-12"} == {each.period for each in issuer.usage(period="2026-12")}
+    assert not {each.line_id for each in after} & {each.line_id for each in issuer.usage(period="2026-12")}
+
+
+def test_peaks_of_several_entitlements_of_a_sku_add_up(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    issuer.register_server(appliance.request(), now=NOW)
+    issuer.fulfil(order(appliance, line(1), line(2)), now=NOW)
+    bundle, _ = appliance.open(issuer.issue_bundle(appliance.server_id, now=NOW).data, issuer.keyring.newest)
+    for entitlement in bundle.entitlements:
+        appliance.grant(entitlement.entitlement_id, seats=20)
+    appliance.report(tmp_path / "r")
+    issuer.ingest(tmp_path / "r", now=NOW)
+    assert ["40"] == [str(each.quantity) for each in issuer.usage() if each.meter == "seats_peak"]
+
+
+def test_each_customer_gets_its_own_lines(issuer: Issuer, tmp_path: Path) -> None:
+    for seed, account in ((1, "ACME"), (10_000, "OTHER")):
+        site = Appliance.new(seed=seed)
+        issuer.register_server(site.request(), now=NOW)
+        issuer.fulfil(order(site, order_ref=f"SO-{account}", account_ref=account), now=NOW)
+        bundle, _ = site.open(issuer.issue_bundle(site.server_id, now=NOW).data, issuer.keyring.newest)
+        site.grant(bundle.entitlements[0].entitlement_id)
+        site.report(tmp_path / account)
+        issuer.ingest(tmp_path / account, now=NOW)
+    assert ["ACME"] * 4 + ["OTHER"] * 4 == [each.account_ref for each in issuer.usage()]
+    assert {"OTHER"} == {each.account_ref for each in issuer.usage(customer="OTHER")}
+
+
+def test_the_table_is_csv_that_no_spreadsheet_executes(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    hosted(issuer, appliance)
+    issuer.put_customer("ACME", name="=cmd()", now=NOW)
+    appliance.report(tmp_path / "r")
+    issuer.ingest(tmp_path / "r", now=NOW)
+    lines = issuer.usage()
+    rows = list(csv.DictReader(io.StringIO(billing_csv(lines).decode())))
+    assert {"'=cmd()"} == {row["customer"] for row in rows}
+    assert {"=cmd()"} == {billing_document(each)["customer"] for each in lines}
+
+
+def test_december_ends_with_the_year(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    appliance.now = datetime(2026, 12, 31, 23, tzinfo=UTC)
+    issuer.register_server(appliance.request(), now=appliance.now)
+    issuer.fulfil(order(appliance), now=appliance.now)
+    data = issuer.issue_bundle(appliance.server_id, now=appliance.now).data
+    bundle, _ = appliance.open(data, issuer.keyring.newest)
+    appliance.grant(bundle.entitlements[0].entitlement_id)
+    appliance.wait(hours=2)
+    appliance.report(tmp_path / "r")
+    issuer.ingest(tmp_path / "r", now=NOW)
+    assert [("2026-12", True), ("2027-01", False)] == sorted({(each.period, each.final) for each in issuer.usage()})

@@ -1,0 +1,80 @@
+"""A catalogue is taken whole or refused with the name of the place."""
+
+from __future__ import annotations
+
+import pytest
+
+from lls.issuer import sample_catalog
+from lls.issuer.catalog import read_catalog
+from lls.issuer.refusals import CatalogRefused
+
+SMALL = """
+format = 1
+[products.cad]
+name = "CAD"
+[products.cad.features.render]
+type = "bool"
+[products.cad.features.frames]
+type = "usage_count"
+unit = "frame"
+reset = "monthly"
+overdraft = { type = "absolute", value = 5 }
+[products.cad.attributes.until]
+type = "date"
+value = 2026-11-21
+[products.cad.editions.pro]
+features = { render = true, frames = 100 }
+[plans.year]
+license_type = "subscription"
+term = { unit = "year", count = 1 }
+[offerings.CAD]
+name = "CAD"
+product = "cad"
+edition = "pro"
+plan = "year"
+"""
+
+
+def test_the_sample_is_a_catalogue() -> None:
+    assert {"CAD-PRO-1Y", "CAD-STD-1Y", "CAD-PRO-TRIAL", "VIEWER-SITE"} == set(read_catalog(sample_catalog()).offerings)
+
+
+def test_metered_features_are_read_and_kept() -> None:
+    catalog = read_catalog(SMALL)
+    frames = catalog.products["cad"].features["frames"]
+    assert ("usage_count", "frame", "monthly", 5) == (frames.type, frames.unit, frames.reset, frames.overdraft.value)
+    values = catalog.feature_values(catalog.offerings["CAD"], overrides={"frames": 7})
+    assert {"render": 1, "frames": 7} == {terms.key: value for terms, value in values}
+
+
+def test_a_day_of_toml_is_a_date() -> None:
+    assert "2026-11-21" == read_catalog(SMALL).products["cad"].attributes["until"].value
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ('plan = "year"', 'plan = "yaer"', r"offerings\.CAD\.plan names 'yaer', but there is no such plan; perhaps 'year'"),
+        ('edition = "pro"', "", r"offerings\.CAD\.edition is missing: cad has pro"),
+        ('product = "cad"', 'product = "cam"', r"offerings\.CAD\.product names 'cam'.*perhaps 'cad'"),
+        ("render = true", "rendering = true", r"products\.cad\.editions\.pro\.features names 'rendering'.*perhaps 'render'"),
+        ("render = true", "render = 1", r"products\.cad\.editions\.pro\.features\.render must be true or false"),
+        ("frames = 100", "frames = -1", r"features\.frames.value must be an integer from 0"),
+        ("2026-11-21", '"soon"', r"attributes\.until\.value must be a day|must be a day"),
+        ("term = {", "trem = {", r"plans\.year\.trem is not known here; perhaps 'term'"),
+        ('term = { unit = "year", count = 1 }', "", r"plans\.year\.term is missing: a subscription ends"),
+        ('"subscription"', '"perpetual"', r"plans\.year\.term must be left out"),
+        ('unit = "year"', 'unit = "eon"', r"plans\.year\.term\.unit must be one of day, week, month, year"),
+        ("format = 1", "format = 2", r"format must be 1"),
+        ("format = 1", "", r"format is missing"),
+        ("[offerings.CAD]", '[offerings."CAD PRO"]', r"offerings\.'CAD PRO' must be named"),
+        ("[plans.year]", "[plans", r"not valid TOML"),
+        ('name = "CAD"\nproduct', 'name = "CAD"\noverdraft = { type = "none", value = 3 }\nproduct', r"overdraft\.value must be left out"),
+        ('name = "CAD"\nproduct', 'name = "CAD"\nseats = 0\nproduct', r"offerings\.CAD\.seats must be an integer from 1"),
+        ('unit = "frame"', 'unit = "frame"\ncurrency = "euro"', r"currency must be"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(before: str, after: str, sentence: str) -> None:
+    assert before in SMALL
+    with pytest.raises(CatalogRefused, match=sentence):
+        read_catalog(SMALL.replace(before, after, 1))

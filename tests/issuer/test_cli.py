@@ -1,0 +1,171 @@
+"""The commands as a vendor's person types them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from lls.issuer.cli import app
+from lls.signed.keys import read_key_set
+from tests.issuer.appliance import Appliance, line, order
+
+
+class Terminal:
+    """Runs commands and says what they printed."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def run(self, *words: str | Path) -> Result:
+        return CliRunner().invoke(app, ["--home", str(self.home), *map(str, words)])
+
+    def done(self, *words: str | Path) -> str:
+        result = self.run(*words)
+        assert 0 == result.exit_code, result.output
+        return result.stdout
+
+    def json(self, *words: str | Path) -> Any:
+        return json.loads(self.done(*words, "--json"))
+
+    def refused(self, *words: str | Path) -> str:
+        result = self.run(*words)
+        assert (1, "") == (result.exit_code, result.stdout)
+        assert result.stderr.startswith("lls-issuer: ")
+        assert 1 == result.stderr.count("\n")
+        return result.stderr
+
+
+@pytest.fixture
+def terminal(home: Path) -> Terminal:
+    terminal = Terminal(home)
+    terminal.done("init", "--no-passphrase")
+    terminal.done("catalog", "load", home / "catalog.toml")
+    return terminal
+
+
+def test_the_loop_by_hand(terminal: Terminal, appliance: Appliance, tmp_path: Path) -> None:
+    appliance.now = datetime.now(UTC)  # the commands read the real clock
+    (tmp_path / "site.llsreq").write_text(appliance.request())
+    (tmp_path / "order.json").write_bytes(order(appliance, line(1), line(2, sku="CAD-PRO-TRIAL", quantity=1)))
+    terminal.done("keys", "export", "-o", tmp_path / "vendor.llskeys")
+    server = terminal.json("server", "register", tmp_path / "site.llsreq")
+    (fulfilled,) = terminal.json("order", "fulfil", tmp_path / "order.json")["orders"]
+    entitlement_id = fulfilled["entitlements"][0]["entitlement_id"]
+    bundle = terminal.json("bundle", "issue", "--server", server["server_id"], "-o", tmp_path / "b.llsbundle")
+    opened, _ = appliance.open(
+        (tmp_path / "b.llsbundle").read_bytes(), read_key_set((tmp_path / "vendor.llskeys").read_bytes())
+    )
+    assert bundle["bundle_id"] == opened.bundle_id
+
+    appliance.grant(entitlement_id, seats=5)
+    appliance.wait(hours=1)
+    report_id = appliance.report(tmp_path / "u.llsreport")
+    (taken,) = terminal.json("report", "ingest", tmp_path / "u.llsreport")["reports"]
+    assert (report_id, False, 3) == (taken["report_id"], taken["already_ingested"], taken["new_lines"])
+    receipt = terminal.json("receipt", "issue", "--report", report_id, "-o", tmp_path / "r.llsreceipt")
+    (listed,) = terminal.json("report", "list")["reports"]
+    assert (receipt["receipt_id"], 3) == (listed["receipt_id"], receipt["up_to_seq"])
+    lines = json.loads(terminal.done("usage", "export", "--format", "json", "--period", taken["usage"][0]["day"][:7]))
+    assert "5.0000" in [each["quantity"] for each in lines["lines"] if each["sku"] == "CAD-PRO-1Y"]
+    assert terminal.done("usage", "export", "--customer", "ACME").startswith("line_id,period,customer_id,")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("keys", "show"), ("catalog", "show"), ("customer", "list"), ("server", "list"), ("entitlement", "list"), ("report", "list")],
+)  # fmt: skip
+def test_every_reading_command_speaks_json(terminal: Terminal, words: tuple[str, ...]) -> None:
+    assert isinstance(terminal.json(*words), dict)
+    assert terminal.done(*words)
+
+
+def test_codes_are_shown_where_they_are_asked_for_only(
+    terminal: Terminal, appliance: Appliance, tmp_path: Path
+) -> None:
+    (tmp_path / "site.llsreq").write_text(appliance.request())
+    (tmp_path / "order.json").write_bytes(order(appliance, line(sku="CAD-PRO-TRIAL")))
+    terminal.done("server", "register", tmp_path / "site.llsreq")
+    (fulfilled,) = terminal.json("order", "fulfil", tmp_path / "order.json")["orders"]
+    (sold,) = fulfilled["entitlements"]
+    (code,) = sold["activation_codes"]
+    assert code not in terminal.done("entitlement", "list") + terminal.done("entitlement", "list", "--json")
+    assert code in terminal.done("entitlement", "show", sold["entitlement_id"])
+    assert code in terminal.done("order", "fulfil", tmp_path / "order.json")
+
+
+def test_refusals_are_one_sentence_and_leave_no_file(terminal: Terminal, appliance: Appliance, tmp_path: Path) -> None:
+    (tmp_path / "junk").write_bytes(b"\x00junk")
+    out = tmp_path / "out"
+    for words in (
+        ("init", "--no-passphrase"),
+        ("catalog", "load", tmp_path / "junk"),
+        ("catalog", "load", tmp_path / "missing"),
+        ("catalog", "load", tmp_path),
+        ("order", "fulfil", tmp_path / "junk"),
+        ("server", "register", tmp_path / "junk"),
+        ("bundle", "issue", "--server", "lls_nobody", "-o", out),
+        ("bundle", "issue", "--server", "lls_nobody", "-o", tmp_path / "no such" / "out"),
+        ("report", "ingest", tmp_path / "junk"),
+        ("report", "ingest", tmp_path / "missing"),
+        ("receipt", "issue", "--report", "rpt_none", "-o", out),
+        ("entitlement", "show", "ent_none"),
+        ("entitlement", "list", "--customer", "NOBODY"),
+        ("report", "list", "--server", "lls_none"),
+        ("keys", "export", "-o", out, "--version", "2"),
+        ("usage", "export", "--customer", "NOBODY"),
+    ):
+        assert terminal.refused(*words)
+    assert not out.exists()
+    assert "no issuer's home" in Terminal(tmp_path / "elsewhere").refused("keys", "show")
+
+
+def test_wrong_usage_is_exit_status_2(terminal: Terminal, tmp_path: Path) -> None:
+    for words in (
+        ("bundle", "issue"),
+        ("usage", "export", "--period", "2026-13"),
+        ("customer", "add", "ACME", "Acme", "--field", "novalue"),
+        ("nonsense",),
+        ("init", "--no-passphrase", "--passphrase-file", tmp_path / "p"),
+    ):
+        assert 2 == terminal.run(*words).exit_code
+    assert 2 == CliRunner().invoke(app, ["keys", "show"]).exit_code
+    assert 2 == Terminal(tmp_path / "new").run("init").exit_code
+
+
+def test_a_passphrase_comes_from_a_file_or_the_environment(
+    tmp_path: Path, appliance: Appliance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passphrase").write_text("correct horse\n")
+    terminal = Terminal(tmp_path / "v")
+    terminal.done("init", "--passphrase-file", tmp_path / "passphrase")
+    assert "encrypted" in terminal.refused("keys", "rotate")
+    terminal.done("keys", "rotate", "--passphrase-file", tmp_path / "passphrase")
+    monkeypatch.setenv("LLS_ISSUER_PASSPHRASE", "battery staple")
+    assert "does not open" in terminal.refused("keys", "rotate")
+    monkeypatch.setenv("LLS_ISSUER_PASSPHRASE", "correct horse")
+    terminal.done("keys", "rotate")
+    assert [1, 2, 3] == [each["version"] for each in terminal.json("keys", "show")["key_sets"]]
+
+
+def test_the_reports_before_a_refused_one_stay_in(terminal: Terminal, appliance: Appliance, tmp_path: Path) -> None:
+    (tmp_path / "site.llsreq").write_text(appliance.request())
+    terminal.done("server", "register", tmp_path / "site.llsreq")
+    appliance.report(tmp_path / "1")
+    appliance.report(tmp_path / "lost", after=1)
+    appliance.report(tmp_path / "3", after=2)
+    result = terminal.run("report", "ingest", tmp_path / "1", tmp_path / "3")
+    assert 1 == result.exit_code
+    assert "Lines 2 to 2" in result.stderr
+    assert "The 1 before it were taken in." in result.stderr
+    assert 1 == len(terminal.json("report", "list")["reports"])
+
+
+def test_names_are_printed_as_they_are(terminal: Terminal) -> None:
+    terminal.done("customer", "add", "ACME", "[red]Acme[/red] 株式会社", "--field", "region=eu")
+    assert "[red]Acme[/red] 株式会社" in terminal.done("customer", "list")
+    assert {"region": "eu"} == terminal.json("customer", "list")["customers"][0]["custom_fields"]
