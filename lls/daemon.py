@@ -30,10 +30,10 @@ from aiohttp import web
 
 from lls import __version__
 from lls.airgap import Airgap
-from lls.api.app import Edge, EdgeSetting, init_admin_app, init_app
+from lls.api import Edge, EdgeSetting, init_admin_app, init_app
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
-from lls.faults import Draining, Fault, SetupFault
+from lls.faults import Fault, SetupFault
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
@@ -151,8 +151,7 @@ class Daemon:
     async def stop(self) -> None:
         """Drain and close; safe to call at any point of the start."""
         if hasattr(self, "edge"):
-            self.edge.draining = True
-            self.writer.turn_away(Draining(retry_after_seconds=5))
+            self.edge.drain()
         for runner in self._doors:
             await runner.cleanup()
         self._doors.clear()
@@ -175,7 +174,9 @@ class Daemon:
             airgap=self.airgap,
             metrics=self.metrics,
             setting=EdgeSetting(
+                name=config.server.name,
                 version=__version__,
+                started_at=self.writer.now().wall,
                 body_bytes=config.server.body_bytes,
                 request_seconds=config.server.request_seconds,
                 failures_per_minute=config.server.failures_per_minute,
@@ -246,7 +247,9 @@ class _Counting:
 
 def _store(config: Config, state_dir: Path) -> SqliteStore:
     if config.store.url:
-        raise SetupFault("store.url names a database that this version cannot use; leave it empty for the embedded store.")
+        raise SetupFault(
+            "store.url names a database that this version cannot use; leave it empty for the embedded store."
+        )
     return SqliteStore(state_dir)
 
 
@@ -271,16 +274,14 @@ def _read_vendor_keys(path: Path) -> str:
 
 def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[str, ...]]:
     """The context for the doors and the fingerprints of the keys behind them."""
-    match config.tls.mode:
-        case TlsMode.OFF:
-            return None, ()
-        case TlsMode.FILES:
-            certificate, key = Path(config.tls.cert), Path(config.tls.key)
-        case TlsMode.SELF:
-            certificate, key = state_dir / "tls.crt", state_dir / "tls.key"
-            hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
-            hosts |= {address.host for address in addresses(config.server)} - {"0.0.0.0", "::"}  # noqa: S104 - not bound here
-            make_certificate(certificate, key, names=sorted(hosts), now=system_wall())
+    if config.tls.mode is TlsMode.OFF:
+        return None, ()
+    certificate, key = Path(config.tls.cert), Path(config.tls.key)
+    if config.tls.mode is TlsMode.SELF:
+        certificate, key = state_dir / "tls.crt", state_dir / "tls.key"
+        hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
+        hosts |= {address.host for address in addresses(config.server)} - {"0.0.0.0", "::"}  # noqa: S104 - names, not bound
+        make_certificate(certificate, key, names=sorted(hosts), now=system_wall())
     return server_context(certificate, key), (spki_sha256(certificate),)
 
 

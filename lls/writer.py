@@ -84,7 +84,8 @@ class Writer:
         self._wake = asyncio.Event()
         self._waiters: dict[str, list[asyncio.Future[Verdict]]] = {}
         self._settled: asyncio.Future[None] | None = None
-        self._seen = 0.0
+        self._ticked_at = 0.0
+        self._ticker: asyncio.TimerHandle | None = None
         self._committed_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -107,17 +108,12 @@ class Writer:
         if not self.ledger.batch.empty:
             await self._store.commit(self.ledger.batch, epoch=epoch, mark=self._clock.mark)
             self.ledger.settle()
-        self._seen = self._committed_at = now.elapsed
+        self._ticked_at = self._committed_at = now.elapsed
+        self._tick()
         self._tasks = [
             asyncio.create_task(self._serve(), name="writer"),
             asyncio.create_task(self._pulse(), name="pulse"),
         ]
-
-    def turn_away(self, fault: Fault) -> None:
-        """End every open wait with this answer: the server is stopping, and the queue does not survive it."""
-        for futures in self._waiters.values():
-            self._fail(fault, futures)
-        self._waiters.clear()
 
     async def stop(self) -> None:
         """Commit what waits, post the folded denials, and end. Nothing is answered after this."""
@@ -125,6 +121,8 @@ class Writer:
             return
         writer, pulse = self._tasks
         pulse.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
         if self.down is None and not writer.done():
             self._enqueue(lambda ledger, now: ledger.post_folded(now))
         self._stopping = True
@@ -165,10 +163,18 @@ class Writer:
 
         When the caller goes away (the task is cancelled) its place is kept and nothing is granted to it.
         """
-        verdict = await self.do(lambda ledger, now: ledger.checkout(request, now=now, wait=wait_seconds > 0))
-        if not isinstance(verdict, Queued):
-            return verdict
-        return _raised(await self._wait(request, wait_seconds))
+        if not wait_seconds:
+            return _seated_or_denied(await self.do(lambda ledger, now: ledger.checkout(request, now=now)))
+        # Registered before the ledger is asked: a seat may come free in the very next group.
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(request.lease_id, []).append(future)
+        try:
+            verdict = await self.do(lambda ledger, now: ledger.checkout(request, now=now, wait=True))
+            if not isinstance(verdict, Queued):
+                return verdict
+            return _raised(await self._wait(request.lease_id, future, wait_seconds))
+        finally:
+            self._leave(request, future)
 
     async def heartbeat(self, lease_id: str, *, secret: bytes, beat: int, nonce: str) -> tuple[Lease, Now]:
         """Prolong a lease without the disk. Raises UnknownLease, LeaseEnded, LeaseCloned, StoreDown."""
@@ -255,9 +261,10 @@ class Writer:
                 await asyncio.sleep(0)
 
     async def _resume_if_frozen(self, now: Now) -> None:
-        away, self._seen = now.elapsed - self._seen, now.elapsed
+        away = now.elapsed - self._ticked_at
         if away <= FROZEN_SECONDS:
             return
+        self._ticked_at = now.elapsed
         _log.warning("frozen", extra={"fields": {"seconds": int(away)}})
         await self._store.verify(epoch=self.epoch)
         since = now.wall - timedelta(seconds=away)
@@ -289,7 +296,6 @@ class Writer:
             ledger = self._build(loaded, self._clock.now())
             ledger.adopt(self.ledger)
             self.ledger, self.down = ledger, None
-            self._seen = self._clock.now().elapsed
             _log.info("reloaded", extra={"fields": {"seq": loaded.head.seq, "leases": len(loaded.leases)}})
             return
 
@@ -310,6 +316,13 @@ class Writer:
 
     # ---------------------------------------------------------------- beside the groups
 
+    def _tick(self) -> None:
+        """The loop runs. A gap is left as it is, for the next group to find: only there can leases be extended first."""
+        elapsed = self._clock.now().elapsed
+        if elapsed - self._ticked_at <= FROZEN_SECONDS:
+            self._ticked_at = elapsed
+        self._ticker = asyncio.get_running_loop().call_later(PULSE_SECONDS, self._tick)
+
     async def _pulse(self) -> None:
         """A sweep a second. More than one turn's work is taken up at once, in groups of its own."""
         while True:
@@ -323,29 +336,28 @@ class Writer:
                 except StoreDown:
                     break  # the writer has logged it and loads anew; the next pulse sweeps
 
-    async def _wait(self, request: Checkout, seconds: float) -> Verdict:
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(request.lease_id, []).append(future)
+    async def _wait(self, lease_id: str, future: asyncio.Future[Verdict], seconds: float) -> Verdict:
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(future)
         except TimeoutError:
-            self._leave(request.lease_id, future)
-            return await self.do(lambda ledger, now: ledger.stop_waiting(request.lease_id, now=now))
-        except asyncio.CancelledError:
-            self._leave(request.lease_id, future)
-            if request.lease_id not in self._waiters:
-                self.ledger.waiting.close(request.lease_id, elapsed=self._clock.now().elapsed)
-                if self.down is None:
-                    self._enqueue(lambda ledger, now: ledger.serve(request.product, now=now))
-            raise
+            if self.down is not None:
+                raise self.down from None
+            return await self._enqueue(lambda ledger, now: ledger.stop_waiting(lease_id, now=now))
 
-    def _leave(self, lease_id: str, future: asyncio.Future[Verdict]) -> None:
-        futures = self._waiters.get(lease_id, [])
+    def _leave(self, request: Checkout, future: asyncio.Future[Verdict]) -> None:
+        """Nobody listens to this future any more. When it was the last one, its place must not hold the others up."""
+        futures = self._waiters.get(request.lease_id, [])
         if future in futures:
             futures.remove(future)
-        if not futures:
-            self._waiters.pop(lease_id, None)
+        if futures:
+            return
+        self._waiters.pop(request.lease_id, None)
+        waiter = self.ledger.waiting.get(request.lease_id)
+        if waiter is not None and waiter.open:
+            self.ledger.waiting.close(request.lease_id, elapsed=self._clock.now().elapsed)
+            if self.down is None:
+                self._enqueue(lambda ledger, now: ledger.serve(request.product, now=now))
 
     async def _outcome(self, lease_id: str) -> None:
         """Wait until the commit that touches this lease has succeeded. Raises StoreDown when it has not."""
@@ -380,6 +392,12 @@ def _attempt(verb: Callable[[Ledger, Now], T], ledger: Ledger, now: Now) -> T | 
 def _raised(verdict: Verdict) -> Seated | Denial:
     if isinstance(verdict, Fault):
         raise verdict
+    return verdict
+
+
+def _seated_or_denied(verdict: Seated | Denial | Queued) -> Seated | Denial:
+    if isinstance(verdict, Queued):
+        raise TypeError("a checkout that does not wait was queued")
     return verdict
 
 

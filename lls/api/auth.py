@@ -136,7 +136,7 @@ def _counted_as(address: str) -> str:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if parsed.version == 4:  # noqa: PLR2004  # IP's own number
+    if isinstance(parsed, ipaddress.IPv4Address):
         return address
     mapped = parsed.ipv4_mapped
-    return str(mapped) if mapped else str(ipaddress.ip_network((int(parsed), 64), strict=False).network_address)
+    return str(mapped) if mapped else str(ipaddress.IPv6Network((int(parsed), 64), strict=False).network_address)

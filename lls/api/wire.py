@@ -98,6 +98,10 @@ class CheckoutForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
         """What patterns cannot say."""
         _printable(version=self.version, activation_code=self.activation_code)
 
+    def __repr__(self) -> str:
+        """Without code and nonce."""
+        return f"CheckoutForm(lease_id={self.lease_id!r})"
+
     def as_checkout(self, secret: bytes) -> Checkout:
         """The domain's value; ``secret`` is a digest already."""
         holder = self.holder
@@ -144,6 +148,10 @@ class BeatForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     secret: Secret
     beat: Beat
     nonce: Nonce
+
+    def __repr__(self) -> str:
+        """Without the secret."""
+        return f"BeatForm(lease_id={self.lease_id!r})"
 
 
 class BeatsForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -3,9 +3,10 @@
 Rules
 1. A command reads its settings, asks the daemon over the admin socket once or a few times, and shows what it said. It
    holds no rule of licensing: what may be done is judged by the daemon alone.
-2. Exit status (contract, common rules): 0 done, 1 refused or failed, 2 wrong usage, 3 the daemon cannot be reached. 1 and 3
-   come with one sentence on standard error; no mistake of a user's shows a traceback.
-3. Results go to standard output: tables for people, documents with ``--json`` for programs. All else goes to standard error.
+2. Exit status (contract, common rules): 0 done, 1 refused or failed, 2 wrong usage, 3 the daemon cannot be reached.
+   1 and 3 come with one sentence on standard error; no mistake of a user's shows a traceback.
+3. Results go to standard output: tables for people, documents with ``--json`` for programs. All else goes to
+   standard error.
 4. A command imports what it needs when it runs: ``lls lease list`` is typed a hundred times a day.
 
 It refuses to own the vendor's commands (``lls-issuer``).
@@ -37,7 +38,7 @@ def main() -> None:
     app(prog_name="lls")
 
 
-def _version(*, wanted: bool) -> None:
+def _tell_version(*, wanted: bool) -> None:
     if wanted:
         typer.echo(f"lls {__version__}")
         raise typer.Exit
@@ -49,11 +50,19 @@ def _options(
     config_file: Annotated[
         Path | None,
         typer.Option(
-            "--config", metavar="FILE", help="The settings. Default: $LLS_CONFIG, else /etc/lls/lls.toml, else defaults."
+            "--config",
+            metavar="FILE",
+            help="The settings. Default: $LLS_CONFIG, else /etc/lls/lls.toml, else defaults.",
         ),
     ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=lambda value: _version(wanted=value), help="Show the version and exit.")
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=lambda value: _tell_version(wanted=value),
+            help="Show the version and exit.",
+        ),
     ] = False,
 ) -> None:
     ctx.obj = (config_file, os.environ)

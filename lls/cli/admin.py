@@ -2,8 +2,8 @@
 
 Rules
 1. Who may ask is judged by the daemon from the socket's peer credentials; no secret is sent.
-2. No connection, or one that breaks before the answer: exit status 3 with the socket's path and what to look at. A connection
-   that breaks *during* the answer may have done its work: the sentence says so.
+2. No connection, or one that breaks before the answer is whole: exit status 3 with the socket's path and what to look at.
+   What was asked may have been done by then: the sentence says so.
 3. ``application/problem+json`` becomes one sentence: its detail, and the code in brackets for the manual's index.
 4. Documents come down in pieces and are counted against ``Content-Length``: a short document is a failure, not a file.
 
@@ -19,7 +19,6 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from email.message import Message
 from http import HTTPStatus
 from typing import Any, BinaryIO, Final, TypeAlias
 from urllib.parse import quote, urlencode
@@ -65,21 +64,12 @@ class Admin:
         with self._asked("POST", _target(where, query), content, kind=_OCTETS) as answer:
             return _document(answer)
 
-    def download(self, method: str, where: str, into: BinaryIO, *, body: Document | None = None) -> Message:
-        """Fetch a document into a file; its headers."""
+    @contextmanager
+    def download(self, method: str, where: str, *, body: Document | None = None) -> Iterator[Arriving]:
+        """Fetch a document, headers first: a report has its id before its first byte can fail to be written."""
         sent = None if body is None else json.dumps(body).encode()
         with self._asked(method, _target(where), sent, kind="application/json") as answer:
-            told = answer.getheader("Content-Length")
-            total = int(told) if told is not None and told.isdecimal() else None
-            with progress("Receiving", total) as advance:
-                received = 0
-                while piece := answer.read(_PIECE):
-                    into.write(piece)
-                    received += len(piece)
-                    advance(len(piece))
-            if total is not None and received != total:
-                raise _broken(self._path, f"after {received} of {total} bytes")
-            return answer.headers
+            yield Arriving(answer, self._path)
 
     def lines(self, where: str, **query: str | int | None) -> Iterator[bytes]:
         """The lines of an ``application/x-ndjson`` answer, without their ends."""
@@ -95,18 +85,14 @@ class Admin:
         connection = _Connection(self._path)
         try:
             self._connect(connection)
-            headers = {"Accept": "*/*"} | ({"Content-Type": kind} if content is not None else {})
-            with progress("Sending", len(content or b"")) as advance:
-                # A daemon that refuses by the first bytes answers and closes: its answer is worth more than our error.
-                with suppress(BrokenPipeError, ConnectionResetError):
-                    connection.request(method, target, body=_Counted(content, advance), headers=headers)
+            _send(connection, method, target, content, kind=kind)
             answer = connection.getresponse()
             if answer.status >= HTTPStatus.BAD_REQUEST:
                 raise _refused(answer)
             yield answer
         except TimeoutError:
             raise Failure(
-                f"The license server at {self._path} took the request and does not answer; look at `journalctl -u lls`.",
+                f"The license server at {self._path} took the request and gives no answer; see `journalctl -u lls`.",
                 status=UNREACHABLE,
             ) from None
         except (http.client.HTTPException, ConnectionError):
@@ -121,6 +107,33 @@ class Admin:
             raise Failure(_out_of_reach(self._path, error), status=UNREACHABLE) from None
 
 
+class Arriving:
+    """A document under way."""
+
+    def __init__(self, answer: http.client.HTTPResponse, path: str) -> None:
+        self._answer = answer
+        self._path = path
+
+    @property
+    def report_id(self) -> str:
+        """What the daemon calls the report; empty when it is none."""
+        return self._answer.getheader("X-Report-Id") or ""
+
+    def save(self, file: BinaryIO) -> int:
+        """Write it whole; its length in bytes."""
+        told = self._answer.getheader("Content-Length")
+        total = int(told) if told is not None and told.isdecimal() else None
+        received = 0
+        with progress("Receiving", total) as advance:
+            while piece := self._answer.read(_PIECE):
+                file.write(piece)
+                received += len(piece)
+                advance(len(piece))
+        if total is not None and received != total:
+            raise _broken(self._path, f"after {received} of {total} bytes")
+        return received
+
+
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
         super().__init__("localhost", blocksize=_PIECE)
@@ -133,11 +146,25 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(ANSWER_SECONDS)
 
 
-class _Counted(io.BytesIO):
-    """A body that tells how much of it has gone. ``http.client`` asks its length by seeking, and reads it in blocks."""
+def _send(
+    connection: http.client.HTTPConnection, method: str, target: str, content: bytes | None, *, kind: str
+) -> None:
+    # A daemon that refuses by the first bytes answers and closes: its answer is worth more than our error.
+    with suppress(BrokenPipeError, ConnectionResetError):
+        if content is None:
+            connection.request(method, target)
+            return
+        with progress("Sending", len(content)) as advance:
+            # Without the length http.client would send a stream in chunks.
+            headers = {"Content-Type": kind, "Content-Length": str(len(content))}
+            connection.request(method, target, body=_Counted(content, advance), headers=headers)
 
-    def __init__(self, content: bytes | None, advance: Callable[[int], None]) -> None:
-        super().__init__(content or b"")
+
+class _Counted(io.BytesIO):
+    """A body that tells how much of it has gone; ``http.client`` reads it in blocks."""
+
+    def __init__(self, content: bytes, advance: Callable[[int], None]) -> None:
+        super().__init__(content)
         self._advance = advance
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -25,6 +25,7 @@ from lls.cli.frame import Failure
 LARGEST: Final = 64 * 1024 * 1024
 PRIVATE: Final = 0o600
 SHARED: Final = 0o644
+_STEP: Final = 1_024
 
 
 def content(path: Path) -> bytes:
@@ -34,7 +35,9 @@ def content(path: Path) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise Failure(f"{path} is not a file; name the file that your vendor sent.")
         if found.st_size > LARGEST:
-            raise Failure(f"{path} is larger than {size(LARGEST)}, so it is not a document of your vendor's; check its name.")
+            raise Failure(
+                f"{path} is larger than {size(LARGEST)}, so it is not a document of your vendor's; check its name."
+            )
         with path.open("rb") as file:
             read = file.read(LARGEST)
     except FileNotFoundError:
@@ -61,9 +64,11 @@ def written(path: Path, *, mode: int, force: bool) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         _free(path, force=force)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
-        raise Failure(f"{path} could not be written: {error.strerror}; make room or choose another place with -o.") from None
+        raise Failure(
+            f"{path} could not be written: {error.strerror}; make room or choose another place with -o."
+        ) from None
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -74,10 +79,10 @@ def size(count: int) -> str:
     """Bytes, as people say them."""
     amount, unit = float(count), "bytes"
     for larger in ("KiB", "MiB", "GiB"):
-        if amount < 1024:
+        if amount < _STEP:
             break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if unit == "bytes" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount, unit = amount / _STEP, larger
+    return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
 def _free(path: Path, *, force: bool) -> None:
@@ -88,7 +93,7 @@ def _free(path: Path, *, force: bool) -> None:
 
 
 def _settle(folder: Path) -> None:
-    """Put the new name on the disk, too. Some file systems know no fsync of a folder; the file itself is safe by now."""
+    """Put the new name on the disk, too. Some file systems cannot; the file itself is safe by now."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

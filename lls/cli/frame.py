@@ -1,8 +1,8 @@
 """How a command is declared and how it ends.
 
 Rules
-1. A :class:`Failure` is one sentence and an exit status. :class:`Commands` turns it, a fault of the settings and an error
-   of the operating system into that sentence on standard error; whatever else is raised is our own error and stays loud.
+1. A :class:`Failure` is one sentence and an exit status. :class:`Commands` turns it, a fault of the settings and an
+   error of the operating system into that sentence; whatever else is raised is our own error and stays loud.
 2. Help and usage errors are plain text: they are piped into ``less`` and mailed to support.
 3. ``lls run`` is loaded when it is asked for: it carries the client and its cryptography.
 """
@@ -22,6 +22,7 @@ from lls.faults import Fault
 
 FAILED: Final = 1
 UNREACHABLE: Final = 3
+_LATE: Final = ("demo", "run")
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Output: TypeAlias = Annotated[
@@ -31,7 +32,7 @@ Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace FILE if
 
 
 class Failure(Exception):
-    """A command cannot do what it was asked; ``sentence`` says why and what to do, ``status`` is how the program ends."""
+    """A command cannot do what it was asked; ``sentence`` says why and what to do, ``status`` ends the program."""
 
     def __init__(self, sentence: str, *, status: int = FAILED) -> None:
         super().__init__(sentence)
@@ -39,10 +40,11 @@ class Failure(Exception):
         self.status = status
 
 
-class Ending(TyperGroup):
-    """A group whose last word on a failure is its sentence."""
+class Commands(TyperGroup):
+    """All commands of ``lls``. Typer brings a Click of its own, whose types have no public name: hence Any."""
 
-    def invoke(self, ctx: Any) -> Any:  # Typer brings a Click of its own, whose types have no public name
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; its last word on a failure is one sentence."""
         try:
             return super().invoke(ctx)
         except Failure as failure:
@@ -60,15 +62,13 @@ class Ending(TyperGroup):
             complain(f"{where}{error.strerror}.")
             raise typer.Exit(FAILED) from None
 
-
-class Commands(Ending):
-    """All commands of ``lls``; some are loaded when they are asked for."""
-
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), "demo", "run"]
+        """The names in the help, those that are loaded late among them."""
+        return list(dict.fromkeys([*super().list_commands(ctx), *_LATE]))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in ("demo", "run") and cmd_name not in self.commands:
+        """The command of that name, loaded if need be."""
+        if cmd_name in _LATE and cmd_name not in self.commands:
             self.add_command(_loaded(cmd_name), cmd_name)
         return super().get_command(ctx, cmd_name)
 
@@ -119,5 +119,9 @@ def complain(sentence: str) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` without what could steer a terminal: holders choose their own names, and escape sequences are letters."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    """``text`` without what could steer a terminal: holders choose their own names."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    )

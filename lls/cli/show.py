@@ -24,6 +24,7 @@ from lls.cli.frame import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
 
 NOTHING: Final = "–"
 _PATIENCE_SECONDS: Final = 1.0
@@ -40,9 +41,13 @@ class Column:
     """Never broken over two lines: somebody will copy it."""
 
 
-def column(title: str, source: str | Callable[[Mapping[str, Any]], object], *, number: bool = False, whole: bool = False) -> Column:
+def column(
+    title: str, source: str | Callable[[Mapping[str, Any]], object], *, number: bool = False, whole: bool = False
+) -> Column:
     """A column of a field, or of what a function says of the row."""
-    return Column(title=title, cell=source if callable(source) else lambda row: row.get(source), number=number, whole=whole)
+    return Column(
+        title=title, cell=source if callable(source) else lambda row: row.get(source), number=number, whole=whole
+    )
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[Column], *, empty: str) -> None:
@@ -142,38 +147,44 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    started, done, bar = time.monotonic(), 0, None
-
-    def advance(amount: int) -> None:
-        nonlocal done, bar
-        done += amount
-        if bar is None and time.monotonic() - started > _PATIENCE_SECONDS:
-            bar = _Bar(what, total)
-        if bar is not None:
-            bar.show(done)
-
+    bar = _Bar(what, total)
     try:
-        yield advance
+        yield bar.advance
     finally:
-        if bar is not None:
-            bar.close()
+        bar.close()
 
 
 class _Bar:
+    """Appears when it has been worth it for a second; a quick transfer never loads Rich."""
+
     def __init__(self, what: str, total: int | None) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._since = time.monotonic()
+        self._shown: tuple[Progress, TaskID] | None = None
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        if self._shown is None and time.monotonic() - self._since > _PATIENCE_SECONDS:
+            self._shown = self._started()
+        if self._shown is not None:
+            bar, task = self._shown
+            bar.update(task, completed=self._done)
+
+    def close(self) -> None:
+        if self._shown is not None:
+            self._shown[0].stop()
+
+    def _started(self) -> tuple[Progress, TaskID]:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task(what, total=total)
-        self._progress.start()
-
-    def show(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)
-
-    def close(self) -> None:
-        self._progress.stop()
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(self._what, total=self._total)
+        bar.start()
+        return bar, task
 
 
 def _plain_table(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:

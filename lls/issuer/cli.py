@@ -582,7 +582,13 @@ def receipt_issue(
     _writable(output)
     with _open(ctx, passphrase_file, signs=True) as issuer:
         receipt = issuer.issue_receipt(report, now=_now())
+        knows, newest = issuer.server(receipt.server_id).keys_version, issuer.keyring.newest.version
     write_whole(output, receipt.token.encode())
+    if knows < newest:
+        _say(
+            f"Note: when it made its newest request this server knew key set {knows}, and the receipt is signed by key set "
+            f"{newest}: it is accepted once a bundle brought those keys. The next bundle carries it too."
+        )
     if as_json:
         _print_json({key: value for key, value in _plain(receipt).items() if key != "token"} | {"file": str(output)})
     else:

@@ -131,13 +131,17 @@ def _check_beginning(manifest: Manifest, register: Register) -> None:
     if first > end + 1:
         raise ReportRefused(
             ReportProblem.GAP,
-            f"Lines {end + 1} to {first - 1} of the server {manifest.server_id} are missing: "
-            f"the report begins at line {first}, and {f'line {end} is the last one here' if end else 'none is here yet'}. "
+            f"{_lines(end + 1, first - 1)} missing from the server {manifest.server_id}: the report begins "
+            f"at line {first}, and {f'line {end} is the last one here' if end else 'none is here yet'}. "
             "Ingest the report before it first; the site can write it again: lls report export --report ID.",
         )
     before = FIRST_PREV if first == 1 else register.journal_hash(manifest.server_id, first - 1)
     if before != manifest.prev_head:
         raise _fork(manifest.server_id, first - 1)
+
+
+def _lines(first: int, last: int) -> str:
+    return f"Line {first} is" if first == last else f"Lines {first} to {last} are"
 
 
 def _end(register: Register, server_id: str) -> tuple[int, str]:
@@ -147,9 +151,9 @@ def _end(register: Register, server_id: str) -> tuple[int, str]:
 def _fork(server_id: str, seq: int) -> ReportRefused:
     return ReportRefused(
         ReportProblem.FORK,
-        f"The journal of the server {server_id} is forked: its line {seq} is not the line {seq} that it reported before. "
-        "Two copies of the server run, or it was set back to an earlier state. Nothing of this report was counted; "
-        "talk to the site.",
+        f"The journal of the server {server_id} is forked: its line {seq} is not the line {seq} that it reported "
+        "before. Two copies of the server run, or it was set back to an earlier state. Nothing of this report was "
+        "counted; talk to the site.",
     )
 
 

@@ -218,8 +218,8 @@ class Issuer:
         reported = self.register.journal_hash(asked.server_id, asked.seq)
         if reported is not None and reported != asked.head:
             raise Conflict(
-                f"The journal of the server {asked.server_id} is forked: its line {asked.seq} is not the one that it "
-                "reported. Two copies of it run, or it was set back; sell to neither before that is settled with the site."
+                f"The journal of the server {asked.server_id} is forked: its line {asked.seq} is not the one "
+                "that it reported. Two copies of it run, or it was set back; settle that with the site before selling."
             )
 
     def server(self, server_id: str) -> Server:
@@ -383,7 +383,7 @@ class Issuer:
     def _unsent_receipt(self, server: Server) -> IssuedReceipt | None:
         """The newest receipt, unless a later report shows that it arrived: it begins after the line acknowledged.
 
-        That an earlier bundle carried it is no reason to leave it out: sticks get lost, and servers skip what they know.
+        That an earlier bundle carried it is no reason to leave it out: sticks get lost; servers skip what they know.
         """
         receipts = self.register.receipts(server.server_id)
         if not receipts:
@@ -450,7 +450,7 @@ class Issuer:
         )
 
     def usage(self, *, customer: str | None = None, period: str | None = None) -> list[BillingLine]:
-        """Billing lines of all that was ingested, or of one customer (account reference or id), or month (``2026-11``)."""
+        """Billing lines of all, or of one customer (account reference or id), or of one month (``2026-11``)."""
         customers = {known.customer_id: known for known in self.register.customers()}
         reported_until: dict[str, datetime] = {}
         for report in self.register.reports():

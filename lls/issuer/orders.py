@@ -135,7 +135,8 @@ def _entitlement(
     if entitlement.beyond_us:
         raise OrderRefused(
             f"The order {order.order_ref} was refused: line {line.line} sells {line.sku}, "
-            f"which needs {entitlement.beyond_us}; no license server of this version can enforce that, and it would refuse the whole bundle."
+            f"which needs {entitlement.beyond_us}; "
+            "no license server of this version can enforce that, and it would refuse the whole bundle."
         )
     return document
 

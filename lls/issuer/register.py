@@ -174,17 +174,23 @@ class Register:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Inside another transaction it joins it."""
+        """All or nothing; inside another it joins that one. Raises :class:`HomeRefused` when the disk refuses."""
         if self._sql.in_transaction:
             yield
             return
-        self._sql.execute("BEGIN IMMEDIATE")
         try:
+            self._sql.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
+            self._sql.execute("COMMIT")
+        except sqlite3.OperationalError as failure:
+            raise HomeRefused(f"The register did not take the change, so nothing was changed: {failure}.") from failure
+        finally:
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        # A full disk makes SQLite roll back by itself; asking it again would be an error of its own.
+        if self._sql.in_transaction:
             self._sql.execute("ROLLBACK")
-            raise
-        self._sql.execute("COMMIT")
 
     # -- catalogue ----------------------------------------------------------------------------------------------------
 
@@ -195,8 +201,7 @@ class Register:
 
     def add_catalog(self, text: str, *, now: datetime) -> None:
         """Puts a catalogue into force; earlier ones stay as history."""
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        self._insert("catalog", {"sha256": digest, "text": text, "loaded_at": write_instant(now)})
+        self._insert("catalog", {"sha256": _sha256(text), "text": text, "loaded_at": write_instant(now)})
 
     # -- customers ----------------------------------------------------------------------------------------------------
 
@@ -365,7 +370,7 @@ class Register:
         """The usage lines of one customer's servers or of all, of one month or of all, in their ranges' order."""
         return self._select(
             UsageLine,
-            f"""SELECT {", ".join(f"usage.{name}" for name in COLUMNS)} 
+            f"""SELECT {", ".join(f"usage.{name}" for name in COLUMNS)}
                 FROM usage JOIN server ON server.server_id = range_server
                 WHERE server.customer_id = ifnull(?, server.customer_id)
                   AND substr(day, 1, 7) = ifnull(?, substr(day, 1, 7))
@@ -407,28 +412,34 @@ class Register:
         self._sql.execute(f"INSERT INTO {table} ({columns}) VALUES ({places}) {otherwise}", cells)  # noqa: S608 - our own names
 
     def _migrate(self, path: Path, *, now: datetime) -> None:
+        if not self._unapplied(path):
+            return  # without the write lock: reading must not wait for somebody's long ingest
         with self.transaction():
             self._sql.execute(
                 """CREATE TABLE IF NOT EXISTS migration (
                        version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at TEXT NOT NULL
                    ) STRICT"""
             )
-            applied = dict(self._sql.execute("SELECT version, sha256 FROM migration ORDER BY version").fetchall())
-            known = _migrations()
-            if newer := [version for version in applied if version > len(known)]:
-                raise HomeRefused(
-                    f"The register {path} has schema {newer[-1]}, this version knows {len(known)}; update it."
+            for version, name, text in self._unapplied(path):
+                self._apply(text)
+                self._insert(
+                    "migration",
+                    {"version": version, "name": name, "sha256": _sha256(text), "applied_at": write_instant(now)},
                 )
-            for version, (name, text) in enumerate(known, start=1):
-                digest = hashlib.sha256(text.encode()).hexdigest()
-                if version not in applied:
-                    self._apply(text)
-                    self._insert(
-                        "migration",
-                        {"version": version, "name": name, "sha256": digest, "applied_at": write_instant(now)},
-                    )
-                elif applied[version] != digest:
-                    raise HomeRefused(f"The register {path} was made with another {name} than this version has.")
+
+    def _unapplied(self, path: Path) -> list[tuple[int, str, str]]:
+        """The migrations to come, as (version, file name, text); refuses a register that is not ours to change."""
+        begun = self._sql.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migration'").fetchone()
+        applied = dict(self._sql.execute("SELECT version, sha256 FROM migration").fetchall()) if begun else {}
+        known = _migrations()
+        if applied and max(applied) > len(known):
+            raise HomeRefused(
+                f"The register {path} has schema {max(applied)}, this version knows {len(known)}; update the issuer."
+            )
+        for version, name, text in known:
+            if applied.get(version, _sha256(text)) != _sha256(text):
+                raise HomeRefused(f"The register {path} was made with another {name} than this version has.")
+        return [migration for migration in known if migration[0] not in applied]
 
     def _apply(self, text: str) -> None:
         # executescript would commit on its own; a schema that is half there must roll back.
@@ -440,10 +451,15 @@ class Register:
                 statement = ""
 
 
-def _migrations() -> list[tuple[str, str]]:
+def _migrations() -> list[tuple[int, str, str]]:
     folder = resources.files(__package__).joinpath("schema")
     names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
-    return [(name, folder.joinpath(name).read_text(encoding="utf-8")) for name in names]
+    texts = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    return [(version, name, text) for version, (name, text) in enumerate(zip(names, texts, strict=True), start=1)]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 _INSTANTS: Final = frozenset(

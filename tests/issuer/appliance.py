@@ -30,7 +30,8 @@ class Chance:
 
     def __call__(self, size: int) -> bytes:
         self._next += 1
-        return (self._next * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2 ** (8 * size)).to_bytes(size)
+        value: int = self._next * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 8 * size)
+        return value.to_bytes(size)
 
 
 @dataclass

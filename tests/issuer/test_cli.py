@@ -77,8 +77,15 @@ def test_the_loop_by_hand(terminal: Terminal, appliance: Appliance, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "words",
-    [("keys", "show"), ("catalog", "show"), ("customer", "list"), ("server", "list"), ("entitlement", "list"), ("report", "list")],
-)  # fmt: skip
+    [
+        ("keys", "show"),
+        ("catalog", "show"),
+        ("customer", "list"),
+        ("server", "list"),
+        ("entitlement", "list"),
+        ("report", "list"),
+    ],
+)
 def test_every_reading_command_speaks_json(terminal: Terminal, words: tuple[str, ...]) -> None:
     assert isinstance(terminal.json(*words), dict)
     assert terminal.done(*words)
@@ -160,7 +167,7 @@ def test_the_reports_before_a_refused_one_stay_in(terminal: Terminal, appliance:
     appliance.report(tmp_path / "3", after=2)
     result = terminal.run("report", "ingest", tmp_path / "1", tmp_path / "3")
     assert 1 == result.exit_code
-    assert "Lines 2 to 2" in result.stderr
+    assert "Line 2 is missing" in result.stderr
     assert "The 1 before it were taken in." in result.stderr
     assert 1 == len(terminal.json("report", "list")["reports"])
 

@@ -41,7 +41,7 @@ def test_a_report_is_verified_stored_and_billed(
         taken.report.report_id, taken.report.from_seq, taken.report.to_seq, taken.report.new_lines,
     )  # fmt: skip
     assert (4, appliance.head.hash) == issuer.register.journal_end(appliance.server_id)
-    quantities = {line.meter: str(line.quantity) for line in issuer.usage()}
+    quantities = {str(line.meter): str(line.quantity) for line in issuer.usage()}
     assert {
         "seats_peak": "10",
         "seat_hours": "20.0000",
@@ -72,7 +72,7 @@ def test_overlapping_reports_are_counted_once(
     issuer.ingest(tmp_path / "lost receipt", now=NOW)
     taken = issuer.ingest(tmp_path / "everything again", now=NOW)
     assert (1, 6, 2) == (taken.report.from_seq, taken.report.to_seq, taken.report.new_lines)
-    quantities = {line.meter: str(line.quantity) for line in issuer.usage()}
+    quantities = {str(line.meter): str(line.quantity) for line in issuer.usage()}
     assert ("10", "24.0006") == (quantities["seats_peak"], quantities["seat_hours"])
 
 
@@ -118,7 +118,7 @@ def test_a_gap_is_named_with_its_lines(
     worked(appliance, entitlement_id)
     appliance.report(tmp_path / "lost")
     appliance.report(tmp_path / "r", after=appliance.head.seq)
-    with pytest.raises(ReportRefused, match=r"Lines 1 to 4 .* are missing") as refused:
+    with pytest.raises(ReportRefused, match="Lines 1 to 4 are missing") as refused:
         issuer.ingest(tmp_path / "r", now=NOW)
     assert ReportProblem.GAP is problem(refused)
     assert nothing_stored(issuer, appliance)
@@ -201,8 +201,8 @@ def test_an_edited_usage_table_is_refused_with_its_line(
 ) -> None:
     worked(appliance, entitlement_id)
     edited = appliance.table().replace(b"72000", b"36000")
+    appliance.report(tmp_path / "r", table=edited)
     with pytest.raises(ReportRefused, match="line 2 says seat_seconds 36000, the journal gives 72000") as refused:
-        appliance.report(tmp_path / "r", table=edited)
         issuer.ingest(tmp_path / "r", now=NOW)
     assert ReportProblem.USAGE_DIFFERS is problem(refused)
     assert nothing_stored(issuer, appliance)
@@ -211,8 +211,8 @@ def test_an_edited_usage_table_is_refused_with_its_line(
 def test_a_line_left_out_is_refused(issuer: Issuer, appliance: Appliance, entitlement_id: str, tmp_path: Path) -> None:
     worked(appliance, entitlement_id)
     whole = [each.line for each in appliance.entries]
+    appliance.report(tmp_path / "r", lines=[whole[0], *whole[2:]])
     with pytest.raises(RefusedDocument, match="Journal line 2 is missing"):
-        appliance.report(tmp_path / "r", lines=[whole[0], *whole[2:]])
         issuer.ingest(tmp_path / "r", now=NOW)
     assert nothing_stored(issuer, appliance)
 

@@ -147,7 +147,7 @@ def test_an_expired_key_set_issues_nothing(issuer: Issuer, appliance: Appliance)
     with pytest.raises(Conflict, match="keys rotate"):
         issuer.issue_bundle(appliance.server_id, now=NOW + timedelta(days=731))
     issuer.rotate_keys(now=NOW + timedelta(days=731))
-    assert issuer.issue_bundle(appliance.server_id, now=NOW + timedelta(days=731))
+    assert 2 == issuer.issue_bundle(appliance.server_id, now=NOW + timedelta(days=731)).bundle.sequence
 
 
 def test_the_vendor_sets_the_terms_of_a_bundle(issuer: Issuer, appliance: Appliance) -> None:
@@ -207,7 +207,7 @@ def test_keys_open_with_their_passphrase_only(home: Path, appliance: Appliance, 
     assert "wrong" not in str(refused.value)
     with Issuer(home, now=NOW, passphrase=b"correct horse") as issuer:
         issuer.load_catalog(sample_catalog(), now=NOW)
-        assert hosted(issuer, appliance)
+        assert 1 == hosted(issuer, appliance).sequence
 
 
 def test_a_home_is_made_once(issuer: Issuer) -> None:
@@ -255,6 +255,18 @@ def test_a_register_of_another_schema_is_not_touched(issuer: Issuer, home: Path,
     sql.close()
     with pytest.raises(HomeRefused, match=sentence):
         Issuer(home, now=NOW)
+
+
+def test_a_register_that_another_person_is_writing_to_is_waited_for_and_then_left_alone(
+    issuer: Issuer, appliance: Appliance, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lls.issuer.register._WAIT_SECONDS", 0.01)
+    with Issuer(home, now=NOW) as second:
+        with issuer.register.transaction(), pytest.raises(HomeRefused, match="locked"):
+            second.register_server(appliance.request(), now=NOW)
+        with issuer.register.transaction(), Issuer(home, now=NOW) as reader:
+            assert [] == reader.register.servers()
+        assert appliance.server_id == second.register_server(appliance.request(), now=NOW).server_id
 
 
 def test_what_is_no_register_is_refused(issuer: Issuer, home: Path) -> None:

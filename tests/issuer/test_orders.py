@@ -41,8 +41,9 @@ def test_a_term_begins_at_midnight_and_ends_a_term_after_the_order(registered: I
 
 def test_a_line_may_bring_its_own_terms(registered: Issuer, appliance: Appliance) -> None:
     own = line(
-        starts_at="2027-01-31T00:00:00Z", overdraft={"type": "absolute", "value": 3}, lease_seconds=120, linger_seconds=5,
-        grace_seconds=60, sharing="user", max_version="2027", features={"render": False}, attributes={"max_layers": 8},
+        starts_at="2027-01-31T00:00:00Z", overdraft={"type": "absolute", "value": 3}, lease_seconds=120,
+        linger_seconds=5, grace_seconds=60, sharing="user", max_version="2027", features={"render": False},
+        attributes={"max_layers": 8},
     )  # fmt: skip
     (fulfilled,) = registered.fulfil(order(appliance, own), now=NOW)
     entitlement = read_entitlement(fulfilled.entitlements[0].document)
@@ -135,7 +136,7 @@ def test_one_reference_twice_in_a_file_is_refused(registered: Issuer, appliance:
 
 def test_an_order_for_another_customers_server_is_refused(registered: Issuer, appliance: Appliance) -> None:
     registered.fulfil(order(appliance), now=NOW)
-    with pytest.raises(OrderRefused, match="for the account OTHER, but the server .* belongs to ACME"):
+    with pytest.raises(OrderRefused, match=r"for the account OTHER, but the server .* belongs to ACME"):
         registered.fulfil(order(appliance, order_ref="SO-2", account_ref="OTHER"), now=NOW)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import struct
 import tracemalloc
 import zipfile
@@ -19,7 +20,7 @@ from joserfc.jwk import ECKey
 from lls.faults import Refusal, RefusedDocument
 from lls.signed import stream
 from lls.signed.jose import SigningKey, encrypt, sign_compact
-from lls.signed.report import Manifest, open_report, write_report
+from lls.signed.report import MOST_LINE, Manifest, open_report, write_report
 from tests.vendor import NO_HEAD, NOW, REMOVED, Site, Vendor, changed, encryption_key, new_id
 
 SITE = Site.named()
@@ -131,7 +132,7 @@ def test_memory_does_not_grow_with_the_report(tmp_path: Path, *, sealed: bool) -
 
 def test_a_line_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "site.llsreport"
-    written(path, lines=[b"x" * 70_000], to_seq=1)
+    written(path, lines=[secrets.token_hex(MOST_LINE // 2 + 1).encode()], to_seq=1)
 
     with open_report(path, report_key=None, server_jwk=SITE.signing_jwk) as report, pytest.raises(RefusedDocument):
         list(report.lines())

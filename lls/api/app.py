@@ -1,0 +1,98 @@
+"""The two applications: one for the network, one for the admin socket; and the one middleware.
+
+Rules
+1. ``door`` stands before every handler of both: faults become problems, failures are counted against their address,
+   answers are counted by route. What is no fault is our mistake: it is logged with its trace and told as ``internal``.
+2. The admin socket serves everything under ``/v1/admin`` and the operation calls. ``guard`` lets in only whom the kernel names.
+3. Nothing is swallowed: a cancelled handler (the client is gone) stays cancelled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from aiohttp import web
+
+from lls.api import admin, documents, leases, openapi, problems, status
+from lls.api.auth import COUNTED, administrator
+from lls.api.edge import EDGE, Edge, Handler, Route
+from lls.faults import Fault, Field, TooManyRequests
+
+LAN_ROUTES: Final = (*leases.ROUTES, *documents.ROUTES, *status.ROUTES)
+ADMIN_ROUTES: Final = (*admin.ROUTES, *status.ROUTES)
+
+_UNMATCHED: Final = "unmatched"
+
+_log = logging.getLogger(__name__)
+
+
+def init_app(edge: Edge) -> web.Application:
+    """The application for the network: leases, documents, operation."""
+    return _application(edge, routes=LAN_ROUTES, middlewares=[door])
+
+
+def init_admin_app(edge: Edge) -> web.Application:
+    """The application for the UNIX admin socket: administration, operation."""
+    return _application(edge, routes=ADMIN_ROUTES, middlewares=[door, guard])
+
+
+@web.middleware
+async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Rule 1."""
+    edge = request.app[EDGE]
+    try:
+        response = await handler(request)
+    except Fault as fault:
+        if fault.code == Fault.code:
+            _log.exception("request_failed", extra={"fields": {"route": _name(request)}})
+        response = _refused(request, edge, problems.of_fault(fault))
+    except web.HTTPException as raised:
+        response = _refused(request, edge, problems.of_http(raised))
+        if "Allow" in raised.headers:
+            response.headers["Allow"] = raised.headers["Allow"]
+    except Exception:
+        _log.exception("request_failed", extra={"fields": {"route": _name(request)}})
+        response = _refused(request, edge, problems.of_fault(Fault()))
+    edge.answered(_name(request), response.status)
+    return response
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Rule 2."""
+    request[admin.ACTOR] = administrator(request, group=request.app[EDGE].setting.admin_group)
+    return await handler(request)
+
+
+def _refused(request: web.Request, edge: Edge, members: dict[str, Field]) -> web.StreamResponse:
+    """The problem, or ``too_many_requests`` in its place when this address has failed too often."""
+    # The peers of the admin socket have no address, and are known by name.
+    if members["code"] in COUNTED and request.remote:
+        try:
+            edge.failures.fail(request.remote, elapsed=edge.writer.now().elapsed)
+        except TooManyRequests as fault:
+            members = problems.of_fault(fault)
+    response = problems.response(members)
+    if not request.content.is_eof():
+        response.force_close()  # the rest of a body that nobody will read
+    return response
+
+
+def _name(request: web.Request) -> str:
+    """The route's pattern: a word of ours, never an id."""
+    resource = request.match_info.route.resource
+    return _UNMATCHED if resource is None else resource.canonical
+
+
+def _application(edge: Edge, *, routes: Iterable[Route], middlewares: list[object]) -> web.Application:
+    # The limits are ours (edge.read_body): aiohttp's would answer in another form.
+    application = web.Application(middlewares=middlewares, client_max_size=0)  # type: ignore[arg-type]
+    application[EDGE] = edge
+    application[openapi.DOCUMENT] = openapi.document(routes, version=edge.setting.version)
+    for route in routes:
+        application.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET":
+            application.router.add_route("HEAD", route.path, route.handler)
+    return application

@@ -1,0 +1,375 @@
+"""Seats over HTTP: checkout, heartbeat, checkin, and who has how many.
+
+Rules (contract §2)
+1. A lease is authorised by its secret on every call; a wrong one is answered like an unknown lease.
+2. The answer to a checkout or beat carries a capability that is signed now, over the nonce of this very request.
+3. ``Prefer: wait=N`` queues a checkout for at most 60 seconds; a longer wish is cut, and ``Preference-Applied`` says to what.
+   A client that hangs up leaves its place to others (the handler is cancelled).
+4. A server that stops grants nothing new; what is held goes on to the last moment.
+
+Heartbeats are the hot path (design §8): from the bytes to the ledger and back there is one await, and no timer, log or
+lock of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+from typing import Any, Final
+
+from aiohttp import web
+
+from lls.api import problems
+from lls.api.auth import bearer
+from lls.api.edge import EDGE, Edge, Route, answer, created, done, instant, optional_instant, read_form
+from lls.api.wire import (
+    MOST_BEATS,
+    BeatForm,
+    BeatsAnswer,
+    BeatsForm,
+    CheckoutAnswer,
+    CheckoutForm,
+    FeatureView,
+    Form,
+    HeartbeatAnswer,
+    HeartbeatForm,
+    LeaseAnswer,
+    LeaseView,
+    ProductsAnswer,
+    ProductView,
+    StandingView,
+    secret_digest,
+)
+from lls.faults import BadRequest, Draining, Fault, Forbidden, LeaseCloned
+from lls.licensing.entitlement import Entitlement, FeatureType, Standing
+from lls.licensing.instant import Now
+from lls.licensing.lease import Checkout, Lease
+from lls.licensing.ledger import Ledger, Seated
+from lls.licensing.seating import Denial, Pool
+
+FLOATING: Final = "floating"
+LONGEST_WAIT_SECONDS: Final = 60
+BEATS_BYTES: Final = MOST_BEATS * 512
+"""Five hundred beats are larger than an ordinary body may be."""
+BEATS_IN_SLICE: Final = 32
+"""About 2 ms of signing; then others have their turn (design §2)."""
+
+_CHECKOUT, _HEARTBEAT, _BEATS = Form(CheckoutForm), Form(HeartbeatForm), Form(BeatsForm)
+
+
+async def heartbeat(request: web.Request) -> web.StreamResponse:
+    """Prolong a lease."""
+    secret, lease_id = bearer(request), _lease_id(request)
+    form = await read_form(request, _HEARTBEAT)
+    return answer(await _beat(request.app[EDGE], lease_id, secret=secret, beat=form.beat, nonce=form.nonce))
+
+
+async def heartbeats(request: web.Request) -> web.StreamResponse:
+    """Prolong many leases (a host with many processes); each is answered as if it had come alone."""
+    edge = request.app[EDGE]
+    form = await read_form(request, _BEATS, least_limit=BEATS_BYTES)
+    results = []
+    for count, one in enumerate(form.leases, start=1):
+        results.append(await _one_of_many(edge, one))
+        if count % BEATS_IN_SLICE == 0:
+            await asyncio.sleep(0)
+    return answer({"results": results})
+
+
+async def checkout(request: web.Request) -> web.StreamResponse:
+    """Take a seat, take it again, or wait for one."""
+    edge = request.app[EDGE]
+    secret = bearer(request)
+    wait_seconds = _wait_seconds(request)
+    wish = (await read_form(request, _CHECKOUT)).as_checkout(secret)
+    if edge.draining:
+        raise Draining
+    if wish.activation_code is not None:
+        # A right code among many wrong ones is a guess, too (auth, rule 3).
+        edge.failures.check(request.remote or "", elapsed=edge.writer.now().elapsed)
+    verdict = await _decided(edge, wish, wait_seconds)
+    response = _denied(edge, verdict) if isinstance(verdict, Denial) else _granted(edge, verdict, nonce=wish.nonce)
+    if wait_seconds:
+        response.headers["Preference-Applied"] = f"wait={wait_seconds}"
+    return response
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """A live lease."""
+    edge = request.app[EDGE]
+    lease, now = await edge.writer.lease(_lease_id(request), secret=bearer(request))
+    ledger = edge.writer.ledger
+    return answer(LeaseAnswer(lease=lease_view(ledger, lease, ledger.pools[lease.entitlement_id].entitlement, now)))
+
+
+async def checkin(request: web.Request) -> web.StreamResponse:
+    """Give the seat back, leave the queue, or say that a checkout which may still arrive is not wanted any more."""
+    secret, lease_id = bearer(request), _lease_id(request)
+    await request.app[EDGE].writer.do(lambda ledger, now: ledger.checkin(lease_id, secret=secret, now=now))
+    return done()
+
+
+async def products(request: web.Request) -> web.StreamResponse:
+    """Seats per product, for anybody who wonders whether asking is worth it."""
+    edge = request.app[EDGE]
+    if not edge.setting.show_products:
+        raise Forbidden("This site does not show its seats.")
+    ledger, now = await edge.writer.settled(), edge.writer.now()
+    views = [product_view(ledger, product, pools, now) for product, pools in sorted(ledger.products().items())]
+    return answer(ProductsAnswer(products=views))
+
+
+# ---------------------------------------------------------------- deciding
+
+
+async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: str) -> HeartbeatAnswer:
+    writer = edge.writer
+    try:
+        lease, now = await writer.heartbeat(lease_id, secret=secret, beat=beat, nonce=nonce)
+    except LeaseCloned:
+        edge.metrics.clones.inc()
+        raise
+    edge.metrics.heartbeats.inc()
+    ledger = writer.ledger
+    left = ledger.remaining(lease, now)
+    return HeartbeatAnswer(
+        expires_at=instant(now.wall + timedelta(seconds=left)),
+        expires_in_seconds=left,
+        heartbeat_seconds=ledger.pace(lease),
+        state=lease.state,
+        capability=_capability(edge, lease, ledger.pools[lease.entitlement_id].entitlement, now, left, nonce),
+    )
+
+
+async def _one_of_many(edge: Edge, one: BeatForm) -> dict[str, Any]:
+    lease_id = one.lease_id.lower()
+    try:
+        beaten = await _beat(edge, lease_id, secret=secret_digest(one.secret), beat=one.beat, nonce=one.nonce)
+    except Fault as fault:
+        return {"lease_id": lease_id, **problems.of_fault(fault)}
+    return {
+        "lease_id": lease_id,
+        "status": 200,
+        "expires_at": beaten.expires_at,
+        "expires_in_seconds": beaten.expires_in_seconds,
+        "heartbeat_seconds": beaten.heartbeat_seconds,
+        "state": beaten.state,
+        "capability": beaten.capability,
+    }
+
+
+async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | Denial:
+    """The writer's word; a stop of the server ends the waiting. Raises Draining."""
+    if not wait_seconds:
+        return await edge.writer.checkout(wish)
+    try:
+        async with asyncio.timeout(None) as patience:
+            edge.waiting.add(patience)
+            try:
+                return await edge.writer.checkout(wish, wait_seconds=float(wait_seconds))
+            finally:
+                edge.waiting.discard(patience)
+    except TimeoutError:
+        raise Draining from None
+
+
+def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
+    lease, terms, now = seated.lease, seated.entitlement, edge.writer.now()
+    view = lease_view(edge.writer.ledger, lease, terms, now)
+    capability = _capability(edge, lease, terms, now, view.expires_in_seconds, nonce)
+    granted = CheckoutAnswer(lease=view, capability=capability)
+    if seated.again:
+        return answer(granted)
+    edge.metrics.grants.labels(lease.product, lease.entitlement_id).inc()
+    return created(granted)
+
+
+def _denied(edge: Edge, denial: Denial) -> web.Response:
+    edge.metrics.denials.labels(denial.code).inc()
+    return problems.response(problems.of_denial(denial))
+
+
+# ---------------------------------------------------------------- showing
+
+
+def lease_view(ledger: Ledger, lease: Lease, terms: Entitlement, now: Now) -> LeaseView:
+    """A lease as its client sees it."""
+    left = ledger.remaining(lease, now)
+    return LeaseView(
+        lease_id=lease.lease_id,
+        state=lease.state,
+        mode=FLOATING,
+        product=lease.product,
+        entitlement_id=lease.entitlement_id,
+        edition=terms.edition,
+        seats=lease.seats,
+        overdraft=lease.overdraft,
+        holder=lease.holder.named(),
+        granted_at=instant(lease.granted_at),
+        expires_at=instant(now.wall + timedelta(seconds=left)),
+        expires_in_seconds=left,
+        heartbeat_seconds=ledger.pace(lease),
+        features=feature_views(terms),
+        attributes=dict(terms.attributes),
+        entitlement=_standing_view(terms, now),
+    )
+
+
+def feature_views(terms: Entitlement) -> list[FeatureView]:
+    """The entitlement's features in the vendor's order."""
+    return [FeatureView(key=feature.key, type=feature.type, value=feature.value) for feature in terms.features]
+
+
+def product_view(ledger: Ledger, product: str, pools: list[Pool], now: Now) -> ProductView:
+    """The seats of all entitlements in force; one without limit makes the product's unlimited."""
+    in_force = [
+        pool.entitlement
+        for pool in pools
+        if pool.entitlement.standing(now.wall) in (Standing.ACTIVE, Standing.GRACE)
+    ]
+    seats = [terms.seats for terms in in_force]
+    free = [free_seats(ledger, terms) for terms in in_force]
+    return ProductView(
+        product=product,
+        name=pools[0].entitlement.product_name,
+        seats=_sum(seats),
+        in_use=sum(ledger.in_use(terms.entitlement_id) for terms in in_force),
+        available=_sum(free),
+    )
+
+
+def free_seats(ledger: Ledger, terms: Entitlement) -> int | None:
+    """Seats that could still be taken, the overdraft included; None is unlimited."""
+    return None if terms.capacity is None else max(0, terms.capacity - ledger.in_use(terms.entitlement_id))
+
+
+def _standing_view(terms: Entitlement, now: Now) -> StandingView:
+    standing = terms.standing(now.wall)
+    return StandingView(
+        status=standing,
+        expires_at=optional_instant(terms.expires_at),
+        grace_expires_at=optional_instant(terms.ends_at) if standing is Standing.GRACE else None,
+        maintenance_expires_on=terms.maintenance_expires_on,
+    )
+
+
+def _capability(edge: Edge, lease: Lease, terms: Entitlement, now: Now, left: int, nonce: str) -> str:
+    return edge.airgap.capabilities.issue(
+        product=lease.product,
+        lease_id=lease.lease_id,
+        issued_at=now.wall,
+        expires_at=now.wall + timedelta(seconds=left),
+        ttl=left,
+        nonce=nonce,
+        mode=FLOATING,
+        entitlement_id=lease.entitlement_id,
+        seats=lease.seats,
+        seat_id=lease.holder.seat_id,
+        features={feature.key: feature.value > 0 for feature in terms.features if feature.type is FeatureType.BOOL},
+        attributes=terms.attributes,
+    )
+
+
+def _sum(numbers: list[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
+
+
+# ---------------------------------------------------------------- reading
+
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.IGNORECASE)
+
+
+def _lease_id(request: web.Request) -> str:
+    lease_id = request.match_info["lease_id"].lower()
+    if not _UUID.fullmatch(lease_id):
+        raise BadRequest("A lease id is a UUID.")
+    return lease_id
+
+
+def _wait_seconds(request: web.Request) -> int:
+    """``wait`` of RFC 7240 §4.3; the first one counts, and a preference that cannot be read is no preference (§2)."""
+    for preference in ",".join(request.headers.getall("Prefer", ())).split(","):
+        name, *_parameters = preference.split(";")
+        found = _WAIT.fullmatch(name.strip())
+        if found:
+            return min(int(found[1]), LONGEST_WAIT_SECONDS)
+    return 0
+
+
+# ---------------------------------------------------------------- routes
+
+_BODY = ("bad_request", "too_large", "unsupported_media_type", "timeout", "too_many_requests")
+_HELD = ("unauthenticated", "unknown_lease", "lease_ended", "store_down", "not_primary", "internal")
+
+ROUTES: Final = (
+    Route(
+        method="POST",
+        path="/v1/leases",
+        handler=checkout,
+        summary="Check out a seat",
+        form=CheckoutForm,
+        answers={201: CheckoutAnswer, 200: CheckoutAnswer},
+        headers={"Prefer": "wait=N: queue for a seat, at most 60 seconds"},
+        faults=(
+            *_BODY,
+            *("unauthenticated", "bad_activation_code", "not_entitled", "entitlement_not_started"),
+            *("entitlement_expired", "entitlement_disabled", "edition_not_covered", "version_not_covered"),
+            *("server_not_licensed", "report_overdue", "unknown_product", "unknown_feature", "no_seat"),
+            *("lease_id_taken", "lease_ended", "overloaded", "not_primary", "store_down", "clock_behind", "draining"),
+            "internal",
+        ),
+        by="secret",
+    ),
+    Route(
+        method="POST",
+        path="/v1/leases/{lease_id}/heartbeat",
+        handler=heartbeat,
+        summary="Prolong a lease",
+        form=HeartbeatForm,
+        answers={200: HeartbeatAnswer},
+        faults=(*_BODY, *_HELD, "lease_cloned"),
+        by="secret",
+    ),
+    Route(
+        method="POST",
+        path="/v1/heartbeats",
+        handler=heartbeats,
+        summary="Prolong up to 500 leases; each result is a single answer or a problem",
+        form=BeatsForm,
+        answers={200: BeatsAnswer},
+        faults=(*_BODY, "internal"),
+    ),
+    Route(
+        method="GET",
+        path="/v1/leases/{lease_id}",
+        handler=show,
+        summary="Show a lease",
+        answers={200: LeaseAnswer},
+        faults=("bad_request", "too_many_requests", *_HELD),
+        by="secret",
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/leases/{lease_id}",
+        handler=checkin,
+        summary="Give a seat back, or leave the queue",
+        answers={204: None},
+        faults=(
+            *("bad_request", "too_many_requests", "unauthenticated", "overloaded", "not_primary", "store_down"),
+            "internal",
+        ),
+        by="secret",
+    ),
+    Route(
+        method="GET",
+        path="/v1/products",
+        handler=products,
+        summary="Seats, in use and available per product",
+        answers={200: ProductsAnswer},
+        faults=("forbidden", "internal"),
+    ),
+)
