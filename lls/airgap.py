@@ -2,12 +2,12 @@
 
 Rules
 1. One errand at a time: an import, an export and a receipt each see the ledger that the one before left.
-2. A document is verified whole (``signed``) before the ledger is asked; the ledger judges and applies in one verb, so in one
-   transaction. A dry run is the same without the last step.
-3. Every start verifies the stored bundles again, against the key set that was in force at their import. One that fails takes
-   out its own entitlements only.
-4. A report is sealed in the journal first and written to its file afterwards. If the file is lost in between, it is made again
-   from the journal: the same lines, the same signature (RFC 6979).
+2. A document is verified whole (``signed``) before the ledger is asked; the ledger judges and applies in one verb, so
+   in one transaction. A dry run is the same without the last step.
+3. Every start verifies the stored bundles again, against the key set that was in force at their import. One that fails
+   takes out its own entitlements only.
+4. A report is sealed in the journal first and written to its file afterwards. If the file is lost in between, it is
+   made again from the journal: the same lines, the same signature (RFC 6979).
 5. Long work over the journal runs in a thread, line by line, in bounded memory.
 """
 
@@ -314,7 +314,8 @@ class Airgap:
     def _install(self, ledger: Ledger, installation: Installation, actor: str, now: Now) -> Outcome:
         outcome = ledger.install(installation, actor=actor, now=now)
         if any(installation.commands[command] == CLOCK_RESET for command in outcome.commands):
-            # In the verb, so that the lowered mark is written by the very transaction that marks the command as applied.
+            # In the verb, so that the lowered mark is written by the very transaction that marks the command as
+            # applied.
             self._clock.reset(installation.kept.issued_at)
         return outcome
 
@@ -414,7 +415,7 @@ class Airgap:
         return path
 
     async def _names(self, report: SealedReport) -> AsyncIterator[list[bytes]]:
-        """What stands behind the range's commitments. A name may come once more in a later chunk: memory stays bounded."""
+        """What stands behind the range's commitments. A name may come again in a later chunk: memory stays bounded."""
         async for chunk in self._store.lines(after=report.from_seq - 1, upto=report.to_seq):
             wanted = await asyncio.to_thread(_commitments, chunk)
             found = await self._store.names(wanted)

@@ -1,12 +1,12 @@
 """The daemon: the only place where objects meet. Build, start, drain, stop.
 
 Rules
-1. Start in an order in which nothing can be half done: keys, writership, ledger, then doors. Whatever is wrong before the doors
-   open is one sentence and exit status 1.
-2. Stop in the opposite order: refuse new checkouts, end the waits, let requests under way finish, close the doors, commit what
-   waits, give the writership back.
-3. When the writer ends by itself (another daemon has written), the process ends with it: a server that cannot commit must not
-   look alive.
+1. Start in an order in which nothing can be half done: keys, writership, ledger, then doors. Whatever is wrong before
+   the doors open is one sentence and exit status 1.
+2. Stop in the opposite order: refuse new checkouts, end the waits, let requests under way finish, close the doors,
+   commit what waits, give the writership back.
+3. When the writer ends by itself (another daemon has written), the process ends with it: a server that cannot commit
+   must not look alive.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _why_it_ended(ended: asyncio.Task[None]) -> int:
 
 
 class Daemon:
-    """One server in this process: ``start``, then ``stop``. Also used by tests and the demo, which have their own loop."""
+    """One server in this process: ``start``, then ``stop``. Tests use it in a loop of their own."""
 
     def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
         self.config = config
@@ -214,17 +214,8 @@ class Daemon:
     async def _listen_admin(self, runner: web.AppRunner) -> None:
         path = Path(self.config.server.admin_socket)
         try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # we hold the writership, so nobody listens there any more
-            # Between bind and chmod nobody but us may connect.
-            previous = os.umask(0o177)
-            try:
-                await web.UnixSite(runner, str(path)).start()
-            finally:
-                os.umask(previous)
-            with suppress(KeyError, PermissionError):  # no such group: root and our own user remain
-                os.chown(path, -1, grp.getgrnam(ADMIN_GROUP).gr_gid)
-            path.chmod(0o660)
+            site = web.SockSite(runner, _admin_socket(path))
+            await site.start()
         except OSError as error:
             raise SetupFault(f"The admin socket {path} cannot be made: {error.strerror or error}.") from error
         self._stack.callback(path.unlink, missing_ok=True)
@@ -243,6 +234,22 @@ class _Counting:
 
     def failed(self) -> None:
         self.metrics.commit_failures.inc()
+
+
+def _admin_socket(path: Path) -> socket.socket:
+    """A socket that the owner and the admin group may connect to; between bind and chmod nobody but us may."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # we hold the writership, so nobody listens there any more
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    previous = os.umask(0o177)
+    try:
+        made.bind(str(path))
+    finally:
+        os.umask(previous)
+    with suppress(KeyError, PermissionError):  # no such group: root and our own user remain
+        os.chown(path, -1, grp.getgrnam(ADMIN_GROUP).gr_gid)
+    path.chmod(0o660)
+    return made
 
 
 def _store(config: Config, state_dir: Path) -> SqliteStore:
@@ -265,8 +272,8 @@ def _read_vendor_keys(path: Path) -> str:
         return path.read_text("ascii")
     except FileNotFoundError:
         raise SetupFault(
-            f"The vendor's key set {path} is not there; put the .llskeys file that came with your software at that place"
-            " (trust.keys)."
+            f"The vendor's key set {path} (trust.keys) is not there;"
+            " put the .llskeys file that came with your software at that place."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SetupFault(f"The vendor's key set {path} (trust.keys) cannot be read.") from error
@@ -287,7 +294,7 @@ def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        import uvloop
+        import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:  # no wheel for this platform; everything works without, more slowly
         return None
     return uvloop.new_event_loop

@@ -2,7 +2,8 @@
 
 This room owns the stable codes and the sentence that stands behind each. A *fault* is raised: the request could not be
 judged or served. A *denial* (the request was judged and refused) is a value, see :mod:`lls.licensing.seating`; both
-carry a ``code`` from the contract's table. The HTTP status of a code is known in one place only, ``lls/api/problems.py``.
+carry a ``code`` from the contract's table. The HTTP status of a code is known in one place only,
+``lls/api/problems.py``.
 
 Rules
 1. ``str(fault)`` is a sentence that a person can act on. It never contains a secret, a capability or a key.

@@ -1,9 +1,10 @@
 """Who this server is: its id, its keys, and what identifies the machine under it.
 
 Rules (design §4)
-1. Keys are made at the first start, with mode 0600, whole or not at all, and never leave the machine. A name on a public key
-   is a request's and a certificate's business.
-2. The site key makes commitments of names; it is symmetric and stays here, so that nobody outside can guess a name from one.
+1. Keys are made at the first start, with mode 0600, whole or not at all, and never leave the machine. A name on a
+   public key is a request's and a certificate's business.
+2. The site key makes commitments of names; it is symmetric and stays here, so that nobody outside can guess a name from
+   one.
 3. Components of the host are hashed together with the server id: the vendor can compare, never read.
 """
 

@@ -1,7 +1,7 @@
 """Housekeeping by the clock: what is looked at once in a while. Never leases: those are the ledger's.
 
-One list of jobs, run by APScheduler in the daemon's loop. A job that fails is logged by its own name and runs again at its
-next time.
+One list of jobs, run by APScheduler in the daemon's loop. A job that fails is logged by its own name and runs again at
+its next time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
     ]
     scheduler = AsyncIOScheduler(timezone="UTC")
     for name, hours, job in jobs:
-        scheduler.add_job(job, "interval", hours=hours, id=name, coalesce=True, max_instances=1, misfire_grace_time=None)
+        scheduler.add_job(
+            job, "interval", hours=hours, id=name, coalesce=True, max_instances=1, misfire_grace_time=None
+        )
     return scheduler
 
 

@@ -1,8 +1,8 @@
-"""The server's TLS certificate: made here, or given; and the fingerprints that the ``statement`` binds to the server's key.
+"""The server's TLS certificate, made here or given, and the fingerprints that the ``statement`` binds to its key.
 
-A self-made certificate needs no PKI at the site: a client trusts the vendor-signed server key, that key signs the list of
-TLS public keys, and the client compares the connection's key with the list before it sends anything secret (contract §2,
-*Trust of the channel*).
+A self-made certificate needs no PKI at the site: a client trusts the vendor-signed server key, that key signs the list
+of TLS public keys, and the client compares the connection's key with the list before it sends anything secret (contract
+§2, *Trust of the channel*).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIFETIME: Final = timedelta(days=3650)
 
 
 def make_certificate(certificate: Path, key: Path, *, names: list[str], now: datetime) -> None:
-    """Write a self-signed P-256 certificate and its key, unless both are there. ``names`` are host names and addresses."""
+    """Write a self-signed P-256 certificate and its key, unless both are there; ``names``: host names and addresses."""
     if certificate.exists() and key.exists():
         return
     private = ec.generate_private_key(ec.SECP256R1())
@@ -57,7 +57,9 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or "not a PEM certificate and its key"
+        reason = (
+            getattr(error, "strerror", None) or getattr(error, "reason", None) or "not a PEM certificate and its key"
+        )
         raise SetupFault(f"The TLS certificate {certificate} and key {key} cannot be used: {reason}.") from error
     return context
 

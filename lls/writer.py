@@ -1,18 +1,20 @@
-"""The writer: the membrane between the requests and the ledger. It alone reads the clock, calls verbs and awaits the store.
+"""The writer: the membrane between requests and ledger. It alone reads the clock, calls verbs and awaits the store.
 
 Rules (design §2)
-1. One task takes everything that waits (at most 512), runs each verb on the ledger, commits once, then answers all. While a
-   commit runs, the next group gathers. There is no batching timer.
+1. One task takes everything that waits (at most 512), runs each verb on the ledger, commits once, then answers all.
+   While a commit runs, the next group gathers. There is no batching timer.
 2. The queue is bounded: when it is full the answer is ``overloaded``, at once.
 3. Nobody is answered before the commit. A group that posted nothing needs none.
 4. Heartbeats and reads do not queue. One that meets a lease of the group in flight waits for that commit's outcome.
-5. A commit that fails, however: everyone in the group gets ``store_down``. The old ledger goes on answering heartbeats of
-   leases that the group did not touch, while a new one is loaded beside it, with back-off, and swapped in one step.
-6. When the loop finds that it did not run for more than five seconds (host suspended, process frozen), writership is proved
-   again and every lease is extended *before* anything is swept. Otherwise a laptop lid would end every lease of a site.
+5. A commit that fails, however: everyone in the group gets ``store_down``. The old ledger goes on answering heartbeats
+   of leases that the group did not touch, while a new one is loaded beside it, with back-off, and swapped in one step.
+6. When the loop finds that it did not run for more than five seconds (host suspended, process frozen), writership is
+   proved again and every lease is extended *before* anything is swept. Otherwise a laptop lid would end every lease of
+   a site.
 
-With SQLite writership is a kernel lock, so there can be no second writer while we live. The ``(epoch, seq)`` fence stays all the
-same: it is the witness that turns a lost lock (a copied directory, a network disk that lies) into a stop instead of a fork.
+With SQLite writership is a kernel lock, so there can be no second writer while we live. The ``(epoch, seq)`` fence
+stays all the same: it is the witness that turns a lost lock (a copied directory, a network disk that lies) into a stop
+instead of a fork.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class _Wish(Generic[T]):
 
 
 class Writer:
-    """Owns the ledger of this process. ``build`` makes one from what the store loaded (and verifies its bundles again)."""
+    """Owns the ledger of this process. ``build`` makes one from what was loaded (and verifies its bundles again)."""
 
     def __init__(
         self,
@@ -317,7 +319,7 @@ class Writer:
     # ---------------------------------------------------------------- beside the groups
 
     def _tick(self) -> None:
-        """The loop runs. A gap is left as it is, for the next group to find: only there can leases be extended first."""
+        """The loop runs. A gap is left as it is for the next group: only there can leases be extended first."""
         elapsed = self._clock.now().elapsed
         if elapsed - self._ticked_at <= FROZEN_SECONDS:
             self._ticked_at = elapsed

@@ -2,8 +2,8 @@
 
 Rules
 1. Who may ask is judged by the daemon from the socket's peer credentials; no secret is sent.
-2. No connection, or one that breaks before the answer is whole: exit status 3 with the socket's path and what to look at.
-   What was asked may have been done by then: the sentence says so.
+2. No connection, or one that breaks before the answer is whole: exit status 3 with the socket's path and what to
+   look at. What was asked may have been done by then: the sentence says so.
 3. ``application/problem+json`` becomes one sentence: its detail, and the code in brackets for the manual's index.
 4. Documents come down in pieces and are counted against ``Content-Length``: a short document is a failure, not a file.
 

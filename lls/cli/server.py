@@ -33,9 +33,11 @@ def show_command(ctx: typer.Context, as_json: AsJson = False) -> None:
 def request(ctx: typer.Context, output: Output, force: Force = False) -> None:
     """Write the activation request that your vendor needs to make a bundle for this server."""
     daemon = admin(ctx)
-    with files.written(output, mode=files.SHARED, force=force) as file:
-        with daemon.download("POST", "server/request") as arriving:
-            arriving.save(file)
+    with (
+        files.written(output, mode=files.SHARED, force=force) as file,
+        daemon.download("POST", "server/request") as arriving,
+    ):
+        arriving.save(file)
     show.say(f"Wrote {output}.")
     show.say("Next: send it to your vendor, and import the bundle that comes back: lls bundle import FILE")
 

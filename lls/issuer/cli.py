@@ -586,7 +586,7 @@ def receipt_issue(
     write_whole(output, receipt.token.encode())
     if knows < newest:
         _say(
-            f"Note: when it made its newest request this server knew key set {knows}, and the receipt is signed by key set "
+            f"Note: at its newest request this server knew key set {knows}, and the receipt is signed by key set "
             f"{newest}: it is accepted once a bundle brought those keys. The next bundle carries it too."
         )
     if as_json:

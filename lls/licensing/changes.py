@@ -1,10 +1,10 @@
 """What one commit writes, and what a load reads: the border between the ledger and any store.
 
 Rules
-1. A ``Batch`` is everything that one group of verbs posted: the journal entries in their order and the *final* state of each
-   row that they touched. A store writes it in one transaction or not at all.
-2. ``Loaded`` is the same facts read back. ``Ledger.load`` of what a store loads equals the ledger that was committed, but for
-   deadlines and beats (design §2).
+1. A ``Batch`` is everything that one group of verbs posted: the journal entries in their order and the *final* state of
+   each row that they touched. A store writes it in one transaction or not at all.
+2. ``Loaded`` is the same facts read back. ``Ledger.load`` of what a store loads equals the ledger that was committed,
+   but for deadlines and beats (design §2).
 3. Nothing here knows SQL or verbs.
 """
 

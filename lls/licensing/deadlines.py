@@ -1,10 +1,10 @@
 """When leases are due: a wheel of one-second slots, re-armed lazily.
 
 Rules
-1. One entry per lease. A heartbeat moves only the lease's own deadline; the wheel learns of it when the old slot comes up
-   (measured: 0.8 ms a tick at a million leases, a lazy heap 15 ms, a full scan 20 ms; design §8).
-2. A lease is due when boot-time has reached its deadline, to the fraction of a second: a slot that is only partly over is
-   looked through, so that no denial is given for a seat whose time is up.
+1. One entry per lease. A heartbeat moves only the lease's own deadline; the wheel learns of it when the old slot comes
+   up (measured: 0.8 ms a tick at a million leases, a lazy heap 15 ms, a full scan 20 ms; design §8).
+2. A lease is due when boot-time has reached its deadline, to the fraction of a second: a slot that is only partly over
+   is looked through, so that no denial is given for a seat whose time is up.
 3. An ended lease leaves its slot at once, so short leases with long times leave nothing behind.
 """
 

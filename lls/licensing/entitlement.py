@@ -2,7 +2,8 @@
 
 Rules
 1. An entitlement is a value: what the vendor resolved and signed (contract §3, *Entitlement*). Nothing here changes it.
-2. ``standing`` is the one place that judges dates and status: not started → active → grace → expired, disabled at any time.
+2. ``standing`` is the one place that judges dates and status: not started → active → grace → expired, disabled at any
+   time.
 3. The seats that may be taken are ``seats`` and the overdraft on top; ``None`` means that there is no limit.
 4. What this version cannot enforce is named by ``beyond_us``, so that an import refuses it: a limit that nobody keeps
    would be worse than a bundle that waits for an upgrade.
@@ -105,7 +106,7 @@ class Overdraft:
     type: OverdraftType = OverdraftType.NONE
     value: int = 0
 
-    def extra(self, base: int) -> int | None:
+    def on_top_of(self, base: int) -> int | None:
         """Units on top of ``base``; None is unlimited. A percentage is rounded down: never more than was agreed."""
         match self.type:
             case OverdraftType.NONE:
@@ -180,8 +181,8 @@ class Entitlement:
         """Seats and overdraft together; None is unlimited."""
         if self.seats is None:
             return None
-        extra = self.overdraft.extra(self.seats)
-        return None if extra is None else self.seats + extra
+        on_top = self.overdraft.on_top_of(self.seats)
+        return None if on_top is None else self.seats + on_top
 
     def opens_with(self, activation_code: str | None) -> bool:
         """Whether this code (normalised) opens it; an entitlement without codes opens only without one."""

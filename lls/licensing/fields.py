@@ -1,7 +1,7 @@
 """Typed reading of a JSON object that somebody else wrote.
 
-One reader for everything inside a signed document. A value of the wrong type or out of its range is refused with the name
-of its place (``entitlements[2].seats``); an unknown member is left alone, so that newer producers stay readable
+One reader for everything inside a signed document. A value of the wrong type or out of its range is refused with the
+name of its place (``entitlements[2].seats``); an unknown member is left alone, so that newer producers stay readable
 (contract, common rules). Nothing is converted silently: ``true`` is no number, ``1.0`` is no integer.
 """
 
@@ -19,6 +19,7 @@ E = TypeVar("E", bound=StrEnum)
 Json: TypeAlias = object
 """A parsed JSON value, nothing known of it yet."""
 
+LONGEST_TEXT: Final = 200
 LARGEST: Final = 2**53 - 1
 """The largest integer that every JSON implementation carries exactly (RFC 8259 §6)."""
 
@@ -71,14 +72,14 @@ class Fields:
         """Whether the member is there with another value than null."""
         return self._document.get(key) is not None
 
-    def text(self, key: str, *, most: int = 200) -> str:
+    def text(self, key: str, *, most: int = LONGEST_TEXT) -> str:
         """A string of 1 to ``most`` characters without control characters."""
         value = self._get(key)
         if not isinstance(value, str) or not 1 <= len(value) <= most or not value.isprintable():
             raise malformed(self._at(key), f"must be a printable text of 1 to {most} characters")
         return value
 
-    def optional_text(self, key: str, *, most: int = 200) -> str | None:
+    def optional_text(self, key: str, *, most: int = LONGEST_TEXT) -> str | None:
         """The same, or None where it is null or absent."""
         return self.text(key, most=most) if self.has(key) else None
 
@@ -164,6 +165,6 @@ class Fields:
         """An array of printable texts."""
         values = self.list(key, most=most)
         for n, value in enumerate(values):
-            if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
-                raise malformed(f"{self._at(key)}[{n}]", "must be a printable text of 1 to 200 characters")
+            if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_TEXT or not value.isprintable():
+                raise malformed(f"{self._at(key)}[{n}]", f"must be a printable text of 1 to {LONGEST_TEXT} characters")
         return tuple(str(value) for value in values)

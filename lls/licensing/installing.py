@@ -4,10 +4,10 @@ Rules (design §4, contract §3), in order
 1. The very file already applied changes nothing and succeeds.
 2. A sequence not above the highest ever seen is refused: ``replayed`` when that bundle is known here, else ``older``.
 3. What this version cannot enforce, entitlement or command, refuses the bundle as ``format``.
-4. Each entitlement by its session and own sequence: of a closed session → skipped; new; lower → the bundle is refused as
-   ``older``; equal must be identical, else ``replayed``; higher → updated. An absent entitlement stays as it is.
-5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied and
-   warned of, and the bundle goes in.
+4. Each entitlement by its session and own sequence: of a closed session → skipped; new; lower → the bundle is refused
+   as ``older``; equal must be identical, else ``replayed``; higher → updated. An absent entitlement stays as it is.
+5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied
+   and warned of, and the bundle goes in.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _refuse_sequence(ledger: Ledger, installation: Installation) -> None:
         raise RefusedDocument(Refusal.REPLAYED, f"Bundle {kept.bundle_id} was imported before with other content.")
     raise RefusedDocument(
         Refusal.OLDER,
-        f"This bundle has sequence {kept.sequence}, and {seen} was seen here already; ask the vendor for the newest one.",
+        f"This bundle has sequence {kept.sequence}, and {seen} was seen here already; ask the vendor for a new one.",
     )
 
 
@@ -89,13 +89,13 @@ def _step(ledger: Ledger, terms: Entitlement) -> Step:
     if placed.session_id == terms.session_id and terms.sequence < placed.sequence:
         raise RefusedDocument(
             Refusal.OLDER,
-            f"Entitlement {terms.entitlement_id} has sequence {terms.sequence} in this bundle and {placed.sequence} here.",
+            f"Entitlement {terms.entitlement_id} has sequence {terms.sequence} here in the bundle, {placed.sequence} applied.",
         )
     if placed.session_id == terms.session_id and terms.sequence == placed.sequence and before is not None:
         if before != terms:
             raise RefusedDocument(
                 Refusal.REPLAYED,
-                f"Entitlement {terms.entitlement_id} differs from the one here under the same sequence {terms.sequence}.",
+                f"Entitlement {terms.entitlement_id} differs from the one applied under its sequence {terms.sequence}.",
             )
         return Step(entitlement=terms, before=before, change=Change.UNCHANGED)
     return Step(entitlement=terms, before=before, change=Change.UPDATED)

@@ -1,11 +1,11 @@
 """The journal: what happened, as a SHA-256 hash chain.
 
 Rules (contract §3, *Journal line*)
-1. A line is the RFC 8785 form of ``{at, data, hash, kind, prev, seq}``. ``hash`` is SHA-256, in hex, over the RFC 8785 form
-   of the same object without ``hash``; the first ``prev`` is 64 zeros; ``seq`` rises by one.
+1. A line is the RFC 8785 form of ``{at, data, hash, kind, prev, seq}``. ``hash`` is SHA-256, in hex, over the RFC 8785
+   form of the same object without ``hash``; the first ``prev`` is 64 zeros; ``seq`` rises by one.
 2. No personal and no free text enters a line: holders, actors and reasons enter as commitments.
-3. ``data`` holds texts, integers, booleans, null, and lists and objects of them with ASCII keys. Under this restriction the
-   standard library's encoder with sorted keys writes exactly the RFC 8785 form; a test compares it with a library
+3. ``data`` holds texts, integers, booleans, null, and lists and objects of them with ASCII keys. Under this restriction
+   the standard library's encoder with sorted keys writes exactly the RFC 8785 form; a test compares it with a library
    (decision 0006). Floats are the one thing on which they differ, so there are none.
 
 It refuses to own what a kind means: the ledger posts entries, ``usage`` folds them.

@@ -2,8 +2,8 @@
 
 Rules
 1. A lease is authorised by a secret of the client's own making; only its SHA-256 is kept (contract §2).
-2. Everything about a lease is fixed at its grant but three things that a heartbeat moves in place: its deadline, its last
-   beat and that beat's nonce. They live in memory only, so a heartbeat never touches the disk (design §2).
+2. Everything about a lease is fixed at its grant but three things that a heartbeat moves in place: its deadline, its
+   last beat and that beat's nonce. They live in memory only, so a heartbeat never touches the disk (design §2).
 3. A change of state makes a new object: what the store has not yet taken can be told from what it has.
 
 ``deadline`` is on boot-time (seconds), never on the wall clock; it includes the grace that is not advertised.
@@ -47,7 +47,7 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkout:
-    """A wish for a lease. ``secret`` and ``content`` are digests; ``content`` is over all but the nonce and the secret."""
+    """A wish for a lease. ``secret`` and ``content`` are digests; ``content`` covers all but nonce and secret."""
 
     lease_id: str
     secret: bytes = field(repr=False)

@@ -1,18 +1,19 @@
 """The ledger: every lease, seat and line of this server, decided in memory.
 
 How it is used
-- The writer runs a group of *verbs* (checkout, checkin, sweep, install …) one after the other, hands ``batch`` to the store,
-  and calls ``settle`` when the store has taken it. When the store has not, this ledger is thrown away and a new one is
-  loaded; nothing is ever patched back (design §2).
+- The writer runs a group of *verbs* (checkout, checkin, sweep, install …) one after the other, hands ``batch`` to the
+  store, and calls ``settle`` when the store has taken it. When the store has not, this ledger is thrown away and a new
+  one is loaded; nothing is ever patched back (design §2).
 - Heartbeats and reads run at once, between groups and while one is being committed.
 
 Rules
-1. A verb checks everything, then posts. Nothing may raise after its first post. A refusal is a value (:class:`Denial`), a
-   failure is raised (:class:`~lls.faults.Fault`).
-2. State has one door: ``_post`` writes the line, ``_seat`` and ``_unseat`` move leases. Each remembers what was there before,
-   so that reads can show the last commit and nothing of the group in flight.
+1. A verb checks everything, then posts. Nothing may raise after its first post. A refusal is a value (:class:`Denial`),
+   a failure is raised (:class:`~lls.faults.Fault`).
+2. State has one door: ``_post`` writes the line, ``_seat`` and ``_unseat`` move leases. Each remembers what was there
+   before, so that reads can show the last commit and nothing of the group in flight.
 3. The seats in use never rise above seats and overdraft by a grant.
-4. Time comes in with each verb (``now``), the key for commitments at construction. No clock, no randomness, no logging here.
+4. Time comes in with each verb (``now``), the key for commitments at construction. No clock, no randomness, no logging
+   here.
 
 It refuses to own signatures (``signed``), SQL (``store``) and the queue of requests (``writer``).
 """
@@ -103,8 +104,9 @@ class Ledger:
         commit_to: Callable[[str], str],
         setting: Setting,
     ) -> None:
-        """Build from what a store loaded. ``entitlements`` come from verified bundles; ``problems`` name those that did
-        not verify again. Every floating lease gets a full time to live and grace: an outage of ours costs nobody a seat.
+        """Build from what a store loaded; every floating lease gets a full time to live and grace.
+
+        ``entitlements`` come from verified bundles; ``problems`` name those that did not verify again.
         """
         self.setting = setting
         self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
@@ -175,8 +177,9 @@ class Ledger:
         return lease_id in self._before
 
     def adopt(self, old: Ledger) -> None:
-        """Take over, from the ledger that this one replaces after a failed commit, what lives in memory only: the later
-        deadline, beats, waiters, folded repeats. Nothing of the failed group comes along.
+        """Take over what lives in memory only from the ledger that this one replaces after a failed commit.
+
+        The later deadline, beats, waiters, folded repeats; nothing of the failed group comes along.
         """
         for lease_id, lease in self.leases.items():
             known = old._before.get(lease_id) or old.leases.get(lease_id)
@@ -244,7 +247,7 @@ class Ledger:
         self._serve(lease.product, now)
 
     def stop_waiting(self, lease_id: str, *, now: Now) -> Verdict:
-        """The wait is over: the lease if it was granted in the last moment, else a denial with the place in the queue."""
+        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position."""
         waiter = self.waiting.get(lease_id)
         lease = self.leases.get(lease_id)
         if lease is not None:

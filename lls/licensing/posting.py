@@ -122,7 +122,7 @@ def _installed_line(step: Step) -> dict[str, object]:
         "product": terms.product,
         "seats": terms.seats,
         "status": terms.status.value,
-        "overdraft_limit": 0 if terms.seats is None else terms.overdraft.extra(terms.seats),
+        "overdraft_limit": 0 if terms.seats is None else terms.overdraft.on_top_of(terms.seats),
         "starts_at": write_instant(terms.starts_at) if terms.starts_at else None,
         "expires_at": write_instant(terms.expires_at) if terms.expires_at else None,
     }

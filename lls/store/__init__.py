@@ -1,11 +1,11 @@
-"""The store: where the ledger's history and rows survive. A protocol, so that the ledger never knows which database it is.
+"""The store: where the ledger's history and rows survive, as a protocol: the ledger never knows which database it is.
 
 Rules (design §2)
 1. ``take_writership`` makes this daemon the only writer and gives the epoch that fences every later commit.
-2. ``commit`` writes a batch in one transaction whose first statement moves ``(epoch, seq)``; when that does not hit exactly
-   one row, somebody else has written, and nothing is written here.
-3. Whatever goes wrong in a commit is :class:`~lls.faults.StoreDown` (or ``WritershipLost``); whether it was written after all
-   is for the next ``load`` to say. Nobody guesses.
+2. ``commit`` writes a batch in one transaction whose first statement moves ``(epoch, seq)``; when that does not hit
+   exactly one row, somebody else has written, and nothing is written here.
+3. Whatever goes wrong in a commit is :class:`~lls.faults.StoreDown` (or ``WritershipLost``); whether it was written
+   after all is for the next ``load`` to say. Nobody guesses.
 4. ``load`` reads everything anew and opens whatever is broken.
 """
 

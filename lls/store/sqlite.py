@@ -1,11 +1,12 @@
 """The embedded store: one SQLite file, write-ahead log, every commit on the disk before its answer.
 
 Rules
-1. Writership is an ``flock`` on ``lls.lock`` beside the file. Holding it is proof enough: the kernel drops it with the process,
-   whatever kills it. The epoch still rises at each start and fences every commit.
+1. Writership is an ``flock`` on ``lls.lock`` beside the file. Holding it is proof enough: the kernel drops it with the
+   process, whatever kills it. The epoch still rises at each start and fences every commit.
 2. A group is one hop into the connection's thread: an awaited statement costs 76–86 µs, a hop 20–27 (design §8).
 3. ``synchronous=FULL``: what was committed survives a power cut, if the disk tells the truth.
-4. After any failure the connection is thrown away and the next ``load`` opens a new one. Nothing of its state is trusted.
+4. After any failure the connection is thrown away and the next ``load`` opens a new one. Nothing of its state is
+   trusted.
 5. Reads of the journal go over a connection of their own, so that an export never holds up a commit.
 6. The schema moves forward only; each step's checksum is stored, and a database of a newer version is refused.
 """

@@ -1,0 +1,315 @@
+"""What the administrator sees and sends: the shapes of every answer under ``/v1/admin``. Instants are aware UTC datetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from lls.api.wire import FeatureView
+
+# ---------------------------------------------------------------- requests
+
+
+class ReleaseForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``DELETE /v1/admin/leases/{lease_id}``."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+
+    def __post_init__(self) -> None:
+        """The reason is journalled (as a commitment) and shown."""
+        if not self.reason.isprintable():
+            raise ValueError("`reason` holds a character that cannot be printed")
+
+
+class ReportForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/reports``."""
+
+    pseudonymise: bool = False
+
+
+# ---------------------------------------------------------------- the server
+
+
+class CustomerView(Struct, kw_only=True, frozen=True):
+    """Whose server it is."""
+
+    customer_id: str
+    name: str
+    account_ref: str
+
+
+class LicenseView(Struct, kw_only=True, frozen=True):
+    """Whether the server may grant new leases, and until when."""
+
+    state: str
+    expires_at: datetime | None
+    sync_within_days: int | None
+    sync_due_at: datetime | None
+
+
+class ClockView(Struct, kw_only=True, frozen=True):
+    """``now``: what the machine says; ``mark``: what the server goes by."""
+
+    now: datetime
+    mark: datetime
+    state: str
+    behind_seconds: int
+
+
+class WritershipView(Struct, kw_only=True, frozen=True):
+    """The journal's committed end, and the epoch that writes it."""
+
+    epoch: int
+    seq: int
+    head: str
+
+
+class StoreView(Struct, kw_only=True, frozen=True):
+    """Which database, and whether the last commit went through."""
+
+    kind: str
+    up: bool
+
+
+class ServerView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/server``."""
+
+    server_id: str
+    name: str
+    version: str
+    keys_version: int
+    bundle_sequence: int
+    customer: CustomerView | None
+    license: LicenseView
+    clock: ClockView
+    writership: WritershipView
+    store: StoreView
+    chain: str
+    started_at: datetime
+    leases: int
+
+
+# ---------------------------------------------------------------- bundles
+
+
+class Difference(Struct, kw_only=True, frozen=True):
+    """One field of an entitlement that a bundle changes."""
+
+    field: str
+    old: object
+    new: object
+
+
+class StepView(Struct, kw_only=True, frozen=True):
+    """What a bundle does to one entitlement."""
+
+    entitlement_id: str
+    product: str
+    sku: str
+    edition: str | None
+    seats: int | None
+    change: str
+    reason: str | None
+    differences: list[Difference]
+    leases_ended: int
+
+
+class ReceiptIn(Struct, kw_only=True, frozen=True):
+    """The receipt that came inside a bundle and was taken in."""
+
+    report_id: str
+    up_to_seq: int
+
+
+class ImportView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/bundles``."""
+
+    bundle_id: str
+    sequence: int
+    server_id: str
+    customer: CustomerView
+    issued_at: datetime
+    not_after: datetime
+    dry_run: bool
+    applied: bool
+    already_applied: bool
+    keys_added: list[int]
+    entitlements: list[StepView]
+    receipt: ReceiptIn | None
+    warnings: list[str]
+
+
+class BundleView(Struct, kw_only=True, frozen=True):
+    """One bundle of the history. ``entitlements``: how many have their terms from it; ``state``: ``applied``, or
+    ``distrusted`` where it did not verify again at the last start."""
+
+    bundle_id: str
+    sequence: int
+    imported_at: datetime
+    issued_at: datetime
+    entitlements: int
+    state: str
+
+
+class BundlesView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/bundles``, newest first."""
+
+    bundles: list[BundleView]
+
+
+# ---------------------------------------------------------------- entitlements and leases
+
+
+class EntitlementView(Struct, kw_only=True, frozen=True):
+    """An entitlement and who uses it. ``overdraft``: seats in use beyond what was bought; ``waiting``: requests that
+    wait for its product. Where ``problem`` is given, its bundle did not verify and the terms are not known."""
+
+    entitlement_id: str
+    order_ref: str | None = None
+    product: str | None = None
+    product_name: str | None = None
+    sku: str | None = None
+    offering: str | None = None
+    edition: str | None = None
+    status: str | None = None
+    standing: str | None = None
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+    grace_expires_at: datetime | None = None
+    maintenance_expires_on: date | None = None
+    seats: int | None = None
+    in_use: int = 0
+    available: int | None = None
+    overdraft: int = 0
+    waiting: int = 0
+    sharing: str | None = None
+    lease_seconds: int | None = None
+    bundle_id: str | None = None
+    sequence: int | None = None
+    features: list[FeatureView] = []
+    attributes: Mapping[str, str | int] = {}
+    problem: str | None = None
+
+
+class EntitlementsView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/entitlements``."""
+
+    entitlements: list[EntitlementView]
+
+
+class HeldView(Struct, kw_only=True, frozen=True):
+    """A lease as the administrator sees it; ``last_beat`` is the number of the last heartbeat, null after a restart."""
+
+    lease_id: str
+    state: str
+    mode: str
+    product: str
+    entitlement_id: str
+    edition: str | None
+    seats: int
+    overdraft: bool
+    holder: dict[str, str]
+    granted_at: datetime
+    expires_at: datetime
+    expires_in_seconds: int
+    last_beat: int | None
+    clone_alarms: int
+
+
+class WaitingView(Struct, kw_only=True, frozen=True):
+    """A request that waits for a seat; ``open`` while its connection is there."""
+
+    product: str
+    lease_id: str
+    holder: dict[str, str]
+    seats: int
+    position: int
+    since: datetime
+    open: bool
+
+
+class LeasesView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/leases``."""
+
+    leases: list[HeldView]
+    waiting: list[WaitingView]
+
+
+# ---------------------------------------------------------------- journal, usage, reports
+
+
+class DenialView(Struct, kw_only=True, frozen=True):
+    """A journalled refusal; ``count`` of them were folded into it."""
+
+    at: datetime
+    code: str
+    rule: str
+    product: str
+    entitlement_id: str | None
+    holder: dict[str, str]
+    seats: int
+    in_use: int | None
+    limit: int | None
+    count: int
+
+
+class DenialsView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/denials``, oldest first."""
+
+    denials: list[DenialView]
+
+
+class UsageView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/usage``: the columns of ``usage.csv``; by the hour ``bucket`` stands for ``day``."""
+
+    lines: list[dict[str, str | int | datetime | None]]
+
+
+class CheckView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/journal/verify``."""
+
+    ok: bool
+    lines: int
+    head: str
+    first_seq: int
+    last_seq: int
+    problem: str | None
+
+
+class PreviewView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/reports/preview``: what would leave, but for the line that seals it."""
+
+    from_seq: int
+    to_seq: int
+    lines: int
+    usage: list[dict[str, str | int | datetime | None]]
+    kinds: dict[str, int]
+
+
+class ReportView(Struct, kw_only=True, frozen=True):
+    """One report that was made."""
+
+    report_id: str
+    from_seq: int
+    to_seq: int
+    made_at: datetime
+    pseudonymised: bool
+    acknowledged: bool
+
+
+class ReportsView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/reports``, oldest first."""
+
+    reports: list[ReportView]
+
+
+class ReceiptView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/receipts``."""
+
+    receipt_id: str
+    report_id: str
+    up_to_seq: int
+    already_applied: bool

@@ -1,0 +1,165 @@
+"""Is it alive, is it ready, how much does it do: for balancers, monitors and Prometheus.
+
+Rules
+1. ``/livez`` says that the loop runs, and asks nothing.
+2. ``/readyz`` asks the store itself, within a time. A page that says "ready" from memory while the database is gone is worse
+   than none. Not ready: the store does not answer, this daemon is not the writer, or it is stopping. A wrong clock, a missing
+   licence or an overdue report do not stop what is held, so they are told and leave the server ready.
+3. ``/metrics`` counts events as they happen; levels are set from the last commit when somebody reads them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Final
+
+from aiohttp import web
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from lls.api import openapi, problems
+from lls.api.edge import EDGE, JSON, Edge, Route, answer, encode
+from lls.faults import Draining, Fault, NotPrimary, StoreDown
+from lls.licensing.changes import Fact
+from lls.licensing.instant import ClockState, Now
+from lls.licensing.ledger import Ledger
+from lls.telemetry import Metrics
+
+METRICS_TEXT: Final = "text/plain"
+_DAY_SECONDS: Final = 86_400
+
+
+class Alive(Struct, kw_only=True, frozen=True):
+    """``GET /livez``."""
+
+    status: str = "ok"
+
+
+class Trouble(Struct, kw_only=True, frozen=True):
+    """One thing that keeps the server from being ready."""
+
+    code: str
+    detail: str
+
+
+class Ready(Struct, kw_only=True, frozen=True):
+    """``GET /readyz``, with the same body whether ready or not."""
+
+    ready: bool
+    troubles: list[Trouble]
+    clock: str
+    license: str
+    chain: str
+
+
+async def livez(_request: web.Request) -> web.StreamResponse:
+    """The loop runs."""
+    return answer(Alive())
+
+
+async def readyz(request: web.Request) -> web.StreamResponse:
+    """Rule 2."""
+    edge = request.app[EDGE]
+    troubles = await _troubles(edge)
+    now, ledger = edge.writer.now(), edge.writer.ledger
+    body = encode(
+        Ready(
+            ready=not troubles,
+            troubles=[Trouble(code=fault.code, detail=fault.detail) for fault in troubles],
+            clock=now.state,
+            license=ledger.license(now),
+            chain=chain_state(ledger),
+        )
+    )
+    status = problems.KINDS[troubles[0].code].status if troubles else 200
+    return web.Response(status=status, body=body, headers={"Content-Type": JSON, "Cache-Control": "no-store"})
+
+
+async def metrics(request: web.Request) -> web.StreamResponse:
+    """Rule 3."""
+    edge = request.app[EDGE]
+    await edge.writer.settled()
+    set_levels(edge.metrics, edge, edge.writer.now())
+    return web.Response(body=generate_latest(edge.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def described(request: web.Request) -> web.StreamResponse:
+    """The OpenAPI document of this application."""
+    return web.Response(body=request.app[openapi.DOCUMENT], headers={"Content-Type": JSON})
+
+
+async def _troubles(edge: Edge) -> list[Fault]:
+    troubles: list[Fault] = [Draining()] if edge.draining else []
+    try:
+        async with asyncio.timeout(edge.setting.ready_seconds):
+            await edge.writer.prove()
+    except (StoreDown, NotPrimary) as fault:
+        troubles.append(fault)
+    except TimeoutError:
+        troubles.append(StoreDown(f"The store did not answer within {edge.setting.ready_seconds:g} seconds."))
+    return troubles
+
+
+def chain_state(ledger: Ledger) -> str:
+    """``forked`` when the vendor has acknowledged a line that our journal does not hold."""
+    return "forked" if ledger.facts.get(Fact.CHAIN_FORKED) == "1" else "ok"
+
+
+def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
+    """Every gauge as of the last commit. Gauges by entitlement are cleared first: one that is gone must not stay."""
+    ledger = edge.writer.ledger
+    _set_seats(metrics, ledger)
+    metrics.leases_live.labels("floating").set(sum(1 for _ in ledger.committed_leases()))
+    metrics.queue_length.set(edge.writer.queued)
+    metrics.store_up.set(edge.writer.down is None)
+    metrics.primary.set(not isinstance(edge.writer.down, NotPrimary))
+    for state in ClockState:
+        metrics.clock_state.labels(state).set(state is now.state)
+    metrics.clock_behind_seconds.set(now.behind_seconds)
+    metrics.bundle_sequence.set(max((kept.sequence for kept in ledger.bundles.values()), default=0))
+    metrics.journal_seq.set(ledger.batch.before.seq)
+    metrics.journal_unacknowledged.set(ledger.batch.before.seq - ledger.acknowledged.seq)
+    due = ledger.terms.sync_due_at(ledger.sync_from) if ledger.terms else None
+    metrics.report_due_days.set(math.inf if due is None else (due - now.wall).total_seconds() / _DAY_SECONDS)
+
+
+def _set_seats(metrics: Metrics, ledger: Ledger) -> None:
+    for gauge in (metrics.seats, metrics.seats_in_use, metrics.seats_waiting, metrics.entitlement_expires):
+        gauge.clear()
+    for pool in ledger.pools.values():
+        terms = pool.entitlement
+        labels = terms.product, terms.entitlement_id
+        metrics.seats.labels(*labels).set(math.inf if terms.seats is None else terms.seats)
+        metrics.seats_in_use.labels(*labels).set(ledger.in_use(terms.entitlement_id))
+        if terms.ends_at is not None:
+            metrics.entitlement_expires.labels(*labels).set(terms.ends_at.timestamp())
+    for product in ledger.products():
+        metrics.seats_waiting.labels(product, "").set(ledger.waiting.length(product))
+
+
+ROUTES: Final = (
+    Route(method="GET", path="/livez", handler=livez, summary="Is it alive", answers={200: Alive}),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=readyz,
+        summary="Is it ready; the same body where it is not",
+        answers={200: Ready},
+        faults=("store_down", "not_primary", "draining"),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=metrics,
+        summary="Metrics in Prometheus' text form",
+        answers={200: METRICS_TEXT},
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=described,
+        summary="This document",
+        answers={200: JSON},
+    ),
+)

@@ -1,0 +1,97 @@
+"""``lls demo``: a whole throw-away world on this machine, told while it happens.
+
+Everything in it is the real thing: the vendor's and the site's commands as a person types them, the daemon as a process of its
+own with TLS, clients that use the SDK. Only the people are made up, and the leases are short so that expiry can be watched.
+
+The story, in order
+1. The vendor opens shop, the site starts a server, a request and a bundle are carried between them on a stick.
+2. Clients come, work, wait, are refused; a room loses power and its seats come back by expiry.
+3. In the middle the daemon is killed without warning and started again; every seat must still be held.
+4. Everybody leaves; report and receipt are carried; the journal is verified; the vendor bills.
+
+Exit status 0 only if all of it was verified, 1 with a sentence otherwise, 130 when it was broken off. Whatever happens, no
+process is left behind, and a folder that was not asked for is removed.
+
+| file | owns |
+|---|---|
+| ``story`` | what happens when, and what has to hold |
+| ``world`` | the folders, the commands, the daemon's process |
+| ``room`` | a process full of clients |
+| ``watch`` | what the daemon says about itself |
+| ``screen`` | what is shown |
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+BROKEN_OFF: Final = 130
+
+
+def demo(
+    port: int | None = None, clients: int = 100, seconds: int | None = None, directory: Path | None = None
+) -> int:
+    """Run the demonstration; the exit status.
+
+    ``port`` on 127.0.0.1 (None or 0: any free one); ``seconds`` of show, None until Ctrl-C; ``directory`` keeps all files.
+    """
+    from lls.demo.screen import Screen  # noqa: PLC0415 - the rooms' processes import this package and need no screen
+    from lls.demo.story import Story  # noqa: PLC0415
+    from lls.demo.world import Trouble, World  # noqa: PLC0415
+
+    screen = Screen()
+    with _ending_with_terminal():
+        try:
+            with _folder(directory) as folder, World(folder, port=port, screen=screen) as world:
+                return Story(world, screen, clients=clients, seconds=seconds, kept=directory is not None).tell()
+        except Trouble as trouble:
+            screen.trouble(str(trouble))
+            return 1
+        except KeyboardInterrupt:
+            screen.trouble("Broken off; everything that was started is stopped.")
+            return BROKEN_OFF
+
+
+@contextmanager
+def _folder(directory: Path | None) -> Iterator[Path]:
+    from lls.demo.world import Trouble  # noqa: PLC0415 - as above
+
+    if directory is None:
+        folder = Path(tempfile.mkdtemp(prefix="lls-demo-")).resolve()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        occupied = next(directory.iterdir(), None)
+    except OSError as error:
+        raise Trouble(f"{directory} cannot be used: {error.strerror}; name another folder with --dir.") from error
+    if occupied is not None:
+        raise Trouble(f"{directory} is not empty; name a new folder with --dir, so that nothing of yours is touched.")
+    yield directory.resolve()
+
+
+@contextmanager
+def _ending_with_terminal() -> Iterator[None]:
+    """A closed terminal and ``kill`` end the demonstration as Ctrl-C does, so that nothing stays behind."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    with suppress(ValueError):  # not in the main thread: whoever started us there sends us no signals
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,138 @@
+"""A room full of clients: one process, the real SDK, people who come, work, wait and go.
+
+Each person has a computer of their own: its connection, its TLS handshake, its holder. The room tells what happens in lines
+of JSON on standard output, and ends in good order, every seat given back, when its standard input is closed. Killing the process
+is a power cut: nobody gives anything back.
+
+Uses ``lls.client`` and nothing else of the house, as an application would.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from lls.client import Event, EventKind, Holder, LicenseServers, LlsError, NoAnswer, Refused, Seat
+
+NAMES: Final = (
+    "ada alan annie barbara claude dennis donald dorothy edsger emmy ernst fei frances george grace gottlob hedy "
+    "ida jean john karen katherine konrad lynn mary niklaus radia rosa sofia tony"
+).split()  # fmt: skip
+
+WORK_SECONDS: Final = (5.0, 13.0)
+PAUSE_SECONDS: Final = (0.5, 4.0)
+WAIT_SECONDS: Final = 12.0
+SHARE_WHO_WAIT: Final = 0.7
+LEAVE_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a room is told at its start, as JSON in its first argument. ``products`` are keys with weights."""
+
+    number: int
+    people: int
+    seed: int
+    server: str
+    vendor_keys: str
+    products: dict[str, int]
+
+    def argument(self) -> str:
+        """For the command line."""
+        return json.dumps(asdict(self))
+
+
+class Person:
+    """One person at one computer, in a thread."""
+
+    def __init__(self, room: Room, number: int, stop: threading.Event) -> None:
+        # Repeatable, so that a demonstration can be shown twice; nothing secret comes from it.
+        self._luck = random.Random(f"{room.seed} {room.number} {number}")  # noqa: S311
+        self._user = NAMES[(room.number * 7 + number) % len(NAMES)]
+        self._host = f"ws-{room.number}{number:02}"
+        self._room = room
+        self._stop = stop
+        self._seat: Seat | None = None
+        self.thread = threading.Thread(target=self._live, daemon=True)
+
+    def leave(self) -> None:
+        """Give back what is held, and the place in the queue."""
+        seat = self._seat
+        if seat is not None:
+            seat.release()
+
+    def _live(self) -> None:
+        servers = LicenseServers(self._room.server, vendor_keys=self._room.vendor_keys)
+        self._rest()
+        while not self._stop.is_set():
+            self._session(servers)
+            self._rest()
+
+    def _rest(self) -> None:
+        self._stop.wait(self._luck.uniform(*PAUSE_SECONDS))
+
+    def _session(self, servers: LicenseServers) -> None:
+        keys, weights = zip(*self._room.products.items(), strict=True)
+        product = self._luck.choices(keys, weights)[0]
+        wait = WAIT_SECONDS if self._luck.random() < SHARE_WHO_WAIT else 0.0
+        begun = time.monotonic()
+        holder = Holder(seat_id=self._host, user=self._user, host=self._host, process=str(self._room.seed))
+        self._seat = seat = servers.prepare(product, holder=holder, wait=wait, on_event=self._heard)
+        if self._stop.is_set():  # nobody will come to release what is asked for after the last round
+            return
+        try:
+            seat.enter()
+        except Refused as refused:
+            self._tell("refused", product=product, code=refused.code, waited=wait > 0)
+            return
+        except NoAnswer as silence:
+            self._tell("unanswered", product=product, code=silence.code)
+            return
+        except LlsError:
+            if not self._stop.is_set():
+                raise
+            return
+        self._tell("seated", product=product, seconds=round(time.monotonic() - begun, 1))
+        with seat:
+            self._stop.wait(self._luck.uniform(*WORK_SECONDS))
+        self._tell("left", product=product)
+
+    def _heard(self, event: Event) -> None:
+        if event.kind in (EventKind.LEASE_ENDED, EventKind.CLONED, EventKind.TAKEN_BACK):
+            self._tell("lost", code=event.code)
+
+    def _tell(self, what: str, **facts: object) -> None:
+        line = json.dumps({"what": what, "user": self._user, "host": self._host, **facts})
+        with _speaking:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+
+
+_speaking = threading.Lock()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Live until standard input ends; that is also how a room notices that its demonstration has died."""
+    room = Room(**json.loads(arguments[0]))
+    stop = threading.Event()
+    people = [Person(room, number, stop) for number in range(1, room.people + 1)]
+    for person in people:
+        person.thread.start()
+    sys.stdin.read()
+    stop.set()
+    for person in people:
+        person.leave()
+    until = time.monotonic() + LEAVE_SECONDS
+    for person in people:
+        person.thread.join(max(0.0, until - time.monotonic()))
+    return int(any(person.thread.is_alive() for person in people))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
