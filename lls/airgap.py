@@ -34,9 +34,9 @@ from lls.licensing.fields import read_instant
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.journal import Head, Kind, head_of, parse_line, verify_line
 from lls.licensing.ledger import Ledger, Setting
-from lls.licensing.terms import Acknowledgement, Installation, Outcome, ServerTerms
+from lls.licensing.terms import Acknowledgement, HostBinding, Installation, Outcome, ServerTerms
 from lls.licensing.usage import Bucket, Fold, UsageLine, usage_csv
-from lls.signed.bundle import Bundle, OpenedBundle, open_bundle, verify_stored
+from lls.signed.bundle import Binding, BindingPolicy, Bundle, OpenedBundle, open_bundle, verify_stored
 from lls.signed.capability import CapabilitySigner
 from lls.signed.keys import KeySet, read_key_set
 from lls.signed.receipt import Receipt, read_receipt
@@ -171,6 +171,7 @@ class Airgap:
             now=now,
             commit_to=self._commit_to,
             setting=self._setting,
+            host=host_components(self.identity.server_id),
         )
         ledger.keep_key_sets({version: keys.token for version, keys in self._keys.items()})
         return ledger
@@ -556,7 +557,14 @@ def _server_terms(bundle: Bundle) -> ServerTerms:
         customer_id=customer.customer_id,
         customer_name=customer.name,
         account_ref=customer.account_ref,
+        binding=_host_binding(license_.binding),
     )
+
+
+def _host_binding(binding: Binding) -> HostBinding | None:
+    if binding.policy is BindingPolicy.KEY_ONLY:
+        return None
+    return HostBinding(required=binding.required, components=binding.components, grace=binding.grace)
 
 
 def _acknowledgement(receipt: Receipt) -> Acknowledgement:

@@ -104,6 +104,7 @@ class Writer:
         now = self._clock.now()
         self.ledger = self._build(loaded, now)
         self.ledger.note_problems(now=now)
+        self.ledger.note_binding(now=now)
         self.ledger.note_clock(now=now)
         if loaded.last_at is not None:
             self.ledger.resume(outage_from=loaded.last_at, outage_to=now.wall, cause="start", now=now)
@@ -285,9 +286,11 @@ class Writer:
         if self._settled is not None:
             self._settled.set_result(None)
         back_off = 0.05
-        while not self._stopping:
+        while True:
             self._fail(fault, [wish.answer for wish in self._queue])
             self._queue.clear()
+            if self._stopping:
+                return  # nothing may run on the ledger that is half changed
             try:
                 loaded = await self._store.load()
             except StoreDown as again:
@@ -345,7 +348,9 @@ class Writer:
         except TimeoutError:
             if self.down is not None:
                 raise self.down from None
-            return await self._enqueue(lambda ledger, now: ledger.stop_waiting(lease_id, now=now))
+            verdict = await self._enqueue(lambda ledger, now: ledger.stop_waiting(lease_id, now=now))
+            # What a group decided in the last moment counts; ``stop_waiting`` no longer knew the place then.
+            return future.result() if future.done() else verdict
 
     def _leave(self, request: Checkout, future: asyncio.Future[Verdict]) -> None:
         """Nobody listens to this future any more. When it was the last one, its place must not hold the others up."""

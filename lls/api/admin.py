@@ -1,8 +1,8 @@
 """What the administrator sees and does, on the admin socket.
 
 Rules
-1. Each view is a plain function from the edge (or its ledger) to a value, so that pages can show the same without HTTP; the
-   handlers below them only read the request and write the answer.
+1. Each view is a plain function from the edge (or its ledger) to a value, so that pages can show the same without HTTP;
+   the handlers below them only read the request and write the answer.
 2. Lists show the last commit, never a group in flight.
 3. Whoever acts is named in the journal, as the kernel names the peer.
 4. Files travel as bytes: a bundle in, a request or report out with its file name.
@@ -57,6 +57,7 @@ from lls.api.edge import (
     Route,
     answer,
     done,
+    instant,
     instant_of,
     number_of,
     parameters,
@@ -248,10 +249,14 @@ def reports_view(ledger: Ledger) -> ReportsView:
     )
 
 
-def usage_line(line: UsageLine, *, bucket: Bucket = Bucket.DAY) -> dict[str, str | int | datetime | None]:
+def usage_line(line: UsageLine, *, bucket: Bucket = Bucket.DAY) -> dict[str, str | int | None]:
     """A line of ``usage.csv`` as an object, its columns in their order."""
     names = {"day": "bucket"} if bucket is Bucket.HOUR else {}
-    return {names.get(column, column): getattr(line, column) for column in COLUMNS}
+    values = {column: getattr(line, column) for column in COLUMNS}
+    return {
+        names.get(column, column): instant(value) if isinstance(value, datetime) else value
+        for column, value in values.items()
+    }
 
 
 # ---------------------------------------------------------------- handlers
@@ -326,7 +331,8 @@ async def journal(request: web.Request) -> web.StreamResponse:
     limit = number_of(given.get("limit"), "limit", default=1_000, most=MOST_LINES)
     chunks = request.app[EDGE].airgap.journal(after=after, limit=limit)
     # The first chunk comes before the status: a store that is down must not look like an empty journal.
-    first = await anext(chunks, [])
+    nothing: list[bytes] = []
+    first = await anext(chunks, nothing)
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
     await response.write(_joined(first))
@@ -520,7 +526,11 @@ def _flag(text: str | None, name: str) -> bool:
 
 
 def _file(data: bytes, name: str) -> web.Response:
-    headers = {"Content-Type": BYTES, "Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}"'}
+    headers = {
+        "Content-Type": BYTES,
+        "Cache-Control": "no-store",
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
     return web.Response(body=data, headers=headers)
 
 
@@ -546,14 +556,165 @@ _ALWAYS: Final = ("forbidden", "internal")
 _BODY: Final = ("bad_request", "too_large", "unsupported_media_type", "timeout")
 _WRITES: Final = ("overloaded", "not_primary", "store_down")
 
-
-def _route(
-    method: str,
-    path: str,
-    handler: object,
-    summary: str,
-    answers: object,
-    *faults: str,
-    **more: object,
-) -> Route:
-    raise NotImplementedError
+ROUTES: Final = (
+    Route(
+        method="GET",
+        path="/v1/admin/server",
+        handler=server,
+        summary="Identity, licence, clock, writership",
+        answers={200: ServerView},
+        faults=_ALWAYS,
+        by="administrator",
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/server/request",
+        handler=activation_request,
+        summary="The activation request for the vendor",
+        answers={200: BYTES},
+        faults=_ALWAYS,
+        by="administrator",
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/bundles",
+        handler=import_bundle,
+        summary="Apply a bundle, or show what it would change",
+        answers={200: ImportView},
+        media=BYTES,
+        query=(Query(name="dry_run", meaning="1: change nothing"),),
+        faults=(*_ALWAYS, *_BODY, *_WRITES, "refused_document"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/bundles",
+        handler=bundles,
+        summary="Every bundle ever applied",
+        answers={200: BundlesView},
+        faults=(*_ALWAYS, "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/entitlements",
+        handler=entitlements,
+        summary="What is hosted and how much of it is in use",
+        answers={200: EntitlementsView},
+        faults=_ALWAYS,
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/leases",
+        handler=leases,
+        summary="Who holds what, who waits",
+        answers={200: LeasesView},
+        query=(Query(name="product", meaning="a product key"), Query(name="holder", meaning="part of a holder field")),
+        faults=(*_ALWAYS, "bad_request"),
+        by="administrator",
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/admin/leases/{lease_id}",
+        handler=release,
+        summary="Take a seat back",
+        answers={204: None},
+        form=ReleaseForm,
+        faults=(*_ALWAYS, *_BODY, *_WRITES, "unknown_lease"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/denials",
+        handler=denials,
+        summary="Who was refused and why",
+        answers={200: DenialsView},
+        query=(Query(name="since", meaning="an instant or a day"),),
+        faults=(*_ALWAYS, "bad_request", "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/usage",
+        handler=usage,
+        summary="Usage by day or hour",
+        answers={200: UsageView},
+        query=(
+            Query(name="from", meaning="an instant or a day"),
+            Query(name="to", meaning="an instant or a day"),
+            Query(name="bucket", meaning="hour or day"),
+        ),
+        faults=(*_ALWAYS, "bad_request", "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/journal",
+        handler=journal,
+        summary="Journal lines, canonical",
+        answers={200: NDJSON},
+        query=(
+            Query(name="after", meaning="a line number", kind="integer"),
+            Query(name="limit", meaning="how many at most", kind="integer"),
+        ),
+        faults=(*_ALWAYS, "bad_request", "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/journal/verify",
+        handler=verify_journal,
+        summary="Check the chain",
+        answers={200: CheckView},
+        faults=(*_ALWAYS, "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/reports/preview",
+        handler=preview_report,
+        summary="What the next report would carry",
+        answers={200: PreviewView},
+        faults=(*_ALWAYS, "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/reports",
+        handler=export_report,
+        summary="Seal a report; its id stands in X-Report-Id",
+        answers={200: BYTES},
+        form=ReportForm,
+        faults=(*_ALWAYS, *_BODY, *_WRITES),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/reports",
+        handler=reports,
+        summary="Every report that was made",
+        answers={200: ReportsView},
+        faults=_ALWAYS,
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/reports/{report_id}",
+        handler=report,
+        summary="The identical document again",
+        answers={200: BYTES},
+        faults=(*_ALWAYS, "not_found", "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/receipts",
+        handler=import_receipt,
+        summary="Take in the vendor's receipt",
+        answers={200: ReceiptView},
+        media=BYTES,
+        faults=(*_ALWAYS, *_BODY, *_WRITES, "refused_document"),
+        by="administrator",
+    ),
+)

@@ -1,10 +1,10 @@
-"""What the administrator sees and sends: the shapes of every answer under ``/v1/admin``. Instants are aware UTC datetimes."""
+"""What the administrator sees and sends: every shape under ``/v1/admin``. Instants are aware UTC datetimes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -99,8 +99,8 @@ class Difference(Struct, kw_only=True, frozen=True):
     """One field of an entitlement that a bundle changes."""
 
     field: str
-    old: object
-    new: object
+    old: Any
+    new: Any
 
 
 class StepView(Struct, kw_only=True, frozen=True):
@@ -143,8 +143,11 @@ class ImportView(Struct, kw_only=True, frozen=True):
 
 
 class BundleView(Struct, kw_only=True, frozen=True):
-    """One bundle of the history. ``entitlements``: how many have their terms from it; ``state``: ``applied``, or
-    ``distrusted`` where it did not verify again at the last start."""
+    """One bundle of the history.
+
+    ``entitlements``: how many have their terms from it; ``state``: ``applied``, or ``distrusted`` where it did not
+    verify again at the last start.
+    """
 
     bundle_id: str
     sequence: int
@@ -164,8 +167,11 @@ class BundlesView(Struct, kw_only=True, frozen=True):
 
 
 class EntitlementView(Struct, kw_only=True, frozen=True):
-    """An entitlement and who uses it. ``overdraft``: seats in use beyond what was bought; ``waiting``: requests that
-    wait for its product. Where ``problem`` is given, its bundle did not verify and the terms are not known."""
+    """An entitlement and who uses it.
+
+    ``overdraft``: seats in use beyond what was bought; ``waiting``: requests that wait for its product. Where
+    ``problem`` is given, its bundle did not verify and the terms are not known.
+    """
 
     entitlement_id: str
     order_ref: str | None = None
@@ -265,7 +271,7 @@ class DenialsView(Struct, kw_only=True, frozen=True):
 class UsageView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/usage``: the columns of ``usage.csv``; by the hour ``bucket`` stands for ``day``."""
 
-    lines: list[dict[str, str | int | datetime | None]]
+    lines: list[dict[str, str | int | None]]
 
 
 class CheckView(Struct, kw_only=True, frozen=True):
@@ -285,7 +291,7 @@ class PreviewView(Struct, kw_only=True, frozen=True):
     from_seq: int
     to_seq: int
     lines: int
-    usage: list[dict[str, str | int | datetime | None]]
+    usage: list[dict[str, str | int | None]]
     kinds: dict[str, int]
 
 

@@ -3,7 +3,8 @@
 Rules
 1. ``door`` stands before every handler of both: faults become problems, failures are counted against their address,
    answers are counted by route. What is no fault is our mistake: it is logged with its trace and told as ``internal``.
-2. The admin socket serves everything under ``/v1/admin`` and the operation calls. ``guard`` lets in only whom the kernel names.
+2. The admin socket serves everything under ``/v1/admin`` and the operation calls. ``guard`` lets in only whom the
+   kernel names.
 3. Nothing is swallowed: a cancelled handler (the client is gone) stays cancelled.
 """
 
@@ -52,7 +53,7 @@ async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _refused(request, edge, problems.of_http(raised))
         if "Allow" in raised.headers:
             response.headers["Allow"] = raised.headers["Allow"]
-    except Exception:
+    except Exception:  # noqa: BLE001  # rule 1: logged with its trace, answered as `internal`
         _log.exception("request_failed", extra={"fields": {"route": _name(request)}})
         response = _refused(request, edge, problems.of_fault(Fault()))
     edge.answered(_name(request), response.status)

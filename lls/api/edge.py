@@ -1,12 +1,12 @@
-"""What every handler leans on: the ``Edge`` of this process, the description of a route, reading a body, writing an answer.
+"""What every handler leans on: the ``Edge`` of this process, a route's description, reading a body, writing an answer.
 
 Rules
-1. Handlers are found through their ``Route``: method, path, types and codes stand in one list, so that the router and the
-   OpenAPI document cannot disagree.
+1. Handlers are found through their ``Route``: method, path, types and codes stand in one list, so that the router and
+   the OpenAPI document cannot disagree.
 2. A body is read within a size and a time; one that has arrived whole costs neither a timer nor a turn of the loop.
 3. Answers are bytes made once; nothing here logs a request (design §8: the access log costs more than half).
-4. Query parameters are judged by the calls that have any: an unknown or repeated name is ``bad_request``, because a filter
-   that is silently ignored shows the wrong leases. Calls without parameters ignore the query.
+4. Query parameters are judged by the calls that have any: an unknown or repeated name is ``bad_request``, because a
+   filter that is silently ignored shows the wrong leases. Calls without parameters ignore the query.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict, CIMultiDictProxy
-from prometheus_client import Counter
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
@@ -65,7 +63,7 @@ class Edge:
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
-        self._answered: dict[tuple[str, int], Counter] = {}
+        self._answered: dict[tuple[str, int], Callable[[], None]] = {}
 
     def drain(self) -> None:
         """No new checkouts from now on; who waits for a seat is told at once. Heartbeats and checkins go on."""
@@ -77,10 +75,10 @@ class Edge:
     def answered(self, route: str, status: int) -> None:
         """Count an answer."""
         key = route, status
-        counter = self._answered.get(key)
-        if counter is None:
-            counter = self._answered[key] = self.metrics.http_requests.labels(route, status)
-        counter.inc()
+        count = self._answered.get(key)
+        if count is None:
+            count = self._answered[key] = self.metrics.http_requests.labels(route, status).inc
+        count()
 
 
 EDGE: Final = web.AppKey("edge", Edge)
@@ -205,7 +203,7 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # ---------------------------------------------------------------- writing
 
 # No cache between us and the client may keep an answer: leases and capabilities are private.
-_JSON_HEADERS = CIMultiDictProxy(CIMultiDict({"Content-Type": JSON, "Cache-Control": "no-store"}))
+_JSON_HEADERS: Final = {"Content-Type": JSON, "Cache-Control": "no-store"}
 encode = msgspec.json.Encoder().encode
 
 

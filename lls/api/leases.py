@@ -3,8 +3,8 @@
 Rules (contract §2)
 1. A lease is authorised by its secret on every call; a wrong one is answered like an unknown lease.
 2. The answer to a checkout or beat carries a capability that is signed now, over the nonce of this very request.
-3. ``Prefer: wait=N`` queues a checkout for at most 60 seconds; a longer wish is cut, and ``Preference-Applied`` says to what.
-   A client that hangs up leaves its place to others (the handler is cancelled).
+3. ``Prefer: wait=N`` queues a checkout for at most 60 seconds; a longer wish is cut, and ``Preference-Applied`` says to
+   what. A client that hangs up leaves its place to others (the handler is cancelled).
 4. A server that stops grants nothing new; what is held goes on to the last moment.
 
 Heartbeats are the hot path (design §8): from the bytes to the ledger and back there is one await, and no timer, log or
@@ -132,13 +132,13 @@ async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: s
         raise
     edge.metrics.heartbeats.inc()
     ledger = writer.ledger
-    left = ledger.remaining(lease, now)
+    left, terms = ledger.remaining(lease, now), ledger.pools[lease.entitlement_id].entitlement
     return HeartbeatAnswer(
         expires_at=instant(now.wall + timedelta(seconds=left)),
         expires_in_seconds=left,
         heartbeat_seconds=ledger.pace(lease),
         state=lease.state,
-        capability=_capability(edge, lease, ledger.pools[lease.entitlement_id].entitlement, now, left, nonce),
+        capability=_capability(edge, lease, terms, now=now, left=left, nonce=nonce),
     )
 
 
@@ -177,7 +177,7 @@ async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | De
 def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
     lease, terms, now = seated.lease, seated.entitlement, edge.writer.now()
     view = lease_view(edge.writer.ledger, lease, terms, now)
-    capability = _capability(edge, lease, terms, now, view.expires_in_seconds, nonce)
+    capability = _capability(edge, lease, terms, now=now, left=view.expires_in_seconds, nonce=nonce)
     granted = CheckoutAnswer(lease=view, capability=capability)
     if seated.again:
         return answer(granted)
@@ -224,9 +224,7 @@ def feature_views(terms: Entitlement) -> list[FeatureView]:
 def product_view(ledger: Ledger, product: str, pools: list[Pool], now: Now) -> ProductView:
     """The seats of all entitlements in force; one without limit makes the product's unlimited."""
     in_force = [
-        pool.entitlement
-        for pool in pools
-        if pool.entitlement.standing(now.wall) in (Standing.ACTIVE, Standing.GRACE)
+        pool.entitlement for pool in pools if pool.entitlement.standing(now.wall) in (Standing.ACTIVE, Standing.GRACE)
     ]
     seats = [terms.seats for terms in in_force]
     free = [free_seats(ledger, terms) for terms in in_force]
@@ -254,7 +252,7 @@ def _standing_view(terms: Entitlement, now: Now) -> StandingView:
     )
 
 
-def _capability(edge: Edge, lease: Lease, terms: Entitlement, now: Now, left: int, nonce: str) -> str:
+def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, now: Now, left: int, nonce: str) -> str:
     return edge.airgap.capabilities.issue(
         product=lease.product,
         lease_id=lease.lease_id,

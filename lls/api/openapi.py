@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from lls.api.edge import JSON, Query, Route
-from lls.api.problems import KINDS, MEDIA_TYPE, Problem
+from lls.api.problems import KINDS, MEDIA_TYPE, Problem, phrase
 
 DOCUMENT: Final = web.AppKey("openapi", bytes)
 
@@ -75,7 +74,7 @@ def _operation(route: Route, schemas: dict[type, dict[str, Any]]) -> dict[str, o
 def _successes(route: Route, schemas: dict[type, dict[str, Any]]) -> dict[str, object]:
     responses: dict[str, object] = {}
     for status, kind in route.answers.items():
-        response: dict[str, object] = {"description": HTTPStatus(status).phrase}
+        response: dict[str, object] = {"description": phrase(status)}
         if isinstance(kind, type):
             response["content"] = {JSON: {"schema": schemas[kind]}}
         elif kind is not None:

@@ -16,7 +16,6 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict
 
 from lls.faults import BadRequest, Fault, Field, MethodNotAllowed, NotFound, Timeout, TooLarge
 from lls.licensing.seating import Denial
@@ -131,17 +130,22 @@ def of_http(raised: web.HTTPException) -> dict[str, Field]:
     return of_fault(BadRequest() if raised.status < HTTPStatus.INTERNAL_SERVER_ERROR else Fault())
 
 
-def response(members: Mapping[str, Field], *, headers: Mapping[str, str] | None = None) -> web.Response:
+def response(members: Mapping[str, Field]) -> web.Response:
     """The answer with its status, and ``Retry-After``, ``WWW-Authenticate`` where they belong."""
     code = str(members["code"])
     kind = KINDS[code]
-    all_headers = CIMultiDict({"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", **(headers or {})})
+    headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"}
     retry_after = members.get("retry_after_seconds", kind.retry_after_seconds)
     if retry_after is not None:
-        all_headers["Retry-After"] = str(retry_after)
+        headers["Retry-After"] = str(retry_after)
     if code == "unauthenticated":
-        all_headers["WWW-Authenticate"] = "Bearer"
-    return web.Response(status=kind.status, body=msgspec.json.encode(members), headers=all_headers)
+        headers["WWW-Authenticate"] = "Bearer"
+    return web.Response(status=kind.status, body=msgspec.json.encode(members), headers=headers)
+
+
+def phrase(status: int) -> str:
+    """HTTP's own words for a status."""
+    return HTTPStatus(status).phrase
 
 
 def _members(code: str, detail: str, fields: Mapping[str, Field]) -> dict[str, Field]:

@@ -2,9 +2,9 @@
 
 Rules
 1. ``/livez`` says that the loop runs, and asks nothing.
-2. ``/readyz`` asks the store itself, within a time. A page that says "ready" from memory while the database is gone is worse
-   than none. Not ready: the store does not answer, this daemon is not the writer, or it is stopping. A wrong clock, a missing
-   licence or an overdue report do not stop what is held, so they are told and leave the server ready.
+2. ``/readyz`` asks the store itself, within a time. A page that says "ready" from memory while the database is gone is
+   worse than none. Not ready: the store does not answer, this daemon is not the writer, or it is stopping. A wrong
+   clock, a missing licence or an overdue report do not stop what is held, so they are told and leave the server ready.
 3. ``/metrics`` counts events as they happen; levels are set from the last commit when somebody reads them.
 """
 

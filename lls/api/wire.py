@@ -1,8 +1,8 @@
 """What applications send and receive: every body of the public API as a type, judged while it is decoded.
 
 Rules
-1. Strict JSON (RFC 8259) in UTF-8: no unknown field, no name twice, no NaN, integers within their range. A refusal names
-   the place, never the value.
+1. Strict JSON (RFC 8259) in UTF-8: no unknown field, no name twice, no NaN, integers within their range. A refusal
+   names the place, never the value.
 2. Constraints stand on the types, so the OpenAPI document says them too.
 3. A field that is null counts as left out, so a client may send either.
 4. ``content`` is the SHA-256 of what was meant: the decoded values without the nonce, in a fixed order. Spelling (white
@@ -52,7 +52,7 @@ Nonce = Annotated[
     ),
 ]
 # The last of 43 characters carries four bits: only these sixteen end a canonical encoding.
-SECRET_PATTERN: Final = r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$(?!\n)"
+SECRET_PATTERN: Final = r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$(?!\n)"  # noqa: S105  # the form, no secret
 Secret = Annotated[str, Meta(pattern=SECRET_PATTERN, description="32 bytes in base64url without padding")]
 SeatId = Annotated[str, Meta(min_length=1, max_length=100)]
 Text = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -75,9 +75,7 @@ class HolderForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
 
     def __post_init__(self) -> None:
         """Control characters and lone surrogates would break pages, logs and CSV files later."""
-        _printable(
-            seat_id=self.seat_id, seat_name=self.seat_name, user=self.user, host=self.host, process=self.process
-        )
+        _printable(seat_id=self.seat_id, seat_name=self.seat_name, user=self.user, host=self.host, process=self.process)
 
 
 class CheckoutForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

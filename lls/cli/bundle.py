@@ -13,7 +13,7 @@ from lls.cli.admin import admin
 from lls.cli.frame import AsJson, noun
 from lls.cli.show import column
 
-app = noun("bundle", "Bundles from the vendor: look at one, apply it, see the history.")
+app = noun("bundle", "Bundles from the vendor: look, apply, history.")
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The .llsbundle file from your vendor.")]
 

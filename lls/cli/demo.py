@@ -18,7 +18,10 @@ def demo_command(
         Path | None, typer.Option("--dir", metavar="DIR", help="Keep the files here. Default: a temporary folder.")
     ] = None,
 ) -> None:
-    """Show everything: vendor, server, signed bundle, clients, usage report and receipt."""
+    """Show a whole throw-away world at work.
+
+    Vendor, server, signed bundle, simulated clients, usage report and receipt.
+    """
     from lls.demo import demo
 
     raise typer.Exit(demo(port, clients, seconds, directory))

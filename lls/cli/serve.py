@@ -13,7 +13,10 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(ctx: typer.Context) -> None:
-    """Run the daemon in the foreground; SIGTERM drains and stops it, SIGHUP reloads the policy."""
+    """Run the daemon in the foreground.
+
+    SIGTERM drains and stops it, SIGHUP reloads the policy.
+    """
     config = settings(ctx)
     from lls import daemon
 

@@ -11,7 +11,7 @@ from lls.cli import files, show
 from lls.cli.admin import admin
 from lls.cli.frame import AsJson, Force, Output, noun
 
-app = noun("server", "This license server: identity, licence, clock, writership; its request to the vendor.")
+app = noun("server", "This license server, and its request to the vendor.")
 
 
 @app.command("show")

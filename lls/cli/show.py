@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NOTHING: Final = "–"
 _PATIENCE_SECONDS: Final = 1.0
+_ANY_WIDTH: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +213,9 @@ def _rich_table(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> No
         made.add_column(Text(one.title), justify=justify, no_wrap=one.whole or one.number, overflow="fold")
     for row in cells:
         made.add_row(*(Text(cell) for cell in row))
-    if Measurement.get(console, console.options, made).minimum <= console.width:
+    # Asked within the terminal's width, a table answers that it fits: it would cut.
+    wanted = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), made).minimum
+    if wanted <= console.width:
         _put(console, made)
     else:
         for row in cells:

@@ -39,7 +39,7 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the columns of usage.csv.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how much was used: peaks, seat-hours, refusals, consumption."""
+    """Show peaks, seat-hours and consumption."""
     if as_csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other.", param_hint="--csv")
     span = {"from": when.instant(begin, "--from"), "to": when.instant(end, "--to")}

@@ -1,7 +1,8 @@
 """``lls demo``: a whole throw-away world on this machine, told while it happens.
 
-Everything in it is the real thing: the vendor's and the site's commands as a person types them, the daemon as a process of its
-own with TLS, clients that use the SDK. Only the people are made up, and the leases are short so that expiry can be watched.
+Everything in it is the real thing: the vendor's and the site's commands as a person types them, the daemon as a
+process of its own with TLS, clients that use the SDK. Only the people are made up, and the leases are short so that
+expiry can be watched.
 
 The story, in order
 1. The vendor opens shop, the site starts a server, a request and a bundle are carried between them on a stick.
@@ -9,8 +10,8 @@ The story, in order
 3. In the middle the daemon is killed without warning and started again; every seat must still be held.
 4. Everybody leaves; report and receipt are carried; the journal is verified; the vendor bills.
 
-Exit status 0 only if all of it was verified, 1 with a sentence otherwise, 130 when it was broken off. Whatever happens, no
-process is left behind, and a folder that was not asked for is removed.
+Exit status 0 only if all of it was verified, 1 with a sentence otherwise, 130 when it was broken off. Whatever
+happens, no process is left behind, and a folder that was not asked for is removed.
 
 | file | owns |
 |---|---|
@@ -35,12 +36,11 @@ from typing import Final
 BROKEN_OFF: Final = 130
 
 
-def demo(
-    port: int | None = None, clients: int = 100, seconds: int | None = None, directory: Path | None = None
-) -> int:
+def demo(port: int | None = None, clients: int = 100, seconds: int | None = None, directory: Path | None = None) -> int:
     """Run the demonstration; the exit status.
 
-    ``port`` on 127.0.0.1 (None or 0: any free one); ``seconds`` of show, None until Ctrl-C; ``directory`` keeps all files.
+    ``port`` on 127.0.0.1 (None or 0: any free one); ``seconds`` of show, None until Ctrl-C; ``directory`` keeps all
+    files.
     """
     from lls.demo.screen import Screen  # noqa: PLC0415 - the rooms' processes import this package and need no screen
     from lls.demo.story import Story  # noqa: PLC0415

@@ -1,8 +1,8 @@
 """A room full of clients: one process, the real SDK, people who come, work, wait and go.
 
-Each person has a computer of their own: its connection, its TLS handshake, its holder. The room tells what happens in lines
-of JSON on standard output, and ends in good order, every seat given back, when its standard input is closed. Killing the process
-is a power cut: nobody gives anything back.
+Each person has a computer of their own: its connection, its TLS handshake, its holder. The room tells what happens in
+lines of JSON on standard output, and ends in good order, every seat given back, when its standard input is closed.
+Killing the process is a power cut: nobody gives anything back.
 
 Uses ``lls.client`` and nothing else of the house, as an application would.
 """
@@ -21,9 +21,10 @@ from typing import Final
 from lls.client import Event, EventKind, Holder, LicenseServers, LlsError, NoAnswer, Refused, Seat
 
 NAMES: Final = (
-    "ada alan annie barbara claude dennis donald dorothy edsger emmy ernst fei frances george grace gottlob hedy "
-    "ida jean john karen katherine konrad lynn mary niklaus radia rosa sofia tony"
-).split()  # fmt: skip
+    "ada", "alan", "annie", "barbara", "claude", "dennis", "donald", "dorothy", "edsger", "emmy", "ernst", "fei",
+    "frances", "george", "grace", "gottlob", "hedy", "ida", "jean", "john", "karen", "katherine", "konrad", "lynn",
+    "mary", "niklaus", "radia", "rosa", "sofia", "tony",
+)  # fmt: skip
 
 WORK_SECONDS: Final = (5.0, 13.0)
 PAUSE_SECONDS: Final = (0.5, 4.0)

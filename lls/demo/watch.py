@@ -1,7 +1,8 @@
 """What the daemon says about itself: its admin socket, asked a few times a second.
 
-Numbers are the daemon's own: seats and queue from ``/v1/admin/entitlements``, what happened from the journal, heartbeats from
-``/metrics``. A daemon that does not answer is ``None``, never an exception: the demonstration kills it on purpose.
+Numbers are the daemon's own: seats and queue from ``/v1/admin/entitlements``, what happened from the journal,
+heartbeats from ``/metrics``. A daemon that does not answer is ``None``, never an exception: the demonstration kills it
+on purpose.
 """
 
 from __future__ import annotations

@@ -76,6 +76,7 @@ class Fact(StrEnum):
     USAGE_CARRY = "usage_carry"
     CHAIN_FORKED = "chain_forked"
     CLOCK_STATE = "clock_state"
+    UNBOUND_SINCE = "unbound_since"
 
 
 @dataclass(slots=True, kw_only=True)

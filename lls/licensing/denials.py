@@ -10,7 +10,7 @@ A crash loses the repeats of the running minute, never a first denial: that one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -54,6 +54,14 @@ class Folding:
     def forget(self, denial: Denial, holder: str) -> None:
         """A first denial's commit failed: the next one is a first one again."""
         self._repeats.pop((holder, denial.product, denial.code, denial.rule), None)
+
+    def restore(self, taken: Iterable[Repeats]) -> None:
+        """The commit of a taken minute failed: its repeats were answered, so they are posted with a later one."""
+        for repeats in taken:
+            denial = repeats.denial
+            key = repeats.holder, denial.product, denial.code, denial.rule
+            known = self._repeats.get(key)
+            self._repeats[key] = replace(repeats, count=repeats.count + (known.count if known else 0))
 
     def over(self, elapsed: float) -> bool:
         """Whether the minute has ended."""

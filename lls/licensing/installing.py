@@ -89,7 +89,7 @@ def _step(ledger: Ledger, terms: Entitlement) -> Step:
     if placed.session_id == terms.session_id and terms.sequence < placed.sequence:
         raise RefusedDocument(
             Refusal.OLDER,
-            f"Entitlement {terms.entitlement_id} has sequence {terms.sequence} here in the bundle, {placed.sequence} applied.",
+            f"Entitlement {terms.entitlement_id} has sequence {terms.sequence} in it, {placed.sequence} is in force.",
         )
     if placed.session_id == terms.session_id and terms.sequence == placed.sequence and before is not None:
         if before != terms:

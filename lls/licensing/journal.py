@@ -47,6 +47,8 @@ class Kind(StrEnum):
     CLOCK_HEALED = "ClockHealed"
     RESUMED = "Resumed"
     DISTRUSTED = "Distrusted"
+    UNBOUND = "Unbound"
+    REBOUND = "Rebound"
     ADMIN_ACTED = "AdminActed"
     REPORT_SEALED = "ReportSealed"
     ACKNOWLEDGED = "Acknowledged"

@@ -24,9 +24,10 @@ import hmac
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
-from typing import Final, TypeVar
+from types import MappingProxyType
+from typing import Final
 
 from lls.faults import (
     ClockBehind,
@@ -35,12 +36,13 @@ from lls.faults import (
     LeaseEnd,
     LeaseEnded,
     LeaseIdTaken,
+    Unbound,
     UnknownLease,
     UnknownProduct,
 )
 from lls.licensing.changes import Batch, Ended, Fact, KeptBundle, Loaded, Placed, SealedReport
 from lls.licensing.deadlines import Deadlines
-from lls.licensing.denials import Folding
+from lls.licensing.denials import Folding, Repeats
 from lls.licensing.entitlement import Entitlement, Status
 from lls.licensing.fields import read_instant, write_instant
 from lls.licensing.installing import judge
@@ -48,16 +50,12 @@ from lls.licensing.instant import ClockState, Now
 from lls.licensing.journal import FIRST_PREV, Head, Kind
 from lls.licensing.lease import Checkout, Lease, LeaseState
 from lls.licensing.posting import Posting
+from lls.licensing.remembered import Remembered
 from lls.licensing.seating import Denial, Pool, Seat, seat, waits_for
 from lls.licensing.terms import Acknowledgement, Change, Installation, License, Outcome, ServerTerms
 from lls.licensing.waiting import Waiting
 
-T = TypeVar("T")
-
 SWEEP_LIMIT: Final = 2_000
-ENDED_KEPT: Final = timedelta(hours=25)
-UNKNOWN_KEPT_SECONDS: Final = 600.0
-MOST_UNKNOWN: Final = 10_000
 SHARE_OF_TTL: Final = 10
 """A client beats ten times in a lease's time, so that nine lost answers cost nothing."""
 
@@ -103,12 +101,14 @@ class Ledger:
         now: Now,
         commit_to: Callable[[str], str],
         setting: Setting,
+        host: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Build from what a store loaded; every floating lease gets a full time to live and grace.
 
         ``entitlements`` come from verified bundles; ``problems`` name those that did not verify again.
         """
         self.setting = setting
+        self._host = host
         self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
         self.terms = terms
         self.problems = dict(problems)
@@ -124,11 +124,11 @@ class Ledger:
             self._open_pool(entitlement)
         self.leases: dict[str, Lease] = {}
         self._deadlines = Deadlines()
-        self._ended: dict[str, Ended] = dict(loaded.ended)
-        self._unknown: dict[str, tuple[bytes, float]] = {}
+        self._remembered = Remembered(loaded.ended)
         self.waiting = Waiting()
         self._folding = Folding()
         self._folded: list[tuple[Denial, str]] = []
+        self._taken: list[Repeats] = []
         self.resolved: dict[str, Verdict] = {}
         self.clone_alarms = 0
         self._before: dict[str, Lease | None] = {}
@@ -169,6 +169,7 @@ class Ledger:
         self._before.clear()
         self._seats_before.clear()
         self._folded.clear()
+        self._taken.clear()
         self.resolved = {}
         self.installing = False
 
@@ -183,14 +184,15 @@ class Ledger:
         """
         for lease_id, lease in self.leases.items():
             known = old._before.get(lease_id) or old.leases.get(lease_id)
-            if known is not None:
+            if known is not None and known.state is lease.state:
                 lease.deadline = max(lease.deadline, known.deadline)
                 lease.beat, lease.nonce, lease.clone_alarms = known.beat, known.nonce, known.clone_alarms
         self.clone_alarms = old.clone_alarms
-        self._unknown = old._unknown
+        self._remembered.adopt(old._remembered)
         self.waiting, self._folding = old.waiting, old._folding
         for denial, holder in old._folded:
             self._folding.forget(denial, holder)
+        self._folding.restore(old._taken)
 
     # ---------------------------------------------------------------- verbs: seats
 
@@ -204,11 +206,14 @@ class Ledger:
             return known
         if now.state is ClockState.BEHIND:
             raise ClockBehind(behind_seconds=now.behind_seconds)
+        self._refuse_unbound(now)
         refused = self._unlicensed(request, now)
         if refused is not None:
             return self._deny(refused, request, now)
         verdict = self._try(request, now)
         while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
+            if request.lease_id in self.leases:  # what came free went to its own place in the queue
+                return self._seated(self.leases[request.lease_id], again=False)
             verdict = self._try(request, now)
         if isinstance(verdict, Seat):
             self.waiting.leave(request.lease_id)
@@ -224,13 +229,12 @@ class Ledger:
         if waiter is not None and hmac.compare_digest(waiter.checkout.secret, secret):
             self.waiting.leave(lease_id)
             self.resolved[lease_id] = LeaseEnded(LeaseEnd.CHECKED_IN)
-            self._remember_unknown(lease_id, secret, now)
+            self._remembered.note_unknown(lease_id, secret=secret, now=now)
             self._serve(waiter.checkout.product, now)
             return
         lease = self.leases.get(lease_id)
         if lease is None:
-            if lease_id not in self._ended:
-                self._remember_unknown(lease_id, secret, now)
+            self._remembered.note_unknown(lease_id, secret=secret, now=now)
             return
         if lease.state is LeaseState.LINGERING or not hmac.compare_digest(lease.secret, secret):
             return
@@ -247,17 +251,27 @@ class Ledger:
         self._serve(lease.product, now)
 
     def stop_waiting(self, lease_id: str, *, now: Now) -> Verdict:
-        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position."""
+        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position.
+
+        Raises ClockBehind, Unbound, UnknownProduct, BadActivationCode.
+        """
         waiter = self.waiting.get(lease_id)
         lease = self.leases.get(lease_id)
         if lease is not None:
+            if lease.state is LeaseState.LINGERING:
+                return LeaseEnded(LeaseEnd.CHECKED_IN)
             return self._seated(lease, again=True)
         if waiter is None:
-            ended = self._ended.get(lease_id)
+            ended = self._remembered.ended(lease_id)
             return LeaseEnded(ended.reason if ended else LeaseEnd.CHECKED_IN)
         position = self.waiting.position(lease_id)
         self.waiting.close(lease_id, elapsed=now.elapsed)
-        verdict = self._try(waiter.checkout, now)
+        if now.state is ClockState.BEHIND:
+            raise ClockBehind(behind_seconds=now.behind_seconds)
+        self._refuse_unbound(now)
+        verdict = self._unlicensed(waiter.checkout, now) or self._try(waiter.checkout, now)
+        while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
+            verdict = self._try(waiter.checkout, now)
         if isinstance(verdict, Seat):
             self.waiting.leave(lease_id)
             return self._grant(waiter.checkout, verdict, now)
@@ -273,7 +287,9 @@ class Ledger:
         if self._folding.over(now.elapsed):
             self.post_folded(now)
         self.waiting.drop_stale(now.elapsed)
-        self._forget(now)
+        forget = self._remembered.forget(now)
+        if forget is not None:
+            self.batch.forget_ended_before = forget
         more = self._expire(now, limit) >= limit
         more |= (
             self._end(islice((o for o in self.leases.values() if o.entitlement_id not in self.pools), limit), now)
@@ -307,7 +323,7 @@ class Ledger:
         """A live lease. Raises UnknownLease (also for a wrong secret) and LeaseEnded."""
         lease = self.leases.get(lease_id)
         if lease is None:
-            ended = self._ended.get(lease_id)
+            ended = self._remembered.ended(lease_id)
             if ended is None or not hmac.compare_digest(ended.secret, secret):
                 raise UnknownLease
             raise LeaseEnded(ended.reason)
@@ -360,6 +376,12 @@ class Ledger:
         return read_instant(text, place="sync_from") if text else None
 
     @property
+    def unbound_since(self) -> datetime | None:
+        """Since when the machine is not the licensed one; None while it is."""
+        text = self.facts.get(Fact.UNBOUND_SINCE)
+        return read_instant(text, place="unbound_since") if text else None
+
+    @property
     def sequence_seen(self) -> int:
         """The highest bundle sequence ever seen, refused ones included."""
         return int(self.facts.get(Fact.SEQUENCE_SEEN, "0"))
@@ -392,7 +414,9 @@ class Ledger:
             self._posting.set_facts({Fact.SYNC_FROM: write_instant(kept.issued_at)})
         self.commands.update(outcome.commands)
         self.batch.commands.update(outcome.commands)
-        self._posting.installed(installation, outcome, now, actor=actor)
+        changed = [step.entitlement for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
+        in_use = {terms.entitlement_id: self._in_use_under(terms) for terms in changed}
+        self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use)
         ended = {step.entitlement.entitlement_id: self._place(step.entitlement, kept.bundle_id, now)
                  for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)}  # fmt: skip
         for step in outcome.steps:
@@ -402,6 +426,7 @@ class Ledger:
             self._acknowledge(outcome.acknowledged, installation.usage_carry, actor, now)
         if outcome.forked:
             self.mark_forked()
+        self.note_binding(now=now)
         for product in self.waiting.products():
             self._serve(product, now)
         return replace(outcome, leases_ended=ended)
@@ -460,6 +485,17 @@ class Ledger:
             bundle_id = self.placed[entitlement_id].bundle_id
             self._posting.post(Kind.DISTRUSTED, {"entitlement_id": entitlement_id, "bundle_id": bundle_id}, now)
 
+    def note_binding(self, *, now: Now) -> None:
+        """Post when this machine stopped being the one that was licensed, and when it is again; leases go on."""
+        binding = None if self.terms is None else self.terms.binding
+        holds = binding is None or binding.holds(self._host)
+        if holds and self.unbound_since is not None:
+            self._posting.post(Kind.REBOUND, {}, now)
+            self._posting.set_facts({Fact.UNBOUND_SINCE: ""})
+        elif binding is not None and not holds and self.unbound_since is None:
+            self._posting.post(Kind.UNBOUND, {"required": binding.required}, now)
+            self._posting.set_facts({Fact.UNBOUND_SINCE: write_instant(now.wall)})
+
     def note_clock(self, *, now: Now, ahead_seconds: int = 0) -> None:
         """Post a change of the clock's state, once."""
         was = ClockState(self.facts.get(Fact.CLOCK_STATE, ClockState.OK))
@@ -481,6 +517,7 @@ class Ledger:
     def post_folded(self, now: Now) -> None:
         """Post the repeats of the running minute (its end, a report, a stop)."""
         for repeats in self._folding.take():
+            self._taken.append(repeats)
             self._posting.denied(repeats.denial, now, holder=repeats.holder, count=repeats.count)
 
     # ---------------------------------------------------------------- how seats move
@@ -496,14 +533,7 @@ class Ledger:
             if lease.entitlement_id not in self.pools:
                 raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)
             return self._seated(lease, again=True)
-        ended = self._ended.get(request.lease_id)
-        if ended is not None:
-            if not hmac.compare_digest(ended.secret, request.secret):
-                raise LeaseIdTaken
-            raise LeaseEnded(ended.reason)
-        unknown = self._unknown.get(request.lease_id)
-        if unknown is not None and hmac.compare_digest(unknown[0], request.secret):
-            raise LeaseEnded(LeaseEnd.CHECKED_IN)
+        self._remembered.refuse(request)
         waiter = self.waiting.get(request.lease_id)
         if waiter is not None and (waiter.checkout.secret, waiter.checkout.content) != (
             request.secret,
@@ -511,6 +541,13 @@ class Ledger:
         ):
             raise LeaseIdTaken
         return None
+
+    def _refuse_unbound(self, now: Now) -> None:
+        since = self.unbound_since
+        if since is None or self.terms is None or self.terms.binding is None:
+            return
+        if now.strict >= since + self.terms.binding.grace:
+            raise Unbound
 
     def _unlicensed(self, request: Checkout, now: Now) -> Denial | None:
         product = request.product
@@ -542,8 +579,11 @@ class Ledger:
 
     def _serve(self, product: str, now: Now) -> None:
         """Seat the waiters that can be, in their order. A waiter that must wait on keeps what is free for itself."""
+        if now.state is ClockState.BEHIND:
+            return  # a waiter's lease would be new; it is served when the clock has healed
         pools = self._pools_of(product)
-        shared = any(pool.entitlement.sharing != "none" for pool in pools)
+        # Whoever shares a seat or comes back to its own takes nothing from those before it.
+        shared = any(pool.entitlement.sharing != "none" or pool.lingers for pool in pools)
         promised: set[str] = set()
         for waiter in self.waiting.queue(product):
             if not waiter.open:
@@ -598,6 +638,7 @@ class Ledger:
         if pool is not None and lingers and pool.lingering(lease.holder) is None:
             self._linger(lease, pool, lingers, now)
             self._post_end(Kind.RETURNED, lease, 0, now, lingers_seconds=lingers)
+            self._serve(lease.product, now)  # its own holder may wait under another id
             return
         freed = self._unseat(lease, LeaseEnd.CHECKED_IN, now)
         self._post_end(Kind.RETURNED, lease, freed, now, lingers_seconds=0)
@@ -652,7 +693,7 @@ class Ledger:
         del self.leases[lease.lease_id]
         self.batch.leases[lease.lease_id] = None
         ended = Ended(secret=lease.secret, reason=reason, at=now.wall)
-        self._ended[lease.lease_id] = ended
+        self._remembered.end(lease.lease_id, ended)
         self.batch.ended[lease.lease_id] = ended
         return pool.remove(lease) if pool is not None else 0
 
@@ -688,6 +729,13 @@ class Ledger:
             ended = self._end(pool.leases.values(), now)
         self._note_overdraft(pool, now)
         return ended
+
+    def _in_use_under(self, terms: Entitlement) -> int:
+        """The seats that today's leases occupy under other terms: sharing may have changed."""
+        pool = Pool(terms)
+        known = self.pools.get(terms.entitlement_id)
+        leases = self.leases.values() if known is None else known.leases.values()
+        return sum(pool.add(lease) for lease in leases if lease.entitlement_id == terms.entitlement_id)
 
     def _note_placed(self, entitlement: Entitlement, bundle_id: str) -> None:
         placed = Placed(
@@ -759,27 +807,3 @@ class Ledger:
             pool = self.pools.get(lease.entitlement_id)
             return float(pool.entitlement.linger_seconds if pool is not None else 0)
         return lease.ttl + self.setting.grace_seconds
-
-    def _remember_unknown(self, lease_id: str, secret: bytes, now: Now) -> None:
-        self._unknown[lease_id] = secret, now.elapsed
-        if len(self._unknown) > MOST_UNKNOWN:
-            del self._unknown[next(iter(self._unknown))]
-
-    def _forget(self, now: Now) -> None:
-        """Drop what was only kept for late retries. The store drops its rows once in a while."""
-        for lease_id in list(_until(self._unknown.items(), lambda kept: kept[1] > now.elapsed - UNKNOWN_KEPT_SECONDS)):
-            del self._unknown[lease_id]
-        oldest = now.wall - ENDED_KEPT
-        stale = list(_until(self._ended.items(), lambda ended: ended.at > oldest))
-        for lease_id in stale:
-            del self._ended[lease_id]
-        if stale:
-            self.batch.forget_ended_before = oldest
-
-
-def _until(items: Iterable[tuple[str, T]], keep: Callable[[T], bool]) -> Iterator[str]:
-    """The keys of an insertion-ordered mapping up to the first value that is to be kept."""
-    for key, value in items:
-        if keep(value):
-            return
-        yield key

@@ -90,15 +90,17 @@ class Posting:
         data = {"entitlement_id": entitlement.entitlement_id, "seats": entitlement.seats}
         self.post(Kind.OVERDRAFT, {**data, "in_use": in_use, "over": over}, now)
 
-    def installed(self, installation: Installation, outcome: Outcome, now: Now, *, actor: str) -> None:
-        """A bundle went in."""
+    def installed(
+        self, installation: Installation, outcome: Outcome, now: Now, *, actor: str, in_use: Mapping[str, int]
+    ) -> None:
+        """A bundle went in; ``in_use`` are the seats in use under the new terms, before any lease ends with the old."""
         changed = [step for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
         data = {
             "bundle_id": installation.kept.bundle_id,
             "sequence": installation.kept.sequence,
             "customer_ref": installation.terms.account_ref,
             "actor": self.name("actor", actor),
-            "entitlements": [_installed_line(step) for step in changed],
+            "entitlements": [_installed_line(step, in_use=in_use[step.entitlement.entitlement_id]) for step in changed],
             "skipped": [s.entitlement.entitlement_id for s in outcome.steps if s.change is Change.SKIPPED],
             "commands": list(outcome.commands),
         }
@@ -110,7 +112,7 @@ class Posting:
         self.post(Kind.ACKNOWLEDGED, {**data, "actor": self.name("actor", actor)}, now)
 
 
-def _installed_line(step: Step) -> dict[str, object]:
+def _installed_line(step: Step, *, in_use: int) -> dict[str, object]:
     """What the journal keeps of an entitlement's terms: enough to fold usage, no code and no personal text."""
     terms = step.entitlement
     return {
@@ -121,6 +123,7 @@ def _installed_line(step: Step) -> dict[str, object]:
         "sku": terms.sku,
         "product": terms.product,
         "seats": terms.seats,
+        "in_use": in_use,
         "status": terms.status.value,
         "overdraft_limit": 0 if terms.seats is None else terms.overdraft.on_top_of(terms.seats),
         "starts_at": write_instant(terms.starts_at) if terms.starts_at else None,

@@ -56,7 +56,7 @@ class Pool:
         self.over = False
         self.leases: dict[str, Lease] = {}
         self._groups: dict[tuple[str, str], dict[str, int]] = {}
-        self._lingering: dict[str, Lease] = {}
+        self._lingering: dict[tuple[str, str | None], Lease] = {}
 
     def add(self, lease: Lease) -> int:
         """Seat a lease; the seats that it newly occupies."""
@@ -64,7 +64,7 @@ class Pool:
         self._place(lease.lease_id, lease.holder, lease.seats)
         self.leases[lease.lease_id] = lease
         if lease.state is LeaseState.LINGERING:
-            self._lingering[lease.holder.seat_id] = lease
+            self._lingering[_comes_back(lease.holder)] = lease
         taken = self._level(self._key(lease.holder)) - before if self._key(lease.holder) else lease.seats
         self.in_use += taken
         return taken
@@ -74,8 +74,8 @@ class Pool:
         key = self._key(lease.holder)
         before = self._level(key)
         del self.leases[lease.lease_id]
-        if self._lingering.get(lease.holder.seat_id) is lease:
-            del self._lingering[lease.holder.seat_id]
+        if self._lingering.get(_comes_back(lease.holder)) is lease:
+            del self._lingering[_comes_back(lease.holder)]
         if key and key in self._groups:
             self._groups[key].pop(lease.lease_id, None)
             if not self._groups[key]:
@@ -95,18 +95,24 @@ class Pool:
 
     def lingering(self, holder: Holder) -> Lease | None:
         """The seat that still waits for this holder to come back."""
-        lease = self._lingering.get(holder.seat_id)
-        return lease if lease and lease.holder.user == holder.user else None
+        return self._lingering.get(_comes_back(holder))
+
+    @property
+    def lingers(self) -> bool:
+        """Whether any seat waits for its holder."""
+        return bool(self._lingering)
 
     def newly_taken(self, checkout: Checkout) -> int:
         """Seats that this checkout would occupy on top; negative when it takes back a larger lingering seat."""
         replaced = self.lingering(checkout.holder)
         key = self._key(checkout.holder)
-        if key is None:
-            return checkout.seats - (replaced.seats if replaced else 0)
-        group = self._groups.get(key, {})
-        others = [seats for lease_id, seats in group.items() if not replaced or lease_id != replaced.lease_id]
-        return max([checkout.seats, *others]) - max(group.values(), default=0)
+        if replaced is None:
+            return max(0, checkout.seats - self._level(key)) if key else checkout.seats
+        # Its old seat may be in another group (it came back from another host) and be shared there.
+        old = self._key(replaced.holder)
+        freed = self._level(old) - self._level(old, without=replaced.lease_id) if old else replaced.seats
+        beside = self._level(key, without=replaced.lease_id)
+        return (max(checkout.seats, beside) - beside if key else checkout.seats) - freed
 
     @property
     def over_by(self) -> int:
@@ -118,9 +124,10 @@ class Pool:
         if key:
             self._groups.setdefault(key, {})[lease_id] = seats
 
-    def _level(self, key: tuple[str, str] | None) -> int:
+    def _level(self, key: tuple[str, str] | None, *, without: str = "") -> int:
         """A shared seat is as wide as the widest lease on it."""
-        return max(self._groups[key].values(), default=0) if key and key in self._groups else 0
+        group = self._groups.get(key, {}) if key else {}
+        return max((seats for lease_id, seats in group.items() if lease_id != without), default=0)
 
     def _key(self, holder: Holder) -> tuple[str, str] | None:
         """Who shares; None when this holder shares with nobody (a sharer must name itself)."""
@@ -133,6 +140,11 @@ class Pool:
             case Sharing.USER_HOST if user and host:
                 return user, host
         return None
+
+
+def _comes_back(holder: Holder) -> tuple[str, str | None]:
+    """Who may take a lingering seat again: the same user on the same machine."""
+    return holder.seat_id, holder.user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

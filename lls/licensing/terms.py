@@ -37,6 +37,19 @@ class License(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostBinding:
+    """``required`` of these hashed components must still be the machine's; a changed one goes on for ``grace``."""
+
+    required: int
+    components: Mapping[str, str]
+    grace: timedelta
+
+    def holds(self, host: Mapping[str, str]) -> bool:
+        """Whether this machine is still the one that was licensed."""
+        return sum(host.get(name) == value for name, value in self.components.items()) >= self.required
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTerms:
     """What the newest bundle says of this server itself."""
 
@@ -49,6 +62,7 @@ class ServerTerms:
     customer_id: str
     customer_name: str
     account_ref: str
+    binding: HostBinding | None = None
 
     def license(self, now: Now, *, sync_from: datetime | None) -> License:
         """Judged by the strict time: it refuses new leases only."""

@@ -35,7 +35,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from lls.faults import Refusal, RefusedDocument
-from lls.licensing.fields import Fields, malformed, read_instant, write_instant
+from lls.licensing.fields import LARGEST, Fields, malformed, read_instant, write_instant
 from lls.licensing.journal import Kind
 
 SEAT: Final = "seat"
@@ -152,6 +152,8 @@ class Fold:
             self._denied(Fields(line["data"], place="data"))
         elif kind == Kind.INSTALLED:
             self._installed(Fields(line["data"], place="data"))
+        elif kind == Kind.DISTRUSTED:
+            self._distrusted(Fields(line["data"], place="data"))
 
     def lines(self) -> list[UsageLine]:
         """The lines of all that was stepped so far, by bucket, entitlement and product; the fold may go on afterwards.
@@ -252,7 +254,7 @@ class Fold:
     def _granted(self, data: Fields) -> None:
         tally = self._touched(data)
         tally.checkouts += 1
-        tally.move(self._now, level=tally.pool.level + data.integer("taken"))
+        tally.move(self._now, level=tally.pool.level + data.integer("taken", least=-LARGEST))
 
     def _freed(self, data: Fields) -> None:
         tally = self._touched(data)
@@ -281,7 +283,13 @@ class Fold:
             tally.settle(self._now)
             pool.customer_ref, pool.product, pool.sku = self._customer_ref, item.text("product"), item.text("sku")
             pool.seats = item.optional_integer("seats")
-            tally.move(self._now, level=pool.level)
+            # Other terms may seat the same leases on fewer or more seats (sharing).
+            in_use = item.optional_integer("in_use")
+            tally.move(self._now, level=pool.level if in_use is None else in_use)
+
+    def _distrusted(self, data: Fields) -> None:
+        """Its terms are out of force: nobody holds a seat of it, and the ends of its leases free nothing."""
+        self._touched(data).move(self._now, level=0)
 
     def _touched(self, data: Fields) -> _Tally:
         """The open tally of the entitlement that the line names."""

@@ -10,7 +10,7 @@
 =============  ====================================================================================
 
 Rules
-1. The daemon and the yardstick have core 0, one of them under load at a time; the generator has core 1. Both are on loopback.
+1. The daemon and the yardstick have core 0, one of them under load at a time; the generator has core 1. Loopback only.
 2. Subject and yardstick take turns within each run, so that a neighbour's noise meets both. Medians of at least five.
 3. Every answer is counted by its status; an unexpected one makes a measure miss, however fast it was.
 4. The processor time of both sides is printed: a generator near 100 % measures itself.

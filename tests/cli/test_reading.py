@@ -3,35 +3,78 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from tests.cli.conftest import Daemon, Lls
+
 SERVER: dict[str, Any] = {
-    "server_id": "lls_AAAAAAAAAAAAAAAAAAAAAA", "name": "site-1", "version": "0.1.0", "keys_version": 2, "bundle_sequence": 12,
+    "server_id": "lls_AAAAAAAAAAAAAAAAAAAAAA",
+    "name": "site-1",
+    "version": "0.1.0",
+    "keys_version": 2,
+    "bundle_sequence": 12,
     "customer": {"customer_id": "cus_BBBBBBBBBBBBBBBBBBBBBB", "name": "Example Works"},
-    "license": {"state": "active", "expires_at": "2027-03-01T00:00:00Z", "sync_within_days": 90, "sync_due_at": "2026-12-01T10:00:00Z"},
+    "license": {
+        "state": "active",
+        "expires_at": "2027-03-01T00:00:00Z",
+        "sync_within_days": 90,
+        "sync_due_at": "2026-12-01T10:00:00Z",
+    },
     "clock": {"now": "2026-11-21T10:00:00Z", "mark": "2026-11-21T10:00:00Z", "state": "ok", "behind_seconds": 0},
-    "writership": {"epoch": 3, "seq": 1042, "head": "ab" * 32}, "store": {"kind": "sqlite", "up": True},
-    "chain": "ok", "started_at": "2026-11-20T09:58:20Z", "leases": 12,
-}  # fmt: skip
+    "writership": {"epoch": 3, "seq": 1042, "head": "ab" * 32},
+    "store": {"kind": "sqlite", "up": True},
+    "chain": "ok",
+    "started_at": "2026-11-20T09:58:20Z",
+    "leases": 12,
+}
 
 LEASE: dict[str, Any] = {
-    "lease_id": "0d9c8b7a-0000-4000-8000-000000000001", "state": "active", "mode": "floating", "product": "cad",
-    "entitlement_id": "ent_CCCCCCCCCCCCCCCCCCCCCC", "edition": "pro", "seats": 1, "overdraft": False,
-    "holder": {"seat_id": "f1", "user": "alice", "host": "ws-17"}, "granted_at": "2026-11-21T09:00:00.123Z",
-    "expires_at": "2026-11-21T10:09:40Z", "expires_in_seconds": 580, "last_beat": 4, "clone_alarms": 0,
-}  # fmt: skip
+    "lease_id": "0d9c8b7a-0000-4000-8000-000000000001",
+    "state": "active",
+    "mode": "floating",
+    "product": "cad",
+    "entitlement_id": "ent_CCCCCCCCCCCCCCCCCCCCCC",
+    "edition": "pro",
+    "seats": 1,
+    "overdraft": False,
+    "holder": {"seat_id": "f1", "user": "alice", "host": "ws-17"},
+    "granted_at": "2026-11-21T09:00:00.123Z",
+    "expires_at": "2026-11-21T10:09:40Z",
+    "expires_in_seconds": 580,
+    "last_beat": 4,
+    "clone_alarms": 0,
+}
 
 USAGE: dict[str, Any] = {
-    "day": "2026-11-20", "server_id": "lls_A", "customer_ref": "K-1", "entitlement_id": "ent_C", "sku": "CAD-PRO", "product": "cad",
-    "feature": "", "unit": "seat", "seats": None, "peak": 7, "low": 0, "seat_seconds": 5400, "checkouts": 9, "denials": 1,
-    "denied_holders": 1, "overdraft_peak": 0, "overdraft_seconds": 0, "consumed": 0, "undone": 0, "overage": 0,
-    "period_start": "2026-11-20T00:00:00Z", "period_end": "2026-11-21T00:00:00Z",
-}  # fmt: skip
+    "day": "2026-11-20",
+    "server_id": "lls_A",
+    "customer_ref": "K-1",
+    "entitlement_id": "ent_C",
+    "sku": "CAD-PRO",
+    "product": "cad",
+    "feature": "",
+    "unit": "seat",
+    "seats": None,
+    "peak": 7,
+    "low": 0,
+    "seat_seconds": 5400,
+    "checkouts": 9,
+    "denials": 1,
+    "denied_holders": 1,
+    "overdraft_peak": 0,
+    "overdraft_seconds": 0,
+    "consumed": 0,
+    "undone": 0,
+    "overage": 0,
+    "period_start": "2026-11-20T00:00:00Z",
+    "period_end": "2026-11-21T00:00:00Z",
+}
 
 
-def test_a_healthy_server_is_shown_on_one_page(lls, daemon):
+def test_a_healthy_server_is_shown_on_one_page(lls: Lls, daemon: Daemon) -> None:
     daemon.says("GET server", SERVER)
     shown = lls("server", "show")
     assert (0, "") == (shown.status, shown.err)
@@ -58,13 +101,23 @@ def test_a_healthy_server_is_shown_on_one_page(lls, daemon):
         ({"license": {"state": "unlicensed"}}, "unlicensed", "lls server request -o FILE"),
         ({"license": {"state": "expired"}}, "expired", "renewed bundle"),
         ({"license": {"state": "report_overdue"}}, "report overdue", "lls report export -o FILE"),
-        ({"clock": {"now": "2026-11-21T10:00:00Z", "state": "behind", "behind_seconds": 3700}}, "BEHIND by 1 h 1 min", "timedatectl"),
-        ({"clock": {"now": "2026-11-21T10:00:00Z", "state": "jumped", "mark": "2026-11-01T10:00:00Z"}}, "JUMPED", "lls clock accept"),
+        (
+            {"clock": {"now": "2026-11-21T10:00:00Z", "state": "behind", "behind_seconds": 3700}},
+            "BEHIND by 1 h 1 min",
+            "timedatectl",
+        ),
+        (
+            {"clock": {"now": "2026-11-21T10:00:00Z", "state": "jumped", "mark": "2026-11-01T10:00:00Z"}},
+            "JUMPED",
+            "lls clock accept",
+        ),
         ({"chain": "forked"}, "FORKED", "cloned or rolled back"),
         ({"store": {"kind": "postgres", "up": False}}, "DOWN", "journalctl"),
     ],
-)  # fmt: skip
-def test_a_server_in_trouble_says_what_to_do_next(lls, daemon, change, word, step):
+)
+def test_a_server_in_trouble_says_what_to_do_next(
+    lls: Lls, daemon: Daemon, change: dict[str, Any], word: str, step: str
+) -> None:
     daemon.says("GET server", SERVER | change)
     shown = lls("server", "show")
     assert 0 == shown.status
@@ -72,17 +125,25 @@ def test_a_server_in_trouble_says_what_to_do_next(lls, daemon, change, word, ste
     assert [step] == [step for line in shown.out.splitlines() if line.startswith("Next: ") and step in line]
 
 
-def test_leases_say_who_holds_what_since_when_and_who_waits(lls, daemon):
+def test_leases_say_who_holds_what_since_when_and_who_waits(lls: Lls, daemon: Daemon) -> None:
     odd = LEASE | {"holder": {"seat_id": "f2", "seat_name": "Lab"}, "mode": "node_locked", "state": "lingering"}
     odd |= {"clone_alarms": 2, "overdraft": True, "expires_in_seconds": -5}
-    waiting = {"product": "cad", "lease_id": "w-1", "holder": {"seat_id": "f3"}, "seats": 2, "position": 1}
+    waiting: dict[str, Any] = {
+        "product": "cad",
+        "lease_id": "w-1",
+        "holder": {"seat_id": "f3"},
+        "seats": 2,
+        "position": 1,
+    }
     waiting |= {"since": "2026-11-21T09:30:00Z", "open": True}
     daemon.says("GET leases", {"leases": [LEASE, odd], "waiting": [waiting]})
     shown = lls("lease", "list", "--product", "cad", "--holder", "a b&c")
     assert "/v1/admin/leases?product=cad&holder=a+b%26c" == daemon.heard[0].target
     assert shown.out == (
-        "LEASE                                 PRODUCT  SEATS  HOLDER       SINCE                 EXPIRES        STATE\n"
-        "0d9c8b7a-0000-4000-8000-000000000001  cad          1  alice@ws-17  2026-11-21 09:00:00Z  in 9 min 40 s  floating\n"
+        "LEASE                                 PRODUCT  SEATS  HOLDER       SINCE                 EXPIRES        "
+        "STATE\n"
+        "0d9c8b7a-0000-4000-8000-000000000001  cad          1  alice@ws-17  2026-11-21 09:00:00Z  in 9 min 40 s  "
+        "floating\n"
         "0d9c8b7a-0000-4000-8000-000000000001  cad          1  Lab          2026-11-21 09:00:00Z  5 s ago        "
         "node-locked, lingering, overdraft, CLONED\n"
         "\n"
@@ -94,10 +155,29 @@ def test_leases_say_who_holds_what_since_when_and_who_waits(lls, daemon):
     )
 
 
-def test_entitlements_show_seats_dates_and_problems(lls, daemon):
-    one = {"entitlement_id": "ent_1", "product": "cad", "edition": "pro", "status": "active", "standing": "grace"}
-    one |= {"expires_at": "2026-11-01T00:00:00Z", "grace_expires_at": "2026-11-30T00:00:00Z", "seats": 2, "in_use": 3, "waiting": 0}
-    two = {"entitlement_id": "ent_2", "product": "cam", "standing": "in_force", "seats": None, "in_use": 0, "waiting": 1}
+def test_entitlements_show_seats_dates_and_problems(lls: Lls, daemon: Daemon) -> None:
+    one: dict[str, Any] = {
+        "entitlement_id": "ent_1",
+        "product": "cad",
+        "edition": "pro",
+        "status": "active",
+        "standing": "grace",
+    }
+    one |= {
+        "expires_at": "2026-11-01T00:00:00Z",
+        "grace_expires_at": "2026-11-30T00:00:00Z",
+        "seats": 2,
+        "in_use": 3,
+        "waiting": 0,
+    }
+    two = {
+        "entitlement_id": "ent_2",
+        "product": "cam",
+        "standing": "in_force",
+        "seats": None,
+        "in_use": 0,
+        "waiting": 1,
+    }
     daemon.says("GET entitlements", {"entitlements": [one, two | {"problem": "Its bundle is no longer believed."}]})
     assert lls("entitlement", "list").out == (
         "ENTITLEMENT  PRODUCT  EDITION  STANDING             IN USE      SEATS  WAITING  EXPIRES\n"
@@ -109,8 +189,16 @@ def test_entitlements_show_seats_dates_and_problems(lls, daemon):
     )
 
 
-def test_denials_say_who_and_why(lls, daemon):
-    denial = {"at": "2026-11-21T09:00:00Z", "code": "no_seat", "rule": "seats", "product": "cad", "in_use": 5, "limit": 5, "count": 3}
+def test_denials_say_who_and_why(lls: Lls, daemon: Daemon) -> None:
+    denial = {
+        "at": "2026-11-21T09:00:00Z",
+        "code": "no_seat",
+        "rule": "seats",
+        "product": "cad",
+        "in_use": 5,
+        "limit": 5,
+        "count": 3,
+    }
     strange = denial | {"code": "new_code", "holder": {}, "in_use": None}
     daemon.says("GET denials", {"denials": [denial | {"holder": {"user": "bob", "host": "ws-2"}}, strange]})
     assert lls("denials", "--since", "2026-11-21").out == (
@@ -121,13 +209,15 @@ def test_denials_say_who_and_why(lls, daemon):
     assert "/v1/admin/denials?since=2026-11-21T00%3A00%3A00Z" == daemon.heard[0].target
 
 
-def test_usage_is_a_table_or_the_columns_of_the_report(lls, daemon):
+def test_usage_is_a_table_or_the_columns_of_the_report(lls: Lls, daemon: Daemon) -> None:
     daemon.says("GET usage", {"lines": [USAGE]})
     assert lls("usage", "--from", "2026-11-01", "--to", "2026-11-21T10:00+02:00").out == (
         "WHEN        PRODUCT  SKU      METER  LIMIT  PEAK  SEAT-HOURS  CHECKOUTS  DENIALS  CONSUMED  OVERAGE\n"
         "2026-11-20  cad      CAD-PRO  seats      –     7         1.5          9        1         0        0\n"
     )
-    assert "/v1/admin/usage?bucket=day&from=2026-11-01T00%3A00%3A00Z&to=2026-11-21T08%3A00%3A00Z" == daemon.heard[0].target
+    assert (
+        "/v1/admin/usage?bucket=day&from=2026-11-01T00%3A00%3A00Z&to=2026-11-21T08%3A00%3A00Z" == daemon.heard[0].target
+    )
     assert lls("usage", "--csv").out == (
         "day,server_id,customer_ref,entitlement_id,sku,product,feature,unit,seats,peak,low,seat_seconds,checkouts,denials,"
         "denied_holders,overdraft_peak,overdraft_seconds,consumed,undone,overage,period_start,period_end\n"
@@ -135,15 +225,18 @@ def test_usage_is_a_table_or_the_columns_of_the_report(lls, daemon):
     )
 
 
-def test_usage_by_the_hour_names_the_hour(lls, daemon):
+def test_usage_by_the_hour_names_the_hour(lls: Lls, daemon: Daemon) -> None:
     hour = {name: value for name, value in USAGE.items() if name != "day"} | {"bucket": "2026-11-20T08:00:00Z"}
     daemon.says("GET usage", {"lines": [hour]})
     assert "2026-11-20 08:00:00Z  cad" in lls("usage", "--bucket", "hour").out
     assert lls("usage", "--bucket", "hour", "--csv").out.startswith("bucket,server_id")
 
 
-def test_the_preview_shows_what_would_leave(lls, daemon):
-    daemon.says("GET reports/preview", {"from_seq": 5, "to_seq": 9, "lines": 5, "usage": [USAGE], "kinds": {"Granted": 4, "Denied": 1}})
+def test_the_preview_shows_what_would_leave(lls: Lls, daemon: Daemon) -> None:
+    daemon.says(
+        "GET reports/preview",
+        {"from_seq": 5, "to_seq": 9, "lines": 5, "usage": [USAGE], "kinds": {"Granted": 4, "Denied": 1}},
+    )
     daemon.says("GET reports/preview", {"from_seq": 10, "to_seq": 9, "lines": 0, "usage": [], "kinds": {}})
     shown = lls("report", "preview").out
     assert shown.startswith("Lines  5, from 5 to 9\n\nKIND     LINES\nDenied       1\nGranted      4\n\nWHEN ")
@@ -151,14 +244,26 @@ def test_the_preview_shows_what_would_leave(lls, daemon):
     assert "Nothing happened since the last acknowledged report.\n" == lls("report", "preview").out
 
 
-def test_reports_and_bundles_have_a_history(lls, daemon):
-    made = {"report_id": "rpt_1", "from_seq": 1, "to_seq": 9, "made_at": "2026-11-21T09:00:00Z", "pseudonymised": True}
+def test_reports_and_bundles_have_a_history(lls: Lls, daemon: Daemon) -> None:
+    made: dict[str, Any] = {
+        "report_id": "rpt_1",
+        "from_seq": 1,
+        "to_seq": 9,
+        "made_at": "2026-11-21T09:00:00Z",
+        "pseudonymised": True,
+    }
     daemon.says("GET reports", {"reports": [made | {"acknowledged": False}]})
     assert lls("report", "list").out == (
         "REPORT  MADE                  FROM LINE  TO LINE  NAMES     ACKNOWLEDGED\n"
         "rpt_1   2026-11-21 09:00:00Z          1        9  left out  no\n"
     )
-    bundle = {"bundle_id": "bnd_1", "sequence": 3, "imported_at": "2026-11-21T09:00:00Z", "entitlements": 2, "state": "applied"}
+    bundle = {
+        "bundle_id": "bnd_1",
+        "sequence": 3,
+        "imported_at": "2026-11-21T09:00:00Z",
+        "entitlements": 2,
+        "state": "applied",
+    }
     daemon.says("GET bundles", {"bundles": [bundle | {"issued_at": "2026-11-20T09:00:00Z"}]})
     assert lls("bundle", "list").out == (
         "BUNDLE  SEQUENCE  IMPORTED              ISSUED                ENTITLEMENTS  STATE\n"
@@ -177,7 +282,9 @@ def test_reports_and_bundles_have_a_history(lls, daemon):
         ("usage", "GET usage", {"lines": []}, "Nothing was used in that time."),
     ],
 )
-def test_an_empty_list_says_so_in_a_sentence(lls, daemon, command, request_, answer, sentence):
+def test_an_empty_list_says_so_in_a_sentence(
+    *, lls: Lls, daemon: Daemon, command: str, request_: str, answer: dict[str, Any], sentence: str
+) -> None:
     daemon.says(request_, answer)
     shown = lls(*command.split())
     assert 0 == shown.status
@@ -188,12 +295,18 @@ def test_an_empty_list_says_so_in_a_sentence(lls, daemon, command, request_, ans
 @pytest.mark.parametrize(
     ("command", "request_"),
     [
-        ("server show", "GET server"), ("lease list", "GET leases"), ("entitlement list", "GET entitlements"),
-        ("bundle list", "GET bundles"), ("report list", "GET reports"), ("report preview", "GET reports/preview"),
-        ("denials", "GET denials"), ("usage", "GET usage"), ("journal verify", "GET journal/verify"),
+        ("server show", "GET server"),
+        ("lease list", "GET leases"),
+        ("entitlement list", "GET entitlements"),
+        ("bundle list", "GET bundles"),
+        ("report list", "GET reports"),
+        ("report preview", "GET reports/preview"),
+        ("denials", "GET denials"),
+        ("usage", "GET usage"),
+        ("journal verify", "GET journal/verify"),
     ],
-)  # fmt: skip
-def test_json_is_the_daemons_own_answer_in_ascii(lls, daemon, command, request_):
+)
+def test_json_is_the_daemons_own_answer_in_ascii(lls: Lls, daemon: Daemon, command: str, request_: str) -> None:
     answer = {"ok": True, "name": "Bücher \u202e", "leases": [{"later_field": 1}]}
     daemon.says(request_, answer)
     shown = lls(*command.split(), "--json")
@@ -201,14 +314,16 @@ def test_json_is_the_daemons_own_answer_in_ascii(lls, daemon, command, request_)
     assert shown.out.isascii()
 
 
-def test_a_daemon_of_another_release_that_leaves_fields_out_is_still_shown(lls, daemon):
+def test_a_daemon_of_another_release_that_leaves_fields_out_is_still_shown(lls: Lls, daemon: Daemon) -> None:
     for request in ("server", "leases", "entitlements", "bundles", "reports", "reports/preview", "denials", "usage"):
-        daemon.says(f"GET {request}", {"leases": [{}], "entitlements": [{}], "bundles": [{}], "denials": [{}], "lines": [{}]})
+        daemon.says(
+            f"GET {request}", {"leases": [{}], "entitlements": [{}], "bundles": [{}], "denials": [{}], "lines": [{}]}
+        )
     commands = ("server show", "lease list", "entitlement list", "bundle list", "report list", "denials", "usage")
     assert [0] * len(commands) == [lls(*command.split()).status for command in commands]
 
 
-def test_names_cannot_steer_the_terminal_or_be_read_as_markup(lls, daemon):
+def test_names_cannot_steer_the_terminal_or_be_read_as_markup(lls: Lls, daemon: Daemon) -> None:
     hostile = LEASE | {"holder": {"user": "\x1b[2J[red]eve\r\n", "host": "a\u202eb"}}
     daemon.says("GET leases", {"leases": [hostile], "waiting": []})
     shown = lls("lease", "list")
@@ -216,8 +331,13 @@ def test_names_cannot_steer_the_terminal_or_be_read_as_markup(lls, daemon):
     assert 2 == shown.out.count("\n")
 
 
-def test_the_tail_of_the_journal_is_read_page_by_page(lls, daemon):
-    line = {"seq": 1041, "at": "2026-11-21T09:00:00Z", "kind": "Granted", "data": {"product": "cad", "holder": "cd" * 32, "taken": 1}}
+def test_the_tail_of_the_journal_is_read_page_by_page(lls: Lls, daemon: Daemon) -> None:
+    line = {
+        "seq": 1041,
+        "at": "2026-11-21T09:00:00Z",
+        "kind": "Granted",
+        "data": {"product": "cad", "holder": "cd" * 32, "taken": 1},
+    }
     lines = [json.dumps(line | {"seq": seq}, separators=(",", ":")) for seq in (1041, 1042)]
     daemon.says("GET server", SERVER)
     daemon.says("GET journal", body="\n".join(lines).encode() + b"\n")
@@ -229,7 +349,7 @@ def test_the_tail_of_the_journal_is_read_page_by_page(lls, daemon):
     assert "\n".join([*lines, ""]) == lls("journal", "tail", "-n", "2", "--json").out
 
 
-def test_following_goes_on_until_ctrl_c(lls, daemon, monkeypatch):
+def test_following_goes_on_until_ctrl_c(lls: Lls, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.says("GET server", SERVER)
     daemon.says("GET journal", body=b'{"seq":1042,"kind":"Granted"}\n')
     daemon.says("GET journal", body=b'{"seq":1043,"kind":"Returned"}\n')
@@ -244,7 +364,7 @@ def test_following_goes_on_until_ctrl_c(lls, daemon, monkeypatch):
     assert (0, '{"seq":1042,"kind":"Granted"}\n{"seq":1043,"kind":"Returned"}\n') == (shown.status, shown.out)
 
 
-def test_a_whole_chain_is_said_and_a_broken_one_fails(lls, daemon):
+def test_a_whole_chain_is_said_and_a_broken_one_fails(lls: Lls, daemon: Daemon) -> None:
     whole = {"ok": True, "lines": 9, "head": "ab", "first_seq": 1, "last_seq": 9, "problem": None}
     daemon.says("GET journal/verify", whole)
     daemon.says("GET journal/verify", whole | {"ok": False, "problem": "line 4 was changed."})

@@ -237,7 +237,7 @@ class Site(RuleBasedStateMachine):
     def waits(self, lease_id: str) -> str:
         """One that waits, when there is one."""
         waiting = [waiter.checkout.lease_id for waiter in self.ledger.waiting]
-        return waiting[IDS.index(lease_id) % len(waiting)] if waiting else lease_id
+        return waiting[IDS.index(lease_id) % len(waiting)] if waiting and lease_id in IDS else lease_id
 
     # ------------------------------------------------------------ what the test knows
 
@@ -341,7 +341,7 @@ class Site(RuleBasedStateMachine):
                 entitlement_id=lease.entitlement_id,
                 ttl=lease.ttl,
                 deadline=self.now.elapsed + lease.ttl + GRACE,
-                nonce=wish.nonce,
+                nonce=lease.nonce,
             )
 
     def judge_ends(self) -> None:
@@ -355,10 +355,7 @@ class Site(RuleBasedStateMachine):
             over = over or (terms is not None and terms.ends_at is not None and self.now.wall >= terms.ends_at)
             late = self.now.elapsed >= known.deadline
             assert late or over or lease_id in self.excused, "a lease that was beaten in time ended by itself"
-            if lease is None:
-                del self.known[lease_id]
-            else:
-                self.excused.add(lease_id)  # it lingers, and may be taken back or end at any time
+            del self.known[lease_id]
 
     def judge_queue(self) -> None:
         """Whoever was seated out of the queue took nothing that an earlier open waiter could have had."""
@@ -646,6 +643,8 @@ class Site(RuleBasedStateMachine):
 
     def acknowledge(self, pick: int) -> None:
         reports = list(self.ledger.reports.values())
+        if not reports:
+            return
         report = reports[pick % len(reports)]
         taken = receipt(
             report.report_id,
@@ -771,7 +770,7 @@ def everything(ledger: Ledger) -> dict[str, object]:
         "head": ledger.head,
         "facts": dict(ledger.facts),
         "leases": {key: lease.facts() for key, lease in ledger.leases.items()},
-        "ended": dict(ledger._ended),
+        "ended": dict(ledger._remembered._ended),
         "terms": ledger.terms,
         "pools": {key: (pool.entitlement, pool.in_use, pool.over) for key, pool in ledger.pools.items()},
         "products": {key: {pool.entitlement.entitlement_id for pool in one} for key, one in ledger.products().items()},

@@ -1,0 +1,326 @@
+"""What happens when, and what has to hold: the demonstration from the first key to the bill.
+
+What has to hold, or the exit status is 1
+1. Every command succeeds; the daemon never ends by itself and stops with status 0 when asked.
+2. Never are more seats in use than were bought.
+3. Every lease that the daemon named before it was killed is there after it, unless its own holder has returned it
+   since.
+4. No client lost a seat while it was working.
+5. The chain verifies at the site and at the vendor, and the receipt is accepted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import queue
+import random
+import re
+import subprocess
+import threading
+import time
+from typing import Any, Final
+
+from lls.demo.room import Room
+from lls.demo.screen import Screen, Show
+from lls.demo.world import CATALOG, GRACE_SECONDS, LEASE_SECONDS, Trouble, World
+
+BILLED: Final = ("customer", "sku", "meter", "unit", "quantity")
+PEOPLE_IN_A_ROOM: Final = 20
+DARK_SECONDS: Final = 4.0
+DOWN_SECONDS: Final = 1.0
+LEAVE_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 0.25
+SHARE_OF_CAD: Final = 85
+EVERY_SECONDS: Final = 20.0
+"""How often a room loses power when the show has no end; the daemon is killed once, half-way to the second time."""
+
+_SERVER_ID = re.compile(r"lls_[A-Za-z0-9_-]{22}")
+_REPORT_ID = re.compile(r"rpt_[A-Za-z0-9_-]{22}")
+
+
+class Story:
+    """One demonstration, told once."""
+
+    def __init__(self, world: World, screen: Screen, *, clients: int, seconds: int | None, kept: bool) -> None:
+        self._world = world
+        self._screen = screen
+        self._clients = clients
+        self._seconds = seconds
+        self._kept = kept
+        self._luck = random.Random(clients)  # noqa: S311 - which room goes dark is no secret
+        self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._cad, self._sim = max(1, clients * 6 // 10), max(1, clients * 8 // 100)
+        self._show = Show(url=world.url, seconds=seconds)
+        self._problems: list[str] = []
+        self._dark: list[tuple[float, Room]] = []
+        self._lit: list[tuple[Room, subprocess.Popen[bytes]]] = []
+        self._generation = 0
+        self._lost = self._waited = self._power_cuts = self._kills = self._saved = 0
+
+    def tell(self) -> int:
+        """The exit status."""
+        self._open()
+        try:
+            with self._screen:
+                self._perform()
+        except KeyboardInterrupt:
+            self._screen.say("\nCtrl-C: the show ends, the books are closed.")
+        self._close()
+        return self._sum_up()
+
+    # ---------------------------------------------------------------- 1. before
+
+    def _open(self) -> None:
+        screen, world = self._screen, self._world
+        screen.say("A license server for a network without a way out, from the first key to the bill.", style="bold")
+        screen.say(f"Everything happens in {world.folder}; type the commands there and they do the same.")
+        screen.title("The vendor opens shop")
+        world.issuer("init", "--no-passphrase")
+        world.write("vendor", world.vendor / "catalog.toml", CATALOG)
+        world.issuer("catalog", "load", "vendor/catalog.toml")
+        world.issuer("customer", "add", "ACME", "ACME Turbines")
+        world.issuer("keys", "export", "-o", "site/vendor.llskeys")
+        screen.say("         (the key set comes with the product; it is public)", style="dim")
+        screen.title("The site starts its server, which asks to be licensed")
+        world.write_settings()
+        world.start_daemon()
+        world.lls("server", "request", "-o", "stick/site.llsreq")
+        world.carry("site.llsreq", to="vendor")
+        screen.title("The vendor sells seats and signs them for this one server")
+        registered = world.issuer("server", "register", "stick/site.llsreq", "--customer", "ACME")
+        server_id = _found(_SERVER_ID, registered, "server id")
+        world.write_order(server_id, {"CAD-1Y": self._cad, "SIM-1Y": self._sim})
+        world.issuer("order", "fulfil", "vendor/order.json")
+        world.issuer("bundle", "issue", "--server", server_id, "-o", "stick/site.llsbundle")
+        world.carry("site.llsbundle", to="site")
+        world.lls("bundle", "import", "stick/site.llsbundle")
+
+    # ---------------------------------------------------------------- 2. the show
+
+    def _perform(self) -> None:
+        screen = self._screen
+        screen.title(
+            f"{self._clients} clients, {self._cad} seats of CAD Professional, {self._sim} of Flow Simulation; "
+            f"leases of {LEASE_SECONDS} s"
+        )
+        self._show.begun = time.monotonic()
+        rooms = -(-self._clients // PEOPLE_IN_A_ROOM)
+        for number in range(1, rooms + 1):
+            people = self._clients // rooms + (number <= self._clients % rooms)
+            self._light(self._room(number, people))
+        cuts, kill_at = self._plan()
+        while self._seconds is None or self._show.elapsed < self._seconds:
+            if self._seconds is None and not cuts:
+                cuts = [self._show.elapsed + EVERY_SECONDS]
+            if cuts and self._show.elapsed >= cuts[0]:
+                cuts.pop(0)
+                self._cut_power()
+            if kill_at is not None and self._show.elapsed >= kill_at:
+                kill_at = None
+                self._kill()
+            self._relight()
+            self._look()
+            time.sleep(LOOK_SECONDS)
+
+    def _plan(self) -> tuple[list[float], float | None]:
+        """When rooms lose power, and when the daemon is killed."""
+        if self._seconds is None:
+            return [EVERY_SECONDS / 2], EVERY_SECONDS
+        return [0.2 * self._seconds, 0.7 * self._seconds], 0.45 * self._seconds
+
+    def _look(self) -> None:
+        """Bring what is shown up to date, and check rule 2."""
+        self._world.check_daemon()
+        self._listen()
+        sight = self._world.watch.look()
+        if sight is not None:
+            expired = sight.kinds["Expired"] - (self._show.sight.kinds["Expired"] if self._show.sight else 0)
+            if expired:
+                self._say(f"{_seats(expired)} without a heartbeat expired: free for others again", "yellow", loud=True)
+            for pool in sight.pools:
+                if pool.seats and pool.in_use > pool.seats:
+                    self._problem(f"{pool.in_use} seats of {pool.product} were in use, {pool.seats} were bought.")
+            self._show.sight = sight
+        self._screen.draw(self._show)
+
+    def _listen(self) -> None:
+        """What the people in the rooms told since the last time."""
+        while not self._heard.empty():
+            told = self._heard.get()
+            who = f"{told['user']}@{told['host']}"
+            match told["what"]:
+                case "seated" if told["seconds"] >= 1:
+                    self._waited += 1
+                    self._say(f"{who} waited {told['seconds']} s for a seat of {told['product']} and got it", "green")
+                case "seated":
+                    self._say(f"{who} works with {told['product']}")
+                case "left":
+                    self._say(f"{who} gave the seat of {told['product']} back")
+                case "refused" if told["waited"]:
+                    self._say(f"{who} waited for {told['product']} in vain ({told['code']})", "yellow")
+                case "refused":
+                    self._say(f"{who} was refused {told['product']}: {told['code']}", "yellow")
+                case "unanswered":
+                    self._say(f"{who} got no answer ({told['code']}) and will ask again", "dim")
+                case "lost":
+                    self._lost += 1
+                    self._say(f"{who} lost the seat while working ({told['code']})", "bold red", loud=True)
+
+    # ---------------------------------------------------------------- 3. what goes wrong on purpose
+
+    def _cut_power(self) -> None:
+        if not self._lit:
+            return
+        room, process = self._lit.pop(self._luck.randrange(len(self._lit)))
+        process.kill()
+        process.wait()
+        self._power_cuts += 1
+        self._say(f"Room {room.number} loses power: {room.people} computers fall silent", "red", loud=True)
+        self._dark.append((self._show.elapsed + DARK_SECONDS, room))
+
+    def _relight(self) -> None:
+        back = [room for at, room in self._dark if self._show.elapsed >= at]
+        self._dark = [(at, room) for at, room in self._dark if self._show.elapsed < at]
+        for room in back:
+            left = LEASE_SECONDS + GRACE_SECONDS - DARK_SECONDS
+            self._say(
+                f"Room {room.number} has power again and asks for seats; its old ones expire in about {left:.0f} s",
+                "yellow",
+                loud=True,
+            )
+            self._light(self._room(room.number, room.people))
+
+    def _kill(self) -> None:
+        """Rule 3, the heart of it."""
+        world, watch = self._world, self._world.watch
+        self._look()
+        held = set(watch.leases())
+        world.kill_daemon()
+        self._kills += 1
+        self._show.down_since = time.monotonic()
+        self._say(f"kill -9: the license server is dead, {_seats(len(held))} were held", "bold red", loud=True)
+        for _ in range(round(DOWN_SECONDS / LOOK_SECONDS)):
+            self._listen()
+            self._screen.draw(self._show)
+            time.sleep(LOOK_SECONDS)
+        world.start_daemon()
+        away = time.monotonic() - self._show.down_since
+        self._show.down_since = None
+        after = set(watch.leases())
+        watch.read_journal()
+        missing = held - after - watch.ended
+        self._saved += len(held) - len(missing)
+        if missing:
+            self._problem(f"{len(missing)} of {_seats(len(held))} were gone after the restart.")
+        else:
+            sentence = f"Back after {away:.1f} s: all {_seats(len(held))} still held, nobody lost a seat"
+            self._say(sentence, "bold green", loud=True)
+
+    # ---------------------------------------------------------------- 4. after
+
+    def _close(self) -> None:
+        screen, world = self._screen, self._world
+        screen.title("Everybody goes home")
+        late = world.close_rooms(seconds=LEAVE_SECONDS)
+        self._listen()
+        if late:
+            self._problem(f"{late} rooms full of clients did not end within {LEAVE_SECONDS:.0f} seconds.")
+        if self._lost:
+            self._problem(f"{self._lost} clients lost a seat while they were working.")
+        screen.title("The site reports what was used")
+        world.lls("journal", "verify")
+        reported = world.lls("report", "export", "-o", "stick/usage.llsreport")
+        world.carry("usage.llsreport", to="vendor")
+        screen.title("The vendor verifies every line of it, and acknowledges")
+        world.issuer("report", "ingest", "stick/usage.llsreport")
+        report_id = _found(_REPORT_ID, reported, "report id")
+        world.issuer("receipt", "issue", "--report", report_id, "-o", "stick/usage.llsreceipt")
+        world.carry("usage.llsreceipt", to="site")
+        world.lls("receipt", "import", "stick/usage.llsreceipt")
+        world.lls("journal", "verify")
+        world.issuer("usage", "export", "-o", "vendor/billing.csv")
+        self._show.sight = world.watch.look() or self._show.sight
+        world.stop_daemon()
+
+    def _sum_up(self) -> int:
+        screen, world = self._screen, self._world
+        with (world.vendor / "billing.csv").open(encoding="utf-8", newline="") as file:
+            rows = [[line[name] for name in BILLED] for line in csv.DictReader(file)]
+        screen.table("What the vendor bills", BILLED, rows)
+        if self._show.sight is None:
+            raise Trouble("The license server was never seen at work.")
+        kinds = self._show.sight.kinds
+        screen.title("What happened")
+        for fact in (
+            f"{kinds['Granted']:,} seats granted, {self._waited:,} of them after waiting; {kinds['Denied']:,} denied",
+            f"{kinds['Returned']:,} seats returned; {self._power_cuts} power cuts, {kinds['Expired']:,} seats expired",
+            f"{self._kills} kill -9 of the license server; {_seats(self._saved)} held then and held after it",
+            "the journal's chain holds at the site and at the vendor, and the receipt is in",
+        ):
+            screen.say(f"  · {fact}")
+        screen.title("What to do next")
+        for step in self._next_steps():
+            screen.say(f"  {step}")
+        for problem in self._problems:
+            screen.trouble(problem)
+        if not self._problems:
+            screen.say("\nEverything was verified.", style="bold green")
+        return int(bool(self._problems))
+
+    def _next_steps(self) -> list[str]:
+        folder = self._world.folder
+        if not self._kept:
+            return ["lls demo --dir my-world    the same, and the files stay: settings, keys, journal, report, bill"]
+        return [
+            f"cd {folder}",
+            "lls --config site/lls.toml serve &                 the same server, with everything it knew",
+            "lls --config site/lls.toml denials                 who was refused and why",
+            "lls --config site/lls.toml usage                   peaks and seat-hours",
+            "lls-issuer --home vendor usage export              the bill",
+            f"LLS_SERVER={self._world.url} LLS_VENDOR_KEYS=site/vendor.llskeys lls run --product cad -- sleep 60",
+        ]
+
+    # ---------------------------------------------------------------- helping
+
+    def _room(self, number: int, people: int) -> Room:
+        self._generation += 1
+        return Room(
+            number=number,
+            people=people,
+            seed=self._generation,
+            server=self._world.url,
+            vendor_keys=str(self._world.site / "vendor.llskeys"),
+            products={"cad": SHARE_OF_CAD, "sim": 100 - SHARE_OF_CAD},
+        )
+
+    def _light(self, room: Room) -> None:
+        process = self._world.open_room(room.argument())
+        self._lit.append((room, process))
+        threading.Thread(target=self._hear, args=(process,), daemon=True).start()
+
+    def _hear(self, room: subprocess.Popen[bytes]) -> None:
+        """One room's words, in a thread. A line that a power cut broke off is no line."""
+        if room.stdout is not None:
+            for line in room.stdout:
+                if line.endswith(b"}\n"):
+                    self._heard.put(json.loads(line))
+
+    def _say(self, sentence: str, style: str = "", *, loud: bool = False) -> None:
+        self._screen.event(self._show, sentence, style=style, loud=loud)
+
+    def _problem(self, sentence: str) -> None:
+        if sentence not in self._problems:
+            self._problems.append(sentence)
+            self._say(sentence, "bold red", loud=True)
+
+
+def _found(pattern: re.Pattern[str], text: str, what: str) -> str:
+    found = pattern.search(text)
+    if found is None:
+        raise Trouble(f"The command named no {what}.")
+    return found[0]
+
+
+def _seats(count: int) -> str:
+    return f"{count:,} seat" if count == 1 else f"{count:,} seats"

@@ -1,0 +1,89 @@
+"""``lls demo`` as a newcomer types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.world import environment
+
+
+def begin(*words: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lls", "demo", *map(str, words)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Command lines of processes that live in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                found.append((process / "cmdline").read_text("utf-8", "replace"))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def test_the_whole_story_is_told_and_verified(tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    with begin("--seconds", "8", "--clients", "20", "--dir", world) as demo:
+        told, _ = demo.communicate(timeout=90)
+    assert 0 == demo.returncode, told
+    for sentence in (
+        "kill -9",
+        "nobody lost a seat",
+        "What the vendor bills",
+        "seat_hours",
+        "Everything was verified.",
+    ):
+        assert sentence in told
+    assert "Traceback" not in told
+    assert [] == processes_in(world)
+    assert (world / "vendor" / "billing.csv").exists()
+    assert (world / "stick" / "usage.llsreceipt").exists()
+
+
+@pytest.mark.parametrize("after", ["The vendor opens shop", "serve &", "0:0"])
+def test_ctrl_c_at_any_time_leaves_nothing_behind(after: str, tmp_path: Path) -> None:
+    world = tmp_path / "world"
+    with begin("--clients", "4", "--dir", world) as demo:
+        assert demo.stdout is not None
+        told = ""
+        for line in demo.stdout:
+            told += line
+            if after in line:
+                break
+        os.kill(demo.pid, signal.SIGINT)
+        rest, _ = demo.communicate(timeout=60)
+        told += rest
+    # In the show it means: close the books. Before it: stop.
+    assert demo.returncode == (0 if after == "0:0" else 130), told
+    assert "Traceback" not in told
+    end = time.monotonic() + 5
+    while processes_in(world) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [] == processes_in(world)
+
+
+def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work", "utf-8")
+    with begin("--seconds", "1", "--dir", tmp_path) as demo:
+        told, _ = demo.communicate(timeout=30)
+    assert 1 == demo.returncode
+    assert told.startswith("lls demo: ")
+    assert 1 == told.count("\n")
+    assert ["thesis.txt"] == os.listdir(tmp_path)
