@@ -65,6 +65,9 @@ class ResettableClock(Clock, Protocol):
     def reset(self, mark: datetime) -> None:
         """Replace a mark that is wrong."""
 
+    def accept(self) -> Now:
+        """Believe a jump ahead now."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
@@ -333,6 +336,16 @@ class Airgap:
     async def bundles(self) -> list[KeptBundle]:
         """Every bundle ever applied, newest first."""
         return await self._store.bundles()
+
+    async def accept_clock(self, *, actor: str) -> None:
+        """The administrator says that a clock which jumped ahead is right. Raises StoreDown; changes nothing else."""
+
+        def accept(ledger: Ledger, _now: Now) -> None:
+            accepted = self._clock.accept()
+            ledger.note_act("clock_accepted", actor=actor, now=accepted)
+            ledger.note_clock(now=accepted)
+
+        await self.writer.do(accept)
 
     # ---------------------------------------------------------------- reports and receipts
 

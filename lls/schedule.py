@@ -27,6 +27,7 @@ def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
         ("warn_of_endings", 12, lambda: warn_of_endings(writer)),
         ("warn_of_silence", 12, lambda: warn_of_silence(writer, airgap)),
     ]
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)  # its own doings are no facts for an administrator
     scheduler = AsyncIOScheduler(timezone="UTC")
     for name, hours, job in jobs:
         scheduler.add_job(

@@ -19,18 +19,18 @@ happens, no process is left behind, and a folder that was not asked for is remov
 | ``world`` | the folders, the commands, the daemon's process |
 | ``room`` | a process full of clients |
 | ``watch`` | what the daemon says about itself |
+| ``interrupts`` | when a signal may end it |
 | ``screen`` | what is shown |
 """
 
 from __future__ import annotations
 
+import http.client
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 BROKEN_OFF: Final = 130
@@ -42,17 +42,26 @@ def demo(port: int | None = None, clients: int = 100, seconds: int | None = None
     ``port`` on 127.0.0.1 (None or 0: any free one); ``seconds`` of show, None until Ctrl-C; ``directory`` keeps all
     files.
     """
+    from lls.demo.interrupts import Interrupts  # noqa: PLC0415 - as below
     from lls.demo.screen import Screen  # noqa: PLC0415 - the rooms' processes import this package and need no screen
     from lls.demo.story import Story  # noqa: PLC0415
     from lls.demo.world import Trouble, World  # noqa: PLC0415
 
     screen = Screen()
-    with _ending_with_terminal():
+    with Interrupts() as interrupts:
         try:
-            with _folder(directory) as folder, World(folder, port=port, screen=screen) as world:
+            with (
+                _folder(directory) as folder,
+                World(folder, port=port, screen=screen, interrupts=interrupts) as world,
+            ):
                 return Story(world, screen, clients=clients, seconds=seconds, kept=directory is not None).tell()
         except Trouble as trouble:
             screen.trouble(str(trouble))
+            return 1
+        except BrokenPipeError:  # `lls demo | head` has seen enough; the program knows how to leave quietly
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            screen.trouble(f"This machine got in the way: {str(error) or type(error).__name__}.")
             return 1
         except KeyboardInterrupt:
             screen.trouble("Broken off; everything that was started is stopped.")
@@ -78,20 +87,3 @@ def _folder(directory: Path | None) -> Iterator[Path]:
     if occupied is not None:
         raise Trouble(f"{directory} is not empty; name a new folder with --dir, so that nothing of yours is touched.")
     yield directory.resolve()
-
-
-@contextmanager
-def _ending_with_terminal() -> Iterator[None]:
-    """A closed terminal and ``kill`` end the demonstration as Ctrl-C does, so that nothing stays behind."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {}
-    with suppress(ValueError):  # not in the main thread: whoever started us there sends us no signals
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -123,10 +123,11 @@ class Screen:
             self._print(Text(_line(show)))
 
     def event(self, show: Show, sentence: str, *, style: str = "", loud: bool = False) -> None:
-        """Something happened. In a log only what is ``loud`` has a line of its own: a hundred people do a lot."""
-        show.events.append((show.elapsed, sentence, style))
-        if loud and self._picture is None:
+        """Something happened. What is ``loud`` stays on the screen; the rest passes by: a hundred people do a lot."""
+        if loud:
             self._print(Text(f"{_clock(show.elapsed)}  {sentence}", style=style))
+        else:
+            show.events.append((show.elapsed, sentence, style))
 
     def _print(self, what: RenderableType) -> None:
         (self._picture.console if self._picture else self._console).print(what)

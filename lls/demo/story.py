@@ -127,7 +127,7 @@ class Story:
         """When rooms lose power, and when the daemon is killed."""
         if self._seconds is None:
             return [EVERY_SECONDS / 2], EVERY_SECONDS
-        return [0.2 * self._seconds, 0.7 * self._seconds], 0.45 * self._seconds
+        return [0.12 * self._seconds, 0.6 * self._seconds], 0.48 * self._seconds
 
     def _look(self) -> None:
         """Bring what is shown up to date, and check rule 2."""
@@ -158,9 +158,9 @@ class Story:
                 case "left":
                     self._say(f"{who} gave the seat of {told['product']} back")
                 case "refused" if told["waited"]:
-                    self._say(f"{who} waited for {told['product']} in vain ({told['code']})", "yellow")
+                    self._say(f"{who} waited for a seat of {told['product']} in vain ({told['code']})", "yellow")
                 case "refused":
-                    self._say(f"{who} was refused {told['product']}: {told['code']}", "yellow")
+                    self._say(f"{who} does not wait: {told['product']} is refused ({told['code']})", "yellow")
                 case "unanswered":
                     self._say(f"{who} got no answer ({told['code']}) and will ask again", "dim")
                 case "lost":
@@ -173,8 +173,7 @@ class Story:
         if not self._lit:
             return
         room, process = self._lit.pop(self._luck.randrange(len(self._lit)))
-        process.kill()
-        process.wait()
+        self._world.cut_power(process)
         self._power_cuts += 1
         self._say(f"Room {room.number} loses power: {room.people} computers fall silent", "red", loud=True)
         self._dark.append((self._show.elapsed + DARK_SECONDS, room))
@@ -222,8 +221,12 @@ class Story:
     def _close(self) -> None:
         screen, world = self._screen, self._world
         screen.title("Everybody goes home")
+        world.revive_daemon()  # Ctrl-C may have come while it was down
         late = world.close_rooms(seconds=LEAVE_SECONDS)
         self._listen()
+        left = len(world.watch.leases())
+        silent = f"{_seats(left)} of computers without power will expire" if left else "no seat is held any more"
+        screen.say(f"         Everybody gave back what they held; {silent}.", style="dim")
         if late:
             self._problem(f"{late} rooms full of clients did not end within {LEAVE_SECONDS:.0f} seconds.")
         if self._lost:
@@ -246,7 +249,7 @@ class Story:
     def _sum_up(self) -> int:
         screen, world = self._screen, self._world
         with (world.vendor / "billing.csv").open(encoding="utf-8", newline="") as file:
-            rows = [[line[name] for name in BILLED] for line in csv.DictReader(file)]
+            rows = [[line[name] for name in BILLED] for line in csv.DictReader(file) if float(line["quantity"])]
         screen.table("What the vendor bills", BILLED, rows)
         if self._show.sight is None:
             raise Trouble("The license server was never seen at work.")

@@ -17,7 +17,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -27,9 +26,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 import lls
+from lls.demo.interrupts import Interrupts
 from lls.demo.screen import Screen
 from lls.demo.watch import Watch
 
@@ -77,8 +77,9 @@ class Trouble(Exception):
 class World:
     """Everything that exists in one demonstration. A context manager."""
 
-    def __init__(self, folder: Path, *, port: int | None, screen: Screen) -> None:
+    def __init__(self, folder: Path, *, port: int | None, screen: Screen, interrupts: Interrupts) -> None:
         self.folder = folder
+        self._interrupts = interrupts
         self.vendor, self.site, self.stick = (folder / name for name in ("vendor", "site", "stick"))
         self.url = f"https://127.0.0.1:{port or _free_port()}"
         self._screen = screen
@@ -89,8 +90,9 @@ class World:
             socket_path = self._short / "admin.sock"
         self.watch = Watch(socket_path)
         self._socket_path = socket_path
+        self._begun: list[subprocess.Popen[bytes]] = []
         self._daemon: subprocess.Popen[bytes] | None = None
-        self.rooms: list[subprocess.Popen[bytes]] = []
+        self._rooms: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         for folder in (self.site, self.stick):
@@ -100,23 +102,11 @@ class World:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A second Ctrl-C in the middle of this would leave a daemon behind.
-        with suppress(ValueError):
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-        try:
-            for process in [*self.rooms, *([self._daemon] if self._daemon else [])]:
-                process.kill()
-                process.wait()
-                for stream in (process.stdin, process.stdout):
-                    if stream is not None:
-                        with suppress(BrokenPipeError):
-                            stream.close()
+        with self._interrupts.held():  # a second Ctrl-C in the middle of this would leave a daemon behind
+            for process in self._begun:
+                _end(process)
             if self._short is not None:
                 shutil.rmtree(self._short)
-        finally:
-            with suppress(ValueError):
-                signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # ---------------------------------------------------------------- commands
 
@@ -130,22 +120,37 @@ class World:
 
     def _typed(self, side: str, name: str, module: str, words: Sequence[str]) -> str:
         self._screen.command(side, shlex.join([name, *words]))
-        done = subprocess.run(  # noqa: S603 - our own commands with our own words
-            [sys.executable, "-m", module, *words],
-            cwd=self.folder,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-            start_new_session=True,
-        )
-        if done.returncode:
-            why = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-            raise Trouble(f"`{name} {' '.join(words)}` failed: {why[0]}")
-        self._screen.output(done.stdout, done.stderr)
-        return done.stdout + done.stderr
+        typed = self._begin([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            said, complained = (text.decode("utf-8", "replace") for text in typed.communicate(timeout=COMMAND_SECONDS))
+        except subprocess.TimeoutExpired:
+            raise Trouble(f"`{name} {shlex.join(words)}` did not end within {COMMAND_SECONDS:.0f} seconds.") from None
+        if typed.returncode:
+            why = complained.strip().splitlines()[-1:] or [f"exit status {typed.returncode}"]
+            raise Trouble(f"`{name} {shlex.join(words)}` failed: {why[0]}")
+        self._screen.output(said, complained)
+        return said + complained
+
+    def _begin(
+        self,
+        words: Sequence[str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int | BinaryIO | None = None,
+        stderr: int | BinaryIO | None = None,
+    ) -> subprocess.Popen[bytes]:
+        with self._interrupts.held():
+            begun = subprocess.Popen(  # noqa: S603 - our own programs with our own words
+                words,
+                cwd=self.folder,
+                env=_environment(),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            self._begun.append(begun)
+        return begun
 
     def carry(self, name: str, *, to: str) -> None:
         """Somebody walks from one side to the other with a stick in the pocket."""
@@ -191,22 +196,18 @@ class World:
         begun = time.monotonic()
         self._screen.command("site", "lls --config site/lls.toml serve &")
         with (self.site / "daemon.log").open("ab") as log:
-            self._daemon = subprocess.Popen(
-                [sys.executable, "-m", "lls", "--config", "site/lls.toml", "serve"],
-                cwd=self.folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            words = [sys.executable, "-m", "lls", "--config", "site/lls.toml", "serve"]
+            self._daemon = self._begin(words, stdout=log, stderr=log)
+        self._await_daemon(begun)
+        return time.monotonic() - begun
+
+    def _await_daemon(self, begun: float) -> None:
         while not self.watch.ready():
-            if self._daemon.poll() is not None:
+            if self._daemon is None or self._daemon.poll() is not None:
                 raise Trouble(f"The license server did not start: {self._last_words()}")
             if time.monotonic() - begun > START_SECONDS:
                 raise Trouble(f"The license server is not ready after {START_SECONDS:.0f} s: {self._last_words()}")
             time.sleep(_POLL_SECONDS)
-        return time.monotonic() - begun
 
     def kill_daemon(self) -> None:
         """``kill -9``: no goodbye, no flush, nothing."""
@@ -214,6 +215,13 @@ class World:
             self._screen.command("site", f"kill -9 {self._daemon.pid}")
             self._daemon.kill()
             self._daemon.wait()
+
+    def revive_daemon(self) -> None:
+        """See to it that a daemon serves, whatever was being done to it."""
+        if self._daemon is None or self._daemon.poll() is not None:
+            self.start_daemon()
+        else:
+            self._await_daemon(time.monotonic())
 
     def check_daemon(self) -> None:
         """Raise when the daemon has ended by itself."""
@@ -244,32 +252,43 @@ class World:
 
     def open_room(self, argument: str) -> subprocess.Popen[bytes]:
         """A process full of clients; see :mod:`lls.demo.room`."""
-        room = subprocess.Popen(  # noqa: S603 - our own program
+        room = self._begin(
             [sys.executable, "-m", "lls.demo.room", argument],
-            cwd=self.folder,
-            env=_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if self._screen.live else None,
-            start_new_session=True,
         )
-        self.rooms.append(room)
+        self._rooms.append(room)
         return room
+
+    def cut_power(self, room: subprocess.Popen[bytes]) -> None:
+        """Nobody in the room gets to say goodbye."""
+        self._rooms.remove(room)
+        _end(room)
 
     def close_rooms(self, *, seconds: float) -> int:
         """Everybody goes home and gives back what they hold; how many rooms did not manage in time."""
-        for room in self.rooms:
+        for room in self._rooms:
             if room.stdin is not None:
                 with suppress(BrokenPipeError):
                     room.stdin.close()
         until = time.monotonic() + seconds
         late = 0
-        for room in self.rooms:
+        for room in self._rooms:
             try:
                 late += bool(room.wait(max(0.1, until - time.monotonic())))
             except subprocess.TimeoutExpired:
                 late += 1
         return late
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Without asking; nothing of it stays, and nothing happens to one that has ended."""
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        with suppress(BrokenPipeError):
+            process.stdin.close()
 
 
 def _environment() -> dict[str, str]:

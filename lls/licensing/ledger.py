@@ -51,7 +51,7 @@ from lls.licensing.journal import FIRST_PREV, Head, Kind
 from lls.licensing.lease import Checkout, Lease, LeaseState
 from lls.licensing.posting import Posting
 from lls.licensing.remembered import Remembered
-from lls.licensing.seating import Denial, Pool, Seat, seat, waits_for
+from lls.licensing.seating import Denial, Pool, Seat, occupied, seat, waits_for
 from lls.licensing.terms import Acknowledgement, Change, Installation, License, Outcome, ServerTerms
 from lls.licensing.waiting import Waiting
 
@@ -251,10 +251,7 @@ class Ledger:
         self._serve(lease.product, now)
 
     def stop_waiting(self, lease_id: str, *, now: Now) -> Verdict:
-        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position.
-
-        Raises ClockBehind, Unbound, UnknownProduct, BadActivationCode.
-        """
+        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position."""
         waiter = self.waiting.get(lease_id)
         lease = self.leases.get(lease_id)
         if lease is not None:
@@ -415,7 +412,7 @@ class Ledger:
         self.commands.update(outcome.commands)
         self.batch.commands.update(outcome.commands)
         changed = [step.entitlement for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
-        in_use = {terms.entitlement_id: self._in_use_under(terms) for terms in changed}
+        in_use = {one.entitlement_id: occupied(one, self.pools.get(one.entitlement_id), self.leases) for one in changed}
         self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use)
         ended = {step.entitlement.entitlement_id: self._place(step.entitlement, kept.bundle_id, now)
                  for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)}  # fmt: skip
@@ -729,13 +726,6 @@ class Ledger:
             ended = self._end(pool.leases.values(), now)
         self._note_overdraft(pool, now)
         return ended
-
-    def _in_use_under(self, terms: Entitlement) -> int:
-        """The seats that today's leases occupy under other terms: sharing may have changed."""
-        pool = Pool(terms)
-        known = self.pools.get(terms.entitlement_id)
-        leases = self.leases.values() if known is None else known.leases.values()
-        return sum(pool.add(lease) for lease in leases if lease.entitlement_id == terms.entitlement_id)
 
     def _note_placed(self, entitlement: Entitlement, bundle_id: str) -> None:
         placed = Placed(

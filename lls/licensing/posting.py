@@ -3,13 +3,15 @@
 Rules
 1. A line and the rows it implies are in the same batch, so in the same transaction.
 2. The shape of each kind's ``data`` is written down here and nowhere else; ``usage`` reads it.
-3. A personal or free text enters a line as a commitment; the text itself goes into ``names``.
+3. A personal or free text enters a line as a commitment; the text itself goes into ``names``. The same holders come
+   again and again, so the last commitments are kept: the four of a checkout cost as much as its line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from lls.licensing.changes import Batch, Fact
 from lls.licensing.entitlement import Entitlement
@@ -20,6 +22,8 @@ from lls.licensing.lease import Lease
 from lls.licensing.seating import Denial
 from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, Step
 
+COMMITMENTS_KEPT: Final = 20_000
+
 
 class Posting:
     """What the group in flight has posted so far."""
@@ -27,7 +31,7 @@ class Posting:
     def __init__(self, head: Head, facts: Mapping[Fact, str], *, commit_to: Callable[[str], str]) -> None:
         self.batch = Batch(before=head, head=head)
         self.facts = dict(facts)
-        self.commit_to = commit_to
+        self.commit_to = lru_cache(COMMITMENTS_KEPT)(commit_to)
 
     def settle(self) -> None:
         """The store has the batch; begin an empty one."""

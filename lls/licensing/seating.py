@@ -14,7 +14,7 @@ It decides and counts; it refuses to own leases, time and history (``ledger``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -171,6 +171,13 @@ def seat(checkout: Checkout, pools: Iterable[Pool], *, now: Now, promised: Itera
         raise BadActivationCode
     seats = [verdict for _rank, verdict in judged if isinstance(verdict, Seat)]
     return min(seats, key=_preference) if seats else max(judged, key=lambda one: one[0])[1]
+
+
+def occupied(terms: Entitlement, known: Pool | None, leases: Mapping[str, Lease]) -> int:
+    """The seats that today's leases occupy under other terms: sharing may have changed."""
+    pool = Pool(terms)
+    seated = (leases if known is None else known.leases).values()
+    return sum(pool.add(lease) for lease in seated if lease.entitlement_id == terms.entitlement_id)
 
 
 def waits_for(checkout: Checkout, pools: Iterable[Pool], *, now: Now) -> list[Pool]:

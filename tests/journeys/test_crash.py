@@ -1,7 +1,8 @@
 """``kill -9`` under load, many times at random instants: what a client was told stays true.
 
-Each worker writes down what it was told, and only that. After each restart the workers pause, and every word is held against the
-new process: granted leases are there, returned ones are gone, the chain verifies, and no more seats are used than were bought.
+Each worker writes down what it was told, and only that. After each restart the workers pause, and every word is held
+against the new process: granted leases are there, returned ones are gone, the chain verifies, and no more seats are
+used than were bought.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Worker(threading.Thread):
                     self.answers += 1
                 except NO_ANSWER:
                     time.sleep(0.01)
-                except Exception as error:  # a thread's exception must fail the test
+                except Exception as error:  # noqa: BLE001 - it fails the test, in the main thread
                     self.broken.append(repr(error))
                     return
             time.sleep(0)  # whoever wants the lock gets it

@@ -86,4 +86,4 @@ def test_a_folder_that_is_in_use_is_left_alone(tmp_path: Path) -> None:
     assert 1 == demo.returncode
     assert told.startswith("lls demo: ")
     assert 1 == told.count("\n")
-    assert ["thesis.txt"] == os.listdir(tmp_path)
+    assert ["thesis.txt"] == [path.name for path in tmp_path.iterdir()]

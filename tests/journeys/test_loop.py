@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +18,7 @@ from tests.journeys.world import CATALOG, Asked, Site
 def carry(file: Path, *, to: Path) -> Path:
     """Over the gap, in a pocket."""
     to.mkdir(exist_ok=True)
-    return Path(to / file.name).write_bytes(file.read_bytes()) and to / file.name
+    return Path(shutil.copy(file, to))
 
 
 def license_by_hand(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Starting, stopping, and everything around the process that may be wrong: each one a sentence, or a service that goes on."""
+"""Starting, stopping, and what may be wrong around the process: each a sentence, or a service that goes on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_sigterm_sends_who_waits_away_and_keeps_who_sits(site: Site) -> None:
     assert "retry-after" in answers[0].headers
     assert not site.socket.exists()
     site.start()
-    assert 200 == https.heartbeat(sitting).status
+    assert 200 == site.https().heartbeat(sitting).status
     assert ["Resumed"] == [line["kind"] for line in site.journal() if line["kind"] in ("Resumed", "Expired")][-1:]
 
 

@@ -1,4 +1,5 @@
 """The embedded store: what was reported committed is there, whoever else comes, whatever breaks."""
+# ruff: noqa: ASYNC220, ASYNC240, SLF001 - nothing else runs in these loops; a limit needs the connection itself
 
 from __future__ import annotations
 

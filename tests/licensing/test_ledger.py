@@ -1,0 +1,196 @@
+"""Promises of the ledger that have a name in the contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from lls.faults import ClockBehind, LeaseCloned, LeaseEnd, LeaseEnded, LeaseIdTaken, UnknownLease
+from lls.licensing.entitlement import Entitlement, Sharing
+from lls.licensing.instant import ClockState
+from lls.licensing.ledger import Ledger, Queued, Seated
+from lls.licensing.seating import Denial
+from lls.licensing.usage import Fold
+from tests.ledgers import GRACE, T0, Vendor, at, checkout, entitlement, kinds, ledger_of, posted, secret_of
+
+
+def seated(ledger: Ledger, name: str, *, seconds: float = 0.0, **wish: object) -> Seated:
+    verdict = ledger.checkout(checkout(name, **wish), now=at(seconds))  # type: ignore[arg-type]
+    assert isinstance(verdict, Seated)
+    return verdict
+
+
+def beat(ledger: Ledger, name: str, number: int, nonce: str, *, seconds: float = 1.0) -> None:
+    ledger.heartbeat(name, secret=secret_of(name), beat=number, nonce=nonce, now=at(seconds))
+
+
+def test_two_processes_on_one_lease_are_told_and_change_nothing() -> None:
+    ledger = ledger_of(entitlement())
+    lease = seated(ledger, "a").lease
+    beat(ledger, "a", 3, "x")
+    beat(ledger, "a", 3, "x")
+    deadline = lease.deadline
+    for number, nonce in ((3, "other"), (2, "x"), (0, "nonce of a")):
+        with pytest.raises(LeaseCloned):
+            beat(ledger, "a", number, nonce, seconds=50)
+    assert (deadline, 3, "x") == (lease.deadline, lease.beat, lease.nonce)
+    assert (3, 3) == (lease.clone_alarms, ledger.clone_alarms)
+    beat(ledger, "a", 99, "y")
+
+
+def test_a_late_heartbeat_revives_a_lease_that_nobody_has_swept_and_no_other() -> None:
+    ledger = ledger_of(entitlement(lease_seconds=60))
+    seated(ledger, "a")
+    beat(ledger, "a", 1, "x", seconds=60 + GRACE + 5)
+    assert not ledger.sweep(now=at(60 + GRACE + 6))
+    assert "a" in ledger.leases
+    ledger.sweep(now=at(1_000))
+    with pytest.raises(LeaseEnded) as ended:
+        beat(ledger, "a", 2, "y", seconds=1_000)
+    assert LeaseEnd.EXPIRED is ended.value.reason
+
+
+def test_a_checkin_that_overtakes_its_checkout_wins() -> None:
+    ledger = ledger_of(entitlement())
+    ledger.checkin("a", secret=secret_of("a"), now=at())
+    with pytest.raises(LeaseEnded):
+        ledger.checkout(checkout("a"), now=at(599))
+    assert isinstance(ledger.checkout(checkout("a", salt="another"), now=at(599)), Seated)
+    ledger.checkin("b", secret=secret_of("b"), now=at())
+    ledger.sweep(now=at(601))
+    seated(ledger, "b", seconds=601)
+
+
+def test_an_ended_id_is_never_granted_again_within_a_day() -> None:
+    ledger = ledger_of(entitlement())
+    seated(ledger, "a")
+    ledger.checkin("a", secret=secret_of("a"), now=at(1))
+    ledger.checkin("a", secret=secret_of("a"), now=at(1))
+    ledger.settle()
+    ledger.sweep(now=at(24 * 3_600 + 1))
+    with pytest.raises(LeaseEnded):
+        ledger.checkout(checkout("a"), now=at(24 * 3_600 + 1))
+    with pytest.raises(LeaseIdTaken):
+        ledger.checkout(checkout("a", salt="another"), now=at(24 * 3_600 + 1))
+    ledger.sweep(now=at(25 * 3_600 + 2))
+    assert T0 + timedelta(seconds=2) == ledger.batch.forget_ended_before
+
+
+def test_a_wrong_secret_looks_like_an_unknown_lease() -> None:
+    ledger = ledger_of(entitlement())
+    seated(ledger, "a")
+    for name in ("a", "nobody"):
+        with pytest.raises(UnknownLease):
+            ledger.heartbeat(name, secret=b"?" * 32, beat=1, nonce="x", now=at(1))
+    ledger.checkin("a", secret=b"?" * 32, now=at(1))
+    assert "a" in ledger.leases
+
+
+def test_in_grace_leases_go_on_and_are_capped_at_its_end() -> None:
+    terms = entitlement(expires_at=T0, grace=timedelta(seconds=100))
+    ledger = ledger_of(terms, now=at(-10))
+    lease = seated(ledger, "a", seconds=1).lease
+    assert 99 == ledger.remaining(lease, at(1))
+    beat(ledger, "a", 1, "x", seconds=50)
+    assert 50 == ledger.remaining(lease, at(50))
+    with pytest.raises(LeaseEnded):
+        beat(ledger, "a", 2, "y", seconds=100)
+    ledger.sweep(now=at(100))
+    assert {} == ledger.leases
+
+
+def test_the_grace_is_not_advertised() -> None:
+    ledger = ledger_of(entitlement(lease_seconds=60))
+    lease = seated(ledger, "a").lease
+    assert 60 == ledger.remaining(lease, at())
+    assert 0 == ledger.remaining(lease, at(75))
+
+
+def test_beats_are_spread_and_stretched_when_the_fleet_is_large() -> None:
+    ledger = ledger_of(entitlement(seats=None))
+    paces = {ledger.pace(seated(ledger, f"lease {n}").lease) for n in range(100)}
+    assert paces <= set(range(54, 67))
+    assert len(paces) > 5
+    lease = ledger.leases["lease 0"]
+    ledger.setting = replace(ledger.setting, heartbeats_per_second=1)
+    stretched = ledger.pace(lease)
+    assert 89 < stretched <= 200 == lease.ttl // 3
+
+
+def waiting_for(ledger: Ledger, *names: str) -> None:
+    for name in names:
+        assert isinstance(ledger.checkout(checkout(name), now=at(), wait=True), Queued)
+
+
+def test_nothing_is_granted_out_of_the_queue_while_the_clock_is_behind() -> None:
+    ledger = ledger_of(entitlement(seats=1))
+    seated(ledger, "holder")
+    waiting_for(ledger, "next")
+    behind = at(1, state=ClockState.BEHIND)
+    ledger.checkin("holder", secret=secret_of("holder"), now=behind)
+    ledger.sweep(now=behind)
+    assert {} == ledger.leases
+    with pytest.raises(ClockBehind):
+        ledger.stop_waiting("next", now=behind)
+    assert {} == ledger.leases
+
+
+def test_a_retry_whose_place_is_served_by_its_own_sweep_is_one_lease() -> None:
+    ledger = ledger_of(entitlement(seats=2, lease_seconds=60))
+    for name in ("one", "two"):
+        seated(ledger, name)
+    waiting_for(ledger, "next")
+    verdict = ledger.checkout(checkout("next"), now=at(500), wait=True)
+    assert isinstance(verdict, Seated)
+    assert ["next"] == list(ledger.leases)
+    assert 1 == ledger.pools[verdict.lease.entitlement_id].in_use
+    assert 1 == kinds(ledger.batch).count("Granted") - 2
+
+
+def test_a_wait_that_ends_looks_for_what_is_due_first() -> None:
+    ledger = ledger_of(entitlement(seats=1, lease_seconds=60))
+    seated(ledger, "holder")
+    waiting_for(ledger, "next")
+    assert isinstance(ledger.stop_waiting("next", now=at(500)), Seated)
+
+
+def test_a_denial_says_the_rule_and_the_numbers() -> None:
+    ledger = ledger_of(entitlement(seats=1))
+    seated(ledger, "a")
+    denied = ledger.checkout(checkout("b"), now=at())
+    assert isinstance(denied, Denial)
+    assert ("seats", 1, 1) == (denied.rule, denied.in_use, denied.seats)
+    assert [1] == [data["count"] for data in posted(ledger.batch, "Denied")]
+
+
+def level(ledger: Ledger, fold: Fold) -> int:
+    for entry in ledger.batch.entries:
+        fold.step({"at": entry.at, "kind": entry.kind, "data": entry.data})
+    ledger.settle()
+    return sum(pool["level"] for pool in fold.carry()["pools"])
+
+
+def fresh(terms: Entitlement) -> tuple[Vendor, Ledger, Fold]:
+    vendor = Vendor()
+    return vendor, ledger_of(terms, vendor=vendor), Fold(server_id="lls_AAAAAAAAAAAAAAAAAAAAAA")
+
+
+def test_other_sharing_terms_change_the_level_in_the_journal_too() -> None:
+    terms = entitlement(seats=5)
+    vendor, ledger, fold = fresh(terms)
+    for name in ("a", "b"):
+        seated(ledger, name, user="ann")
+    assert 2 == level(ledger, fold)
+    ledger.install(vendor.bundle(replace(terms, sequence=2, sharing=Sharing.USER)), actor="admin", now=at(1))
+    assert 1 == ledger.pools[terms.entitlement_id].in_use == level(ledger, fold)
+
+
+def test_who_comes_back_to_a_wider_seat_frees_some() -> None:
+    terms = entitlement(seats=5, linger_seconds=60)
+    _vendor, ledger, fold = fresh(terms)
+    seated(ledger, "a", seat_id="s", seats=3)
+    ledger.checkin("a", secret=secret_of("a"), now=at(1))
+    seated(ledger, "b", seat_id="s", seats=1, seconds=2)
+    assert 1 == ledger.pools[terms.entitlement_id].in_use == level(ledger, fold)
