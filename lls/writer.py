@@ -28,7 +28,7 @@ from datetime import timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from lls.clock import Clock
-from lls.faults import Fault, Overloaded, StoreDown, WritershipLost
+from lls.faults import Draining, Fault, Overloaded, StoreDown, WritershipLost
 from lls.licensing.changes import Loaded
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Lease
@@ -131,6 +131,8 @@ class Writer:
         self._stopping = True
         self._wake.set()
         await asyncio.gather(writer, pulse, return_exceptions=True)
+        for futures in self._waiters.values():
+            self._fail(Draining(retry_after_seconds=1), futures)
 
     async def wait_closed(self) -> None:
         """Return when the writer ended by itself. Raises what ended it."""
@@ -157,6 +159,8 @@ class Writer:
         """
         if self.down is not None:
             raise self.down
+        if self._stopping:
+            raise Draining(retry_after_seconds=1)
         if len(self._queue) >= self._queue_limit:
             raise Overloaded(retry_after_seconds=1)
         return await self._enqueue(verb)

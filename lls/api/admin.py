@@ -76,7 +76,7 @@ from lls.licensing.ledger import Ledger
 from lls.licensing.terms import Step
 from lls.licensing.usage import COLUMNS, Bucket, UsageLine
 
-ACTOR: Final = "actor"
+ACTOR: Final = web.RequestKey("actor", str)
 """Where the guard leaves the administrator's name."""
 NDJSON: Final = "application/x-ndjson"
 MOST_LINES: Final = 100_000
@@ -301,10 +301,9 @@ async def leases(request: web.Request) -> web.StreamResponse:
 
 async def release(request: web.Request) -> web.StreamResponse:
     """Take a seat back."""
-    form, lease_id, actor = await read_form(request, _RELEASE), request.match_info["lease_id"].lower(), request[ACTOR]
-    await request.app[EDGE].writer.do(
-        lambda ledger, now: ledger.release(lease_id, actor=actor, reason=form.reason, now=now)
-    )
+    edge, lease_id, actor = request.app[EDGE], request.match_info["lease_id"].lower(), request[ACTOR]
+    form = await read_form(request, edge, _RELEASE)
+    await edge.writer.do(lambda ledger, now: ledger.release(lease_id, actor=actor, reason=form.reason, now=now))
     return done()
 
 
@@ -364,9 +363,9 @@ async def preview_report(request: web.Request) -> web.StreamResponse:
 
 async def export_report(request: web.Request) -> web.StreamResponse:
     """Seal a report and hand it out."""
-    form = await read_form(request, _REPORT)
-    airgap = request.app[EDGE].airgap
-    return _report(*await airgap.export_report(pseudonymise=form.pseudonymise, actor=request[ACTOR]))
+    edge = request.app[EDGE]
+    form = await read_form(request, edge, _REPORT)
+    return _report(*await edge.airgap.export_report(pseudonymise=form.pseudonymise, actor=request[ACTOR]))
 
 
 async def reports(request: web.Request) -> web.StreamResponse:

@@ -117,15 +117,15 @@ class Route:
 # ---------------------------------------------------------------- reading
 
 
-async def read_form(request: web.Request, form: Form[T], *, least_limit: int = 0) -> T:
+async def read_form(request: web.Request, edge: Edge, form: Form[T], *, least_limit: int = 0) -> T:
     """The JSON body as its type. Raises BadRequest, UnsupportedMediaType, TooLarge, Timeout.
 
     ``least_limit``: bytes that this call takes even where the setting is smaller.
     """
     if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
         raise UnsupportedMediaType
-    setting = request.app[EDGE].setting
-    limit = max(setting.body_bytes, least_limit)
+    setting = edge.setting
+    limit = max(least_limit, setting.body_bytes)
     return form.read(await read_body(request, limit=limit, seconds=setting.request_seconds))
 
 
@@ -139,8 +139,6 @@ async def read_document(request: web.Request) -> bytes:
 
 async def read_body(request: web.Request, *, limit: int, seconds: float) -> bytes:
     """The whole body. Raises TooLarge, Timeout, BadRequest when it breaks off or its chunks are malformed."""
-    if (request.content_length or 0) > limit:
-        raise TooLarge(f"The body may have {limit} bytes.")
     content = request.content
     try:
         if content.is_eof():
@@ -148,6 +146,8 @@ async def read_body(request: web.Request, *, limit: int, seconds: float) -> byte
             if len(body) > limit:
                 raise TooLarge(f"The body may have {limit} bytes.")
             return body
+        if (request.content_length or 0) > limit:
+            raise TooLarge(f"The body may have {limit} bytes.")
         async with asyncio.timeout(seconds):
             return await _read_slowly(content, limit)
     except TimeoutError:

@@ -60,15 +60,16 @@ _CHECKOUT, _HEARTBEAT, _BEATS = Form(CheckoutForm), Form(HeartbeatForm), Form(Be
 
 async def heartbeat(request: web.Request) -> web.StreamResponse:
     """Prolong a lease."""
+    edge = request.app[EDGE]
     secret, lease_id = bearer(request), _lease_id(request)
-    form = await read_form(request, _HEARTBEAT)
-    return answer(await _beat(request.app[EDGE], lease_id, secret=secret, beat=form.beat, nonce=form.nonce))
+    form = await read_form(request, edge, _HEARTBEAT)
+    return answer(await _beat(edge, lease_id, secret=secret, beat=form.beat, nonce=form.nonce))
 
 
 async def heartbeats(request: web.Request) -> web.StreamResponse:
     """Prolong many leases (a host with many processes); each is answered as if it had come alone."""
     edge = request.app[EDGE]
-    form = await read_form(request, _BEATS, least_limit=BEATS_BYTES)
+    form = await read_form(request, edge, _BEATS, least_limit=BEATS_BYTES)
     results = []
     for count, one in enumerate(form.leases, start=1):
         results.append(await _one_of_many(edge, one))
@@ -82,7 +83,7 @@ async def checkout(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret = bearer(request)
     wait_seconds = _wait_seconds(request)
-    wish = (await read_form(request, _CHECKOUT)).as_checkout(secret)
+    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret)
     if edge.draining:
         raise Draining
     if wish.activation_code is not None:
@@ -304,6 +305,17 @@ _BODY = ("bad_request", "too_large", "unsupported_media_type", "timeout", "too_m
 _HELD = ("unauthenticated", "unknown_lease", "lease_ended", "store_down", "not_primary", "internal")
 
 ROUTES: Final = (
+    # First, because the router tries them in this order.
+    Route(
+        method="POST",
+        path="/v1/leases/{lease_id}/heartbeat",
+        handler=heartbeat,
+        summary="Prolong a lease",
+        form=HeartbeatForm,
+        answers={200: HeartbeatAnswer},
+        faults=(*_BODY, *_HELD, "lease_cloned"),
+        by="secret",
+    ),
     Route(
         method="POST",
         path="/v1/leases",
@@ -320,16 +332,6 @@ ROUTES: Final = (
             *("lease_id_taken", "lease_ended", "overloaded", "not_primary", "store_down", "clock_behind", "draining"),
             "internal",
         ),
-        by="secret",
-    ),
-    Route(
-        method="POST",
-        path="/v1/leases/{lease_id}/heartbeat",
-        handler=heartbeat,
-        summary="Prolong a lease",
-        form=HeartbeatForm,
-        answers={200: HeartbeatAnswer},
-        faults=(*_BODY, *_HELD, "lease_cloned"),
         by="secret",
     ),
     Route(

@@ -27,7 +27,8 @@ NAMES: Final = (
 )  # fmt: skip
 
 WORK_SECONDS: Final = (5.0, 13.0)
-PAUSE_SECONDS: Final = (0.5, 4.0)
+PAUSE_SECONDS: Final = (2.0, 6.0)
+ARRIVAL_SECONDS: Final = (0.0, 3.0)
 WAIT_SECONDS: Final = 12.0
 SHARE_WHO_WAIT: Final = 0.7
 LEAVE_SECONDS: Final = 10.0
@@ -70,13 +71,10 @@ class Person:
 
     def _live(self) -> None:
         servers = LicenseServers(self._room.server, vendor_keys=self._room.vendor_keys)
-        self._rest()
+        self._stop.wait(self._luck.uniform(*ARRIVAL_SECONDS))
         while not self._stop.is_set():
             self._session(servers)
-            self._rest()
-
-    def _rest(self) -> None:
-        self._stop.wait(self._luck.uniform(*PAUSE_SECONDS))
+            self._stop.wait(self._luck.uniform(*PAUSE_SECONDS))
 
     def _session(self, servers: LicenseServers) -> None:
         keys, weights = zip(*self._room.products.items(), strict=True)

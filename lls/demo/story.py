@@ -27,9 +27,16 @@ from lls.demo.world import CATALOG, GRACE_SECONDS, LEASE_SECONDS, Trouble, World
 
 BILLED: Final = ("customer", "sku", "meter", "unit", "quantity")
 PEOPLE_IN_A_ROOM: Final = 20
+LEAST_ROOMS: Final = 3
+"""So that a power cut never takes everybody."""
+MOST_ROOMS: Final = 12
+"""Each is a process; beyond this the rooms are larger."""
+SHORT_SECONDS: Final = 20
+"""A shorter show has no time for seats to expire before the daemon is killed."""
 DARK_SECONDS: Final = 4.0
 DOWN_SECONDS: Final = 1.0
 LEAVE_SECONDS: Final = 15.0
+PATIENCE_SECONDS: Final = 15.0
 LOOK_SECONDS: Final = 0.25
 SHARE_OF_CAD: Final = 85
 EVERY_SECONDS: Final = 20.0
@@ -56,6 +63,7 @@ class Story:
         self._dark: list[tuple[float, Room]] = []
         self._lit: list[tuple[Room, subprocess.Popen[bytes]]] = []
         self._generation = 0
+        self._ended_early = False
         self._lost = self._waited = self._power_cuts = self._kills = self._saved = 0
 
     def tell(self) -> int:
@@ -65,6 +73,7 @@ class Story:
             with self._screen:
                 self._perform()
         except KeyboardInterrupt:
+            self._ended_early = True
             self._screen.say("\nCtrl-C: the show ends, the books are closed.")
         self._close()
         return self._sum_up()
@@ -105,18 +114,19 @@ class Story:
             f"leases of {LEASE_SECONDS} s"
         )
         self._show.begun = time.monotonic()
-        rooms = -(-self._clients // PEOPLE_IN_A_ROOM)
+        rooms = min(self._clients, MOST_ROOMS, max(LEAST_ROOMS, -(-self._clients // PEOPLE_IN_A_ROOM)))
         for number in range(1, rooms + 1):
             people = self._clients // rooms + (number <= self._clients % rooms)
             self._light(self._room(number, people))
         cuts, kill_at = self._plan()
-        while self._seconds is None or self._show.elapsed < self._seconds:
+        # On a slow machine the first seat may be late, and without one the kill would prove nothing.
+        while self._seconds is None or self._show.elapsed < self._seconds + (PATIENCE_SECONDS if kill_at else 0):
             if self._seconds is None and not cuts:
                 cuts = [self._show.elapsed + EVERY_SECONDS]
             if cuts and self._show.elapsed >= cuts[0]:
                 cuts.pop(0)
                 self._cut_power()
-            if kill_at is not None and self._show.elapsed >= kill_at:
+            if kill_at is not None and self._show.elapsed >= kill_at and self._seats_in_use():
                 kill_at = None
                 self._kill()
             self._relight()
@@ -127,7 +137,12 @@ class Story:
         """When rooms lose power, and when the daemon is killed."""
         if self._seconds is None:
             return [EVERY_SECONDS / 2], EVERY_SECONDS
+        if self._seconds < SHORT_SECONDS:
+            return [0.75 * self._seconds], 0.6 * self._seconds
         return [0.12 * self._seconds, 0.6 * self._seconds], 0.48 * self._seconds
+
+    def _seats_in_use(self) -> int:
+        return sum(pool.in_use for pool in self._show.sight.pools) if self._show.sight else 0
 
     def _look(self) -> None:
         """Bring what is shown up to date, and check rule 2."""
@@ -212,6 +227,7 @@ class Story:
         self._saved += len(held) - len(missing)
         if missing:
             self._problem(f"{len(missing)} of {_seats(len(held))} were gone after the restart.")
+            self._say(self._problems[-1], "bold red", loud=True)
         else:
             sentence = f"Back after {away:.1f} s: all {_seats(len(held))} still held, nobody lost a seat"
             self._say(sentence, "bold green", loud=True)
@@ -254,10 +270,13 @@ class Story:
         if self._show.sight is None:
             raise Trouble("The license server was never seen at work.")
         kinds = self._show.sight.kinds
+        cuts = _count(self._power_cuts, "power cut")
+        if not kinds["Granted"] and not self._ended_early:
+            self._problem("No client got a seat.")
         screen.title("What happened")
         for fact in (
             f"{kinds['Granted']:,} seats granted, {self._waited:,} of them after waiting; {kinds['Denied']:,} denied",
-            f"{kinds['Returned']:,} seats returned; {self._power_cuts} power cuts, {kinds['Expired']:,} seats expired",
+            f"{kinds['Returned']:,} seats returned; {cuts}, {kinds['Expired']:,} seats expired",
             f"{self._kills} kill -9 of the license server; {_seats(self._saved)} held then and held after it",
             "the journal's chain holds at the site and at the vendor, and the receipt is in",
         ):
@@ -315,7 +334,6 @@ class Story:
     def _problem(self, sentence: str) -> None:
         if sentence not in self._problems:
             self._problems.append(sentence)
-            self._say(sentence, "bold red", loud=True)
 
 
 def _found(pattern: re.Pattern[str], text: str, what: str) -> str:
@@ -326,4 +344,8 @@ def _found(pattern: re.Pattern[str], text: str, what: str) -> str:
 
 
 def _seats(count: int) -> str:
-    return f"{count:,} seat" if count == 1 else f"{count:,} seats"
+    return _count(count, "seat")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -24,7 +24,8 @@ class Deadlines:
 
     def arm(self, lease: Lease) -> None:
         """Put a lease into the slot of its deadline."""
-        self.disarm(lease)
+        if lease.armed >= 0:
+            self.disarm(lease)
         slot = int(lease.deadline)
         if self._cursor is not None and slot < self._cursor:
             # Overdue already, or the caller's time went on: the next look must find it.

@@ -201,7 +201,7 @@ class Ledger:
 
         Raises LeaseIdTaken, LeaseEnded, UnknownProduct, BadActivationCode, ClockBehind.
         """
-        known = self._known(request)
+        known = self._known(request, now)
         if known is not None:
             return known
         if now.state is ClockState.BEHIND:
@@ -216,8 +216,7 @@ class Ledger:
                 return self._seated(self.leases[request.lease_id], again=False)
             verdict = self._try(request, now)
         if isinstance(verdict, Seat):
-            self.waiting.leave(request.lease_id)
-            return self._grant(request, verdict, now)
+            return self._take(request, verdict, now)
         if wait and verdict.code == "no_seat" and waits_for(request, self._pools_of(request.product), now=now):
             self.waiting.enter(request, now=now)
             return Queued(lease_id=request.lease_id, position=self.waiting.position(request.lease_id) or 1)
@@ -255,8 +254,7 @@ class Ledger:
         waiter = self.waiting.get(lease_id)
         lease = self.leases.get(lease_id)
         if lease is not None:
-            if lease.state is LeaseState.LINGERING:
-                return LeaseEnded(LeaseEnd.CHECKED_IN)
+            self._refuse_ended(lease, now)
             return self._seated(lease, again=True)
         if waiter is None:
             ended = self._remembered.ended(lease_id)
@@ -270,8 +268,7 @@ class Ledger:
         while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
             verdict = self._try(waiter.checkout, now)
         if isinstance(verdict, Seat):
-            self.waiting.leave(lease_id)
-            return self._grant(waiter.checkout, verdict, now)
+            return self._take(waiter.checkout, verdict, now)
         self._serve(waiter.checkout.product, now)
         return self._deny(replace(verdict, queue_position=position), waiter.checkout, now)
 
@@ -326,12 +323,16 @@ class Ledger:
             raise LeaseEnded(ended.reason)
         if not hmac.compare_digest(lease.secret, secret):
             raise UnknownLease
+        self._refuse_ended(lease, now)
+        return lease
+
+    def _refuse_ended(self, lease: Lease, now: Now) -> None:
+        """A lease whose end the sweep has not posted yet is over for its client all the same."""
         if lease.state is LeaseState.LINGERING:
             raise LeaseEnded(LeaseEnd.CHECKED_IN)
         pool = self.pools.get(lease.entitlement_id)
         if pool is None or (pool.entitlement.ends_at is not None and now.wall >= pool.entitlement.ends_at):
             raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)
-        return lease
 
     def remaining(self, lease: Lease, now: Now) -> int:
         """Whole seconds that the client may count on: without the grace, and never past the entitlement's end."""
@@ -519,16 +520,13 @@ class Ledger:
 
     # ---------------------------------------------------------------- how seats move
 
-    def _known(self, request: Checkout) -> Seated | None:
+    def _known(self, request: Checkout, now: Now) -> Seated | None:
         """The same checkout again, or why its id cannot be used."""
         lease = self.leases.get(request.lease_id)
         if lease is not None:
             if not hmac.compare_digest(lease.secret, request.secret) or lease.content != request.content:
                 raise LeaseIdTaken
-            if lease.state is LeaseState.LINGERING:
-                raise LeaseEnded(LeaseEnd.CHECKED_IN)
-            if lease.entitlement_id not in self.pools:
-                raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)
+            self._refuse_ended(lease, now)
             return self._seated(lease, again=True)
         self._remembered.refuse(request)
         waiter = self.waiting.get(request.lease_id)
@@ -597,11 +595,21 @@ class Ledger:
             if isinstance(verdict, Seat):
                 self.waiting.leave(request.lease_id)
                 self.resolved[request.lease_id] = self._grant(request, verdict, now)
+                if verdict.taken < 0:  # it came back to less than it had kept: those before it may fit now
+                    self._serve(product, now)
+                    return
             elif verdict.code == "no_seat":
                 promised.update(p.entitlement.entitlement_id for p in waits_for(request, pools, now=now))
             else:
                 self.waiting.leave(request.lease_id)
                 self.resolved[request.lease_id] = self._deny(verdict, request, now)
+
+    def _take(self, request: Checkout, where: Seat, now: Now) -> Seated:
+        self.waiting.leave(request.lease_id)
+        seated = self._grant(request, where, now)
+        if where.taken < 0:
+            self._serve(request.product, now)
+        return seated
 
     def _grant(self, request: Checkout, where: Seat, now: Now) -> Seated:
         pool, entitlement = where.pool, where.pool.entitlement

@@ -60,12 +60,14 @@ class Pool:
 
     def add(self, lease: Lease) -> int:
         """Seat a lease; the seats that it newly occupies."""
-        before = self._level(self._key(lease.holder))
-        self._place(lease.lease_id, lease.holder, lease.seats)
         self.leases[lease.lease_id] = lease
         if lease.state is LeaseState.LINGERING:
             self._lingering[_comes_back(lease.holder)] = lease
-        taken = self._level(self._key(lease.holder)) - before if self._key(lease.holder) else lease.seats
+        taken, key = lease.seats, self._key(lease.holder)
+        if key:
+            before = self._level(key)
+            self._groups.setdefault(key, {})[lease.lease_id] = lease.seats
+            taken = self._level(key) - before
         self.in_use += taken
         return taken
 
@@ -119,11 +121,6 @@ class Pool:
         """Seats in use beyond what was bought."""
         return 0 if self.entitlement.seats is None else max(0, self.in_use - self.entitlement.seats)
 
-    def _place(self, lease_id: str, holder: Holder, seats: int) -> None:
-        key = self._key(holder)
-        if key:
-            self._groups.setdefault(key, {})[lease_id] = seats
-
     def _level(self, key: tuple[str, str] | None, *, without: str = "") -> int:
         """A shared seat is as wide as the widest lease on it."""
         group = self._groups.get(key, {}) if key else {}
@@ -131,8 +128,11 @@ class Pool:
 
     def _key(self, holder: Holder) -> tuple[str, str] | None:
         """Who shares; None when this holder shares with nobody (a sharer must name itself)."""
+        sharing = self.entitlement.sharing
+        if sharing is Sharing.NONE:
+            return None
         user, host = holder.user, holder.host
-        match self.entitlement.sharing:
+        match sharing:
             case Sharing.USER if user:
                 return user, ""
             case Sharing.HOST if host:

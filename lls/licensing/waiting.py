@@ -47,7 +47,7 @@ class Waiting:
             waiter = Waiter(checkout=checkout, since=now)
             self._queues.setdefault(checkout.product, {})[checkout.lease_id] = waiter
             self._product_of[checkout.lease_id] = checkout.product
-        waiter.closed_at = None
+        waiter.checkout, waiter.closed_at = checkout, None  # the same wish under a newer nonce
         return waiter
 
     def get(self, lease_id: str) -> Waiter | None:

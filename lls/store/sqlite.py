@@ -27,7 +27,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import aiosqlite
 
-from lls.faults import SetupFault, StoreDown, WritershipLost
+from lls.faults import Fault, SetupFault, StoreDown, WritershipLost
 from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded
 from lls.licensing.journal import Head
 from lls.store import rows
@@ -99,7 +99,9 @@ class SqliteStore:
             if self._writing is None:
                 self._writing = await _connect(self._path)
             return await self._writing.run(step, *args, **kw)
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except Fault:
+            raise
+        except Exception as error:  # however a commit fails, everybody in the group must hear of it
             await self._drop()
             raise StoreDown(_explain(error)) from error
 

@@ -1,4 +1,4 @@
-"""A whole server in the test's own process: real store, writer, errands and HTTP; only time stands still until it is moved."""
+"""A whole server in the test's own process: real store, writer, errands, HTTP. Time stands still until it is moved."""
 
 from __future__ import annotations
 
@@ -170,9 +170,7 @@ async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]
     lan, url = await served(init_app(edge))
     door = tmp_path / "admin.sock"
     desk = await served_on(init_admin_app(edge), door)
-    site = Site(
-        name="site", server_id=identity.server_id, signing=identity.signing, encryption=identity.encryption
-    )
+    site = Site(name="site", server_id=identity.server_id, signing=identity.signing, encryption=identity.encryption)
     async with (
         aiohttp.ClientSession(url) as http,
         aiohttp.ClientSession("http://admin", connector=aiohttp.UnixConnector(str(door))) as admin,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.machine import LOAD_CORE, SUBJECT_CORE, Broken, pin
+from tests.bench.machine import LOAD_CORE, SUBJECT_CORE, Broken, allow_connections, pin
 from tests.bench.measures import MEASURES, Bench, Row
 
 
@@ -41,6 +41,7 @@ def main() -> int:
             large=0.1 if options.quick else 1.0,
             say=say,
         )
+        allow_connections()
         say(_machine())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
             rows, broken = loop.run(_measured(bench, options.only or list(MEASURES)))

@@ -134,6 +134,11 @@ class Tally:
         return self.within / self.seconds
 
     @property
+    def effort(self) -> float:
+        """Answers per second of the server's processor time."""
+        return self.within / self.seconds / self.their_cpu
+
+    @property
     def p99(self) -> float:
         """The latency that one in a hundred exceeds, in seconds."""
         ordered = sorted(self.latencies)

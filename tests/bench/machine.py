@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import selectors
 import subprocess
 import sys
@@ -32,6 +33,12 @@ def pin(core: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def allow_connections() -> None:
+    """A herd has more sockets than many shells allow; the children inherit it."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -216,9 +216,10 @@ def test_every_event_of_the_log_is_in_the_manual() -> None:
     logged = set()
     for path in (ROOT / "lls").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if is_call and ast.unparse(node.func).startswith("_log.") and isinstance(node.args[0], ast.Constant):
-                logged.add(node.args[0].value)
+            if not isinstance(node, ast.Call) or not ast.unparse(node.func).startswith("_log."):
+                continue
+            assert isinstance(node.args[0], ast.Constant), f"{path}: an event is a word"
+            logged.add(node.args[0].value)
     assert logged == set(named(section(MANUAL, "## The log")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,12 +46,12 @@ def test_the_whole_story_is_told_and_verified(tmp_path: Path) -> None:
     assert 0 == demo.returncode, told
     for sentence in (
         "kill -9",
-        "nobody lost a seat",
         "What the vendor bills",
         "seat_hours",
         "Everything was verified.",
     ):
         assert sentence in told
+    assert re.search(r"all [1-9]\d* seats? still held", told), "a kill that nobody noticed proves nothing"
     assert "Traceback" not in told
     assert [] == processes_in(world)
     assert (world / "vendor" / "billing.csv").exists()

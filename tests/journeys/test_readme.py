@@ -1,4 +1,4 @@
-"""The README's tutorial, typed block by block in three terminals; then the auditor's scripts of docs/formats.md on what it made."""
+"""The README's tutorial, typed in three terminals; then the auditor's scripts of docs/formats.md on what it made."""
 
 from __future__ import annotations
 
