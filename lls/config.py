@@ -379,7 +379,9 @@ def _check_server(server: Server, source: str) -> None:
             raise SetupFault(f"{source}: [server] {key} must be an absolute path.")
     for pin in server.proxy_spki_sha256:
         if len(pin) != _SPKI_LENGTH or not set(pin) <= set("0123456789abcdef"):
-            raise SetupFault(f"{source}: [server] proxy_spki_sha256 holds SHA-256 values of 64 lower-case hexadecimal digits.")
+            raise SetupFault(
+                f"{source}: [server] proxy_spki_sha256 holds SHA-256 values of 64 lower-case hexadecimal digits."
+            )
 
 
 _LAST_PORT = 65_535

@@ -50,6 +50,7 @@ _log = logging.getLogger(__name__)
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
     set_up_logging(level=config.server.log_level.value, as_json=config.server.log_format is LogFormat.JSON)
+    os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(config))
 
@@ -185,10 +186,10 @@ class Daemon:
                 admin_group=ADMIN_GROUP,
             ),
         )
+        await self._listen_admin(await self._door(init_admin_app(self.edge)))
         app = await self._door(init_app(self.edge))
         for address in addresses(config.server):
             await self._listen(app, address, context)
-        await self._listen_admin(await self._door(init_admin_app(self.edge)))
 
     async def _door(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(
@@ -204,7 +205,7 @@ class Daemon:
             await site.start()
         except OSError as error:
             raise SetupFault(
-                f"Cannot listen on {address.host}:{address.port}: {error.strerror}; is another server running there?"
+                f"Cannot listen on {address.host}:{address.port}: {os.strerror(error.errno or 0)}; is another server running there?"
             ) from error
         port = runner.addresses[-1][1]
         url = f"{'http' if context is None else 'https'}://{_for_url(address.host)}:{port}"

@@ -108,10 +108,9 @@ class Writer:
         self.ledger.note_clock(now=now)
         if loaded.last_at is not None:
             self.ledger.resume(outage_from=loaded.last_at, outage_to=now.wall, cause="start", now=now)
-        if not self.ledger.batch.empty:
-            await self._store.commit(self.ledger.batch, epoch=epoch, mark=self._clock.mark)
-            self.ledger.settle()
         self._ticked_at = self._committed_at = now.elapsed
+        await self._commit(verbs=1, now=now)
+        self.ledger.settle()
         self._tick()
         self._tasks = [
             asyncio.create_task(self._serve(), name="writer"),
@@ -185,14 +184,14 @@ class Writer:
 
     async def heartbeat(self, lease_id: str, *, secret: bytes, beat: int, nonce: str) -> tuple[Lease, Now]:
         """Prolong a lease without the disk. Raises UnknownLease, LeaseEnded, LeaseCloned, StoreDown."""
-        if self.ledger.is_pending(lease_id):
+        if self.ledger.is_pending(lease_id) or self.ledger.installing:
             await self._outcome(lease_id)
         now = self._clock.now()
         return self.ledger.heartbeat(lease_id, secret=secret, beat=beat, nonce=nonce, now=now), now
 
     async def lease(self, lease_id: str, *, secret: bytes) -> tuple[Lease, Now]:
         """A live lease. Raises UnknownLease, LeaseEnded, StoreDown."""
-        if self.ledger.is_pending(lease_id):
+        if self.ledger.is_pending(lease_id) or self.ledger.installing:
             await self._outcome(lease_id)
         now = self._clock.now()
         return self.ledger.lease(lease_id, secret=secret, now=now), now
@@ -371,7 +370,8 @@ class Writer:
                 self._enqueue(lambda ledger, now: ledger.serve(request.product, now=now))
 
     async def _outcome(self, lease_id: str) -> None:
-        """Wait until the commit that touches this lease has succeeded. Raises StoreDown when it has not."""
+        """Wait until the commit that touches this lease or its terms has succeeded. Raises StoreDown when it has not."""
+        await self.settled()
         while self.ledger.is_pending(lease_id):
             if self.down is not None:
                 raise self.down

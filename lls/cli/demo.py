@@ -10,7 +10,7 @@ import typer
 
 def demo_command(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Where the server listens on 127.0.0.1; 0: any.")] = 0,
-    clients: Annotated[int, typer.Option(min=1, max=10_000, help="Simulated applications.")] = 50,
+    clients: Annotated[int, typer.Option(min=1, max=10_000, help="Simulated applications.")] = 100,
     seconds: Annotated[
         int | None, typer.Option(min=1, help="How long. Default: until Ctrl-C.", show_default=False)
     ] = None,

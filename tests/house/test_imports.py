@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     "cli": {"config", "daemon", "client", "faults", "demo"},
+    "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients
 }
