@@ -242,7 +242,7 @@ class Airgap:
             host=host_components(self.identity.server_id),
             version=self.version,
             keys_version=self.keys_version,
-            bundle_sequence=ledger.sequence_seen,
+            bundle_sequence=ledger.server.sequence_seen,
             sessions=sessions,
             made_at=self.writer.now().wall,
             seq=ledger.batch.before.seq,
@@ -285,7 +285,7 @@ class Airgap:
         except RefusedDocument as fault:
             if fault.reason is Refusal.EXPIRED and not dry_run:
                 # It was genuine: whatever is older must not come in after it.
-                await self.writer.do(lambda ledger, _now: ledger.remember_sequence(bundle.sequence))
+                await self.writer.do(lambda ledger, _now: ledger.server.remember_sequence(bundle.sequence))
             raise
 
     async def _installation(self, opened: OpenedBundle, *, now: Now) -> Installation:
@@ -293,7 +293,7 @@ class Airgap:
         new = {read_key_set(token).version: token for token in opened.key_sets}
         receipt = None if bundle.receipt is None else self._read_receipt(bundle.receipt, opened.keys)
         known_head = carry = None
-        if receipt is not None and receipt.up_to_seq > self.writer.ledger.acknowledged.seq:
+        if receipt is not None and receipt.up_to_seq > self.writer.ledger.server.acknowledged.seq:
             known_head = await self._hash_of(receipt.up_to_seq)
             carry = await self._carry_at(receipt.up_to_seq) if known_head == receipt.head else None
         return Installation(
@@ -343,7 +343,7 @@ class Airgap:
         def accept(ledger: Ledger, _now: Now) -> None:
             accepted = self._clock.accept()
             ledger.note_act("clock_accepted", actor=actor, now=accepted)
-            ledger.note_clock(now=accepted)
+            ledger.server.note_clock(now=accepted)
 
         await self.writer.do(accept)
 
@@ -352,7 +352,7 @@ class Airgap:
     async def preview_report(self) -> ReportPreview:
         """Exactly what the next report would carry, but for the line that seals it."""
         ledger = self.writer.ledger
-        after, upto = ledger.acknowledged.seq, ledger.batch.before.seq
+        after, upto = ledger.server.acknowledged.seq, ledger.batch.before.seq
         fold, kinds = self._fold(), Counter[str]()
         async for chunk in self._store.lines(after=after, upto=upto):
             kinds.update(await asyncio.to_thread(_step_all, fold, chunk))
@@ -376,7 +376,7 @@ class Airgap:
         if path.exists():
             return report, path
         async with self._errand:
-            fold = self._fold() if report.from_seq == self.writer.ledger.acknowledged.seq + 1 else None
+            fold = self._fold() if report.from_seq == self.writer.ledger.server.acknowledged.seq + 1 else None
             return report, await self._write(report, fold or await self._fold_from_the_start(report.from_seq - 1))
 
     async def import_receipt(self, data: bytes, *, actor: str) -> tuple[Receipt, bool]:
@@ -384,10 +384,10 @@ class Airgap:
         async with self._errand:
             receipt = read_receipt(data, self._keys[self.keys_version], self.identity.server_id)
             ledger = self.writer.ledger
-            if receipt.receipt_id in ledger.receipts or receipt.up_to_seq <= ledger.acknowledged.seq:
+            if receipt.receipt_id in ledger.receipts or receipt.up_to_seq <= ledger.server.acknowledged.seq:
                 return receipt, True
             if await self._hash_of(receipt.up_to_seq) != receipt.head:
-                await self.writer.do(lambda ledger, _now: ledger.mark_forked())
+                await self.writer.do(lambda ledger, _now: ledger.server.mark_forked())
                 raise RefusedDocument(
                     Refusal.FORKED,
                     f"The receipt acknowledges line {receipt.up_to_seq} of another journal than this server's:"
@@ -451,7 +451,7 @@ class Airgap:
 
     async def _carry_at(self, seq: int) -> str:
         fold = self._fold()
-        async for chunk in self._store.lines(after=self.writer.ledger.acknowledged.seq, upto=seq):
+        async for chunk in self._store.lines(after=self.writer.ledger.server.acknowledged.seq, upto=seq):
             await asyncio.to_thread(_step_all, fold, chunk)
         return json.dumps(fold.carry())
 
@@ -465,7 +465,7 @@ class Airgap:
     async def usage(self, *, since: datetime | None, until: datetime | None, bucket: Bucket) -> list[UsageLine]:
         """Usage by day or hour between two instants; from the beginning, up to now."""
         ledger = self.writer.ledger
-        acknowledged, upto = ledger.acknowledged.seq, ledger.batch.before.seq
+        acknowledged, upto = ledger.server.acknowledged.seq, ledger.batch.before.seq
         recent = since is not None and await self._store.seq_at(_floor(since)) >= acknowledged > 0
         fold = self._fold(bucket) if recent else Fold(server_id=self.identity.server_id, bucket=bucket)
         async for chunk in self._store.lines(after=acknowledged if recent else 0, upto=upto):

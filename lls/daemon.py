@@ -204,9 +204,8 @@ class Daemon:
         try:
             await site.start()
         except OSError as error:
-            raise SetupFault(
-                f"Cannot listen on {address.host}:{address.port}: {os.strerror(error.errno or 0)}; is another server running there?"
-            ) from error
+            place, why = f"{address.host}:{address.port}", os.strerror(error.errno or 0)
+            raise SetupFault(f"Cannot listen on {place}: {why}; is another server running there?") from error
         port = runner.addresses[-1][1]
         url = f"{'http' if context is None else 'https'}://{_for_url(address.host)}:{port}"
         self.urls.append(url)

@@ -50,7 +50,7 @@ def warn_of_endings(writer: Writer) -> None:
 def warn_of_silence(writer: Writer, airgap: Airgap) -> None:
     """The vendor wants a report soon, or has waited for one too long."""
     ledger, now = writer.ledger, writer.now().wall
-    due = None if ledger.terms is None else ledger.terms.sync_due_at(ledger.sync_from)
+    due = None if ledger.server.terms is None else ledger.server.terms.sync_due_at(ledger.server.sync_from)
     if due is not None and due - now <= timedelta(days=WARN_BEFORE_DAYS[0]):
         fields = {"server_id": airgap.identity.server_id, "days_left": (due - now).days}
         _log.warning("report_due", extra={"fields": fields})

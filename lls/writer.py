@@ -104,8 +104,8 @@ class Writer:
         now = self._clock.now()
         self.ledger = self._build(loaded, now)
         self.ledger.note_problems(now=now)
-        self.ledger.note_binding(now=now)
-        self.ledger.note_clock(now=now)
+        self.ledger.server.note_binding(now=now)
+        self.ledger.server.note_clock(now=now)
         if loaded.last_at is not None:
             self.ledger.resume(outage_from=loaded.last_at, outage_to=now.wall, cause="start", now=now)
         self._ticked_at = self._committed_at = now.elapsed
@@ -223,7 +223,7 @@ class Writer:
         self._settled = asyncio.get_running_loop().create_future()
         try:
             await self._resume_if_frozen(now)
-            self.ledger.note_clock(now=now)
+            self.ledger.server.note_clock(now=now)
             answers = [(wish, _attempt(wish.verb, self.ledger, now)) for wish in group if not wish.answer.cancelled()]
             waiters = self.ledger.resolved
             await self._commit(verbs=len(group), now=now)
@@ -370,7 +370,7 @@ class Writer:
                 self._enqueue(lambda ledger, now: ledger.serve(request.product, now=now))
 
     async def _outcome(self, lease_id: str) -> None:
-        """Wait until the commit that touches this lease or its terms has succeeded. Raises StoreDown when it has not."""
+        """Wait until the commit that touches this lease or its terms has succeeded, else raise StoreDown."""
         await self.settled()
         while self.ledger.is_pending(lease_id):
             if self.down is not None:

@@ -95,7 +95,7 @@ def server_view(edge: Edge) -> ServerView:
         name=setting.name,
         version=setting.version,
         keys_version=airgap.keys_version,
-        bundle_sequence=ledger.sequence_seen,
+        bundle_sequence=ledger.server.sequence_seen,
         customer=_customer(ledger),
         license=_license(ledger, now),
         clock=_clock(now),
@@ -233,7 +233,7 @@ async def preview_view(edge: Edge) -> PreviewView:
 
 def reports_view(ledger: Ledger) -> ReportsView:
     """Every report that was made, oldest first."""
-    acknowledged = ledger.acknowledged.seq
+    acknowledged = ledger.server.acknowledged.seq
     return ReportsView(
         reports=[
             ReportView(
@@ -396,22 +396,22 @@ async def import_receipt(request: web.Request) -> web.StreamResponse:
 
 
 def _customer(ledger: Ledger) -> CustomerView | None:
-    terms = ledger.terms
+    terms = ledger.server.terms
     if terms is None:
         return None
     return CustomerView(customer_id=terms.customer_id, name=terms.customer_name, account_ref=terms.account_ref)
 
 
 def _license(ledger: Ledger, now: Now) -> LicenseView:
-    terms = ledger.terms
+    terms = ledger.server.terms
     if terms is None:
-        return LicenseView(state=ledger.license(now), expires_at=None, sync_within_days=None, sync_due_at=None)
+        return LicenseView(state=ledger.server.license(now), expires_at=None, sync_within_days=None, sync_due_at=None)
     ends = [at for at in (terms.certificate_ends_at, terms.license_ends_at) if at is not None]
     return LicenseView(
-        state=ledger.license(now),
+        state=ledger.server.license(now),
         expires_at=min(ends),
         sync_within_days=None if terms.sync_within is None else terms.sync_within.days,
-        sync_due_at=terms.sync_due_at(ledger.sync_from),
+        sync_due_at=terms.sync_due_at(ledger.server.sync_from),
     )
 
 

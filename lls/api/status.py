@@ -68,7 +68,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
             ready=not troubles,
             troubles=[Trouble(code=fault.code, detail=fault.detail) for fault in troubles],
             clock=now.state,
-            license=ledger.license(now),
+            license=ledger.server.license(now),
             chain=chain_state(ledger),
         )
     )
@@ -119,8 +119,8 @@ def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
     metrics.clock_behind_seconds.set(now.behind_seconds)
     metrics.bundle_sequence.set(max((kept.sequence for kept in ledger.bundles.values()), default=0))
     metrics.journal_seq.set(ledger.batch.before.seq)
-    metrics.journal_unacknowledged.set(ledger.batch.before.seq - ledger.acknowledged.seq)
-    due = ledger.terms.sync_due_at(ledger.sync_from) if ledger.terms else None
+    metrics.journal_unacknowledged.set(ledger.batch.before.seq - ledger.server.acknowledged.seq)
+    due = ledger.server.terms.sync_due_at(ledger.server.sync_from) if ledger.server.terms else None
     metrics.report_due_days.set(math.inf if due is None else (due - now.wall).total_seconds() / _DAY_SECONDS)
 
 

@@ -32,12 +32,12 @@ def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
     if known is not None and known.digest == kept.digest:
         steps = tuple(_step(ledger, terms) for terms in installation.entitlements)
         return Outcome(steps=steps, already_applied=True)
-    if kept.sequence <= ledger.sequence_seen:
+    if kept.sequence <= ledger.server.sequence_seen:
         _refuse_sequence(ledger, installation)
     _refuse_beyond_us(installation)
     _refuse_twice(installation)
     acknowledged, warnings = _acknowledged(ledger, installation)
-    if installation.terms.license(now, sync_from=ledger.sync_from or kept.issued_at) is License.EXPIRED:
+    if installation.terms.license(now, sync_from=ledger.server.sync_from or kept.issued_at) is License.EXPIRED:
         warnings.append("The server licence in this bundle has ended already, so no new lease will be granted.")
     return Outcome(
         steps=tuple(_step(ledger, terms) for terms in installation.entitlements),
@@ -49,7 +49,7 @@ def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
 
 
 def _refuse_sequence(ledger: Ledger, installation: Installation) -> None:
-    kept, seen = installation.kept, ledger.sequence_seen
+    kept, seen = installation.kept, ledger.server.sequence_seen
     if kept.bundle_id in ledger.bundles:
         raise RefusedDocument(Refusal.REPLAYED, f"Bundle {kept.bundle_id} was imported before with other content.")
     raise RefusedDocument(
@@ -113,7 +113,7 @@ def _acknowledged(ledger: Ledger, installation: Installation) -> tuple[Acknowled
 
 
 def _is_known(ledger: Ledger, receipt: Acknowledgement) -> bool:
-    return receipt.receipt_id in ledger.receipts or receipt.up_to_seq <= ledger.acknowledged.seq
+    return receipt.receipt_id in ledger.receipts or receipt.up_to_seq <= ledger.server.acknowledged.seq
 
 
 def _is_forked(ledger: Ledger, installation: Installation) -> bool:

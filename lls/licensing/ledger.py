@@ -30,13 +30,11 @@ from types import MappingProxyType
 from typing import Final
 
 from lls.faults import (
-    ClockBehind,
     Fault,
     LeaseCloned,
     LeaseEnd,
     LeaseEnded,
     LeaseIdTaken,
-    Unbound,
     UnknownLease,
     UnknownProduct,
 )
@@ -44,15 +42,16 @@ from lls.licensing.changes import Batch, Ended, Fact, KeptBundle, Loaded, Placed
 from lls.licensing.deadlines import Deadlines
 from lls.licensing.denials import Folding, Repeats
 from lls.licensing.entitlement import Entitlement, Status
-from lls.licensing.fields import read_instant, write_instant
+from lls.licensing.fields import write_instant
 from lls.licensing.installing import judge
 from lls.licensing.instant import ClockState, Now
-from lls.licensing.journal import FIRST_PREV, Head, Kind
+from lls.licensing.journal import Head, Kind
 from lls.licensing.lease import Checkout, Lease, LeaseState
 from lls.licensing.posting import Posting
 from lls.licensing.remembered import Remembered
 from lls.licensing.seating import Denial, Pool, Seat, occupied, seat, waits_for
-from lls.licensing.terms import Acknowledgement, Change, Installation, License, Outcome, ServerTerms
+from lls.licensing.server import Server
+from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, ServerTerms
 from lls.licensing.waiting import Waiting
 
 SWEEP_LIMIT: Final = 2_000
@@ -108,9 +107,8 @@ class Ledger:
         ``entitlements`` come from verified bundles; ``problems`` name those that did not verify again.
         """
         self.setting = setting
-        self._host = host
         self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
-        self.terms = terms
+        self.server = Server(self._posting, terms=terms, host=host)
         self.problems = dict(problems)
         self.bundles: dict[str, KeptBundle] = {kept.bundle_id: replace(kept, jws="") for kept in loaded.bundles}
         self.placed: dict[str, Placed] = {placed.entitlement_id: placed for placed in loaded.placed}
@@ -204,10 +202,8 @@ class Ledger:
         known = self._known(request, now)
         if known is not None:
             return known
-        if now.state is ClockState.BEHIND:
-            raise ClockBehind(behind_seconds=now.behind_seconds)
-        self._refuse_unbound(now)
-        refused = self._unlicensed(request, now)
+        self.server.refuse_new(now)
+        refused = self._refusal(request, now)
         if refused is not None:
             return self._deny(refused, request, now)
         verdict = self._try(request, now)
@@ -261,10 +257,8 @@ class Ledger:
             return LeaseEnded(ended.reason if ended else LeaseEnd.CHECKED_IN)
         position = self.waiting.position(lease_id)
         self.waiting.close(lease_id, elapsed=now.elapsed)
-        if now.state is ClockState.BEHIND:
-            raise ClockBehind(behind_seconds=now.behind_seconds)
-        self._refuse_unbound(now)
-        verdict = self._unlicensed(waiter.checkout, now) or self._try(waiter.checkout, now)
+        self.server.refuse_new(now)
+        verdict = self._refusal(waiter.checkout, now) or self._try(waiter.checkout, now)
         while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
             verdict = self._try(waiter.checkout, now)
         if isinstance(verdict, Seat):
@@ -363,33 +357,6 @@ class Ledger:
         """The pools of each product."""
         return self._products
 
-    def license(self, now: Now) -> License:
-        """Whether new leases may be granted at all."""
-        return License.UNLICENSED if self.terms is None else self.terms.license(now, sync_from=self.sync_from)
-
-    @property
-    def sync_from(self) -> datetime | None:
-        """From when the time without a report counts."""
-        text = self.facts.get(Fact.SYNC_FROM)
-        return read_instant(text, place="sync_from") if text else None
-
-    @property
-    def unbound_since(self) -> datetime | None:
-        """Since when the machine is not the licensed one; None while it is."""
-        text = self.facts.get(Fact.UNBOUND_SINCE)
-        return read_instant(text, place="unbound_since") if text else None
-
-    @property
-    def sequence_seen(self) -> int:
-        """The highest bundle sequence ever seen, refused ones included."""
-        return int(self.facts.get(Fact.SEQUENCE_SEEN, "0"))
-
-    @property
-    def acknowledged(self) -> Head:
-        """The last line that the vendor has acknowledged."""
-        seq = int(self.facts.get(Fact.ACKNOWLEDGED, "0"))
-        return Head(seq=seq, hash=self.facts.get(Fact.ACKNOWLEDGED_HEAD, FIRST_PREV))
-
     # ---------------------------------------------------------------- verbs: bundles, reports, time
 
     def preview(self, installation: Installation, *, now: Now) -> Outcome:
@@ -403,12 +370,12 @@ class Ledger:
             return outcome
         self.installing = True
         kept = installation.kept
-        self.terms = installation.terms
+        self.server.terms = installation.terms
         self.bundles[kept.bundle_id] = replace(kept, jws="")
         self.batch.bundles.append(kept)
         self.keep_key_sets(installation.key_sets)
         self._posting.set_facts({Fact.SEQUENCE_SEEN: str(kept.sequence), Fact.TERMS_FROM: kept.bundle_id})
-        if self.sync_from is None:
+        if self.server.sync_from is None:
             self._posting.set_facts({Fact.SYNC_FROM: write_instant(kept.issued_at)})
         self.commands.update(outcome.commands)
         self.batch.commands.update(outcome.commands)
@@ -423,8 +390,8 @@ class Ledger:
         if outcome.acknowledged is not None:
             self._acknowledge(outcome.acknowledged, installation.usage_carry, actor, now)
         if outcome.forked:
-            self.mark_forked()
-        self.note_binding(now=now)
+            self.server.mark_forked()
+        self.server.note_binding(now=now)
         for product in self.waiting.products():
             self._serve(product, now)
         return replace(outcome, leases_ended=ended)
@@ -435,15 +402,10 @@ class Ledger:
             if self._key_sets.get(version) != token:
                 self._key_sets[version] = self.batch.key_sets[version] = token
 
-    def remember_sequence(self, sequence: int) -> None:
-        """A genuine bundle was refused for its dates: older ones must not come after it (python-tuf does the same)."""
-        if sequence > self.sequence_seen:
-            self._posting.set_facts({Fact.SEQUENCE_SEEN: str(sequence)})
-
     def seal(self, report_id: str, *, pseudonymised: bool, actor: str, now: Now) -> SealedReport:
         """Close the range after the last acknowledged line with a line of its own; the report ends with that line."""
         self.post_folded(now)
-        before = self.acknowledged
+        before = self.server.acknowledged
         data = {"report_id": report_id, "from_seq": before.seq + 1, "actor": self._posting.name("actor", actor)}
         self._posting.post(Kind.REPORT_SEALED, data, now)
         report = SealedReport(
@@ -461,14 +423,10 @@ class Ledger:
 
     def acknowledge(self, receipt: Acknowledgement, *, usage_carry: str, actor: str, now: Now) -> bool:
         """Take in a receipt whose head was found in our chain; False when it was known already."""
-        if receipt.receipt_id in self.receipts or receipt.up_to_seq <= self.acknowledged.seq:
+        if receipt.receipt_id in self.receipts or receipt.up_to_seq <= self.server.acknowledged.seq:
             return False
         self._acknowledge(receipt, usage_carry, actor, now)
         return True
-
-    def mark_forked(self) -> None:
-        """The vendor acknowledged a line that is not in our chain."""
-        self._posting.set_facts({Fact.CHAIN_FORKED: "1"})
 
     def resume(self, *, outage_from: datetime, outage_to: datetime, cause: str, now: Now) -> None:
         """We were away: every floating lease gets a full time to live and grace, before anything is swept."""
@@ -482,31 +440,6 @@ class Ledger:
         for entitlement_id in sorted(self.problems):
             bundle_id = self.placed[entitlement_id].bundle_id
             self._posting.post(Kind.DISTRUSTED, {"entitlement_id": entitlement_id, "bundle_id": bundle_id}, now)
-
-    def note_binding(self, *, now: Now) -> None:
-        """Post when this machine stopped being the one that was licensed, and when it is again; leases go on."""
-        binding = None if self.terms is None else self.terms.binding
-        holds = binding is None or binding.holds(self._host)
-        if holds and self.unbound_since is not None:
-            self._posting.post(Kind.REBOUND, {}, now)
-            self._posting.set_facts({Fact.UNBOUND_SINCE: ""})
-        elif binding is not None and not holds and self.unbound_since is None:
-            self._posting.post(Kind.UNBOUND, {"required": binding.required}, now)
-            self._posting.set_facts({Fact.UNBOUND_SINCE: write_instant(now.wall)})
-
-    def note_clock(self, *, now: Now, ahead_seconds: int = 0) -> None:
-        """Post a change of the clock's state, once."""
-        was = ClockState(self.facts.get(Fact.CLOCK_STATE, ClockState.OK))
-        if was is now.state:
-            return
-        match now.state:
-            case ClockState.BEHIND:
-                self._posting.post(Kind.CLOCK_BEHIND, {"behind_seconds": now.behind_seconds}, now)
-            case ClockState.JUMPED:
-                self._posting.post(Kind.CLOCK_JUMPED, {"ahead_seconds": ahead_seconds}, now)
-            case ClockState.OK:
-                self._posting.post(Kind.CLOCK_HEALED, {}, now)
-        self._posting.set_facts({Fact.CLOCK_STATE: now.state.value})
 
     def note_act(self, act: str, *, actor: str, now: Now, **ids: str) -> None:
         """Journal what an administrator did where no other line says it."""
@@ -537,27 +470,11 @@ class Ledger:
             raise LeaseIdTaken
         return None
 
-    def _refuse_unbound(self, now: Now) -> None:
-        since = self.unbound_since
-        if since is None or self.terms is None or self.terms.binding is None:
-            return
-        if now.strict >= since + self.terms.binding.grace:
-            raise Unbound
-
-    def _unlicensed(self, request: Checkout, now: Now) -> Denial | None:
-        product = request.product
-        if product not in self._products:
-            raise UnknownProduct(f"No bundle imported here names the product {product}.")
-        state = self.license(now)
-        if state is License.REPORT_OVERDUE:
-            detail = "The vendor has had no usage report for too long; export one and import its receipt."
-            return Denial(code="report_overdue", rule="sync", detail=detail, product=product, asked=request.seats)
-        if state is not License.ACTIVE or self.terms is None or product not in self.terms.products:
-            detail = f"The server's own licence does not cover {product} now; import a newer bundle."
-            return Denial(
-                code="server_not_licensed", rule="server", detail=detail, product=product, asked=request.seats
-            )
-        return None
+    def _refusal(self, request: Checkout, now: Now) -> Denial | None:
+        """What refuses a new lease before any seat is looked at. Raises UnknownProduct."""
+        if request.product not in self._products:
+            raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
+        return self.server.refusal(request, now)
 
     def _try(self, request: Checkout, now: Now) -> Seat | Denial:
         """A seat, considering what earlier open waiters are promised."""
@@ -587,7 +504,7 @@ class Ledger:
                 break
             request = waiter.checkout
             try:
-                verdict = self._unlicensed(request, now) or seat(request, pools, now=now, promised=promised)
+                verdict = self._refusal(request, now) or seat(request, pools, now=now, promised=promised)
             except Fault as fault:  # its product or code went with an import
                 self.waiting.leave(request.lease_id)
                 self.resolved[request.lease_id] = fault

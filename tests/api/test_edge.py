@@ -280,7 +280,8 @@ async def test_metrics_show_the_last_commit(world: World) -> None:
 
 
 def all_codes(kind: type[Fault]) -> set[str]:
-    return {kind.code}.union(*(all_codes(one) for one in kind.__subclasses__()))
+    ours = [one for one in kind.__subclasses__() if one.__module__ == Fault.__module__]  # the vendor's side has its own
+    return {kind.code}.union(*(all_codes(one) for one in ours))
 
 
 def test_every_fault_has_its_line_in_the_table() -> None:

@@ -12,7 +12,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,7 +31,7 @@ from lls.faults import (
     UnknownProduct,
     WritershipLost,
 )
-from lls.licensing.entitlement import Entitlement, Overdraft, OverdraftType, Sharing, Status
+from lls.licensing.entitlement import Entitlement, Sharing, Status
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.journal import Head, verify_line
 from lls.licensing.lease import Checkout, Holder, Lease, LeaseState
@@ -41,140 +41,10 @@ from lls.licensing.terms import License
 from lls.licensing.usage import Fold
 from lls.store import sqlite
 from tests.ledgers import GRACE, T0, Vendor, checkout, entitlement, receipt
+from tests.licensing.wishes import ACTIONS, IDS, NAMES, usable
 
 SERVER = "lls_AAAAAAAAAAAAAAAAAAAAAA"
-NAMES = ("one", "two", "three")
-IDS = tuple(f"lease-{number}" for number in range(9))
-SEAT_IDS = ("alpha", "beta", "gamma")
 
-overdrafts = st.one_of(
-    st.just(Overdraft()),
-    st.builds(Overdraft, type=st.just(OverdraftType.ABSOLUTE), value=st.integers(0, 2)),
-    st.just(Overdraft(type=OverdraftType.PERCENTAGE, value=60)),
-    st.just(Overdraft(type=OverdraftType.UNLIMITED)),
-)
-terms = st.fixed_dictionaries(
-    {
-        "product": st.sampled_from(("cad", "cad", "cad", "cam")),
-        "seats": st.sampled_from((1, 2, 3, 1, 2, 0, None)),
-        "overdraft": overdrafts,
-        "sharing": st.sampled_from((*Sharing, Sharing.NONE, Sharing.NONE)),
-        "linger_seconds": st.sampled_from((0, 0, 45)),
-        "lease_seconds": st.sampled_from((60, 600)),
-        "grace": st.sampled_from((timedelta(0), timedelta(seconds=300))),
-        "activation_codes": st.sampled_from((frozenset[str](), frozenset[str](), frozenset({"CODE"}))),
-        "status": st.sampled_from((*[Status.ACTIVE] * 6, Status.DISABLED)),
-        "lasts": st.sampled_from((None, 200, 2_000, 100_000)),
-        "starts": st.sampled_from((-10, -10, -10, 100)),
-    },
-)
-usable = st.fixed_dictionaries(
-    {
-        "product": st.just("cad"),
-        "seats": st.sampled_from((1, 2, 3)),
-        "overdraft": st.sampled_from((Overdraft(), Overdraft(), Overdraft(type=OverdraftType.ABSOLUTE, value=1))),
-        "sharing": st.sampled_from((*Sharing, Sharing.NONE, Sharing.NONE)),
-        "linger_seconds": st.sampled_from((0, 45)),
-        "lease_seconds": st.just(60),
-        "lasts": st.sampled_from((None, 900, 100_000)),
-        "starts": st.just(-10),
-    },
-)
-holders = st.builds(
-    Holder,
-    seat_id=st.sampled_from(SEAT_IDS),
-    user=st.sampled_from(("ann", "bob", None)),
-    host=st.sampled_from(("ws1", "ws2", None)),
-)
-
-ACTIONS: Final[dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]]] = {
-    "check_out_plainly": (
-        6,
-        st.fixed_dictionaries(
-            {
-                "lease_id": st.sampled_from(IDS),
-                "holder": holders,
-                "seats": st.sampled_from((1, 1, 1, 2)),
-                "wait": st.booleans(),
-            },
-        ),
-    ),
-    "check_out_many": (
-        3,
-        st.fixed_dictionaries(
-            {
-                "first": st.integers(0, 6),
-                "holder": holders,
-                "count": st.integers(2, 4),
-                "seats": st.sampled_from((1, 1, 2)),
-            },
-        ),
-    ),
-    "check_out": (
-        3,
-        st.fixed_dictionaries(
-            {
-                "lease_id": st.sampled_from(IDS),
-                "holder": holders,
-                "seats": st.sampled_from((1, 1, 1, 2, 3)),
-                "product": st.sampled_from(("cad", "cad", "cad", "cam", "none")),
-                "code": st.sampled_from((None, None, "CODE", "WRONG")),
-                "wait": st.booleans(),
-            },
-        ),
-    ),
-    "check_out_again": (
-        2,
-        st.fixed_dictionaries({"lease_id": st.sampled_from(IDS), "wait": st.booleans(), "waiting": st.booleans()}),
-    ),
-    "check_out_as_somebody_else": (
-        1,
-        st.fixed_dictionaries({"lease_id": st.sampled_from(IDS), "secret": st.booleans(), "waiting": st.booleans()}),
-    ),
-    "beat": (3, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS), "step": st.integers(1, 3)})),
-    "all_beat": (2, st.fixed_dictionaries({"lease_ids": st.lists(st.sampled_from(IDS), min_size=1, max_size=4)})),
-    "check_in": (
-        6,
-        st.fixed_dictionaries(
-            {
-                "lease_id": st.sampled_from((*IDS, "never heard of")),
-                "right": st.sampled_from((True, True, False)),
-                "waiting": st.booleans(),
-            },
-        ),
-    ),
-    "release": (1, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS)})),
-    "sweep": (2, st.fixed_dictionaries({"limit": st.sampled_from((1, 2, 2_000))})),
-    "time_passes": (
-        3,
-        st.fixed_dictionaries(
-            {"seconds": st.sampled_from((0.25, 1.0, 9.5, 31.0, 60.0, 91.0, 300.0, 700.0, 2_500.0, 90_000.0))},
-        ),
-    ),
-    "time_passes_and_all_is_swept": (
-        2,
-        st.fixed_dictionaries({"seconds": st.sampled_from((9.5, 31.0, 60.0, 91.0)), "settle": st.booleans()}),
-    ),
-    "clock": (1, st.fixed_dictionaries({"state": st.sampled_from((ClockState.BEHIND, ClockState.OK, ClockState.OK))})),
-    "suspended": (1, st.fixed_dictionaries({})),
-    "seal": (1, st.fixed_dictionaries({})),
-    "acknowledge": (1, st.fixed_dictionaries({"pick": st.integers(0, 5)})),
-    "commit": (3, st.fixed_dictionaries({})),
-    "commit_fails": (2, st.fixed_dictionaries({"kept": st.booleans()})),
-    "restart": (1, st.fixed_dictionaries({"committed": st.booleans()})),
-    "install": (2, st.fixed_dictionaries({"name": st.sampled_from(NAMES), "wish": terms, "same": st.booleans()})),
-    "switch": (
-        1,
-        st.fixed_dictionaries(
-            {"name": st.sampled_from(NAMES), "wanted": st.sampled_from((Status.DISABLED, Status.ACTIVE))},
-        ),
-    ),
-    "older_bundle": (1, st.fixed_dictionaries({"sequence": st.integers(0, 3)})),
-    "bundle_out_of_its_dates": (1, st.fixed_dictionaries({})),
-    "stop_waiting": (3, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS)})),
-    "connection_lost": (2, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS)})),
-    "beat_of_a_clone": (1, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS), "lower": st.booleans()})),
-}
 """What may happen in a turn, how often in proportion, and with what."""
 
 turns = st.sampled_from([name for name, (weight, _) in ACTIONS.items() for _ in range(weight)]).flatmap(
@@ -346,7 +216,7 @@ class Site(RuleBasedStateMachine):
             lease = self.ledger.leases[lease_id]
             assert lease_id not in self.known, "an id was granted twice"
             assert self.state is not ClockState.BEHIND, "something new was granted while the clock is behind"
-            assert self.ledger.license(self.now) is License.ACTIVE
+            assert self.ledger.server.license(self.now) is License.ACTIVE
             terms = self.ledger.pools[lease.entitlement_id].entitlement
             assert terms.ends_at is None or self.now.wall < terms.ends_at
             wish = next((one for one, _ in self.waited if one.lease_id == lease_id), None) or self.wished
@@ -414,18 +284,18 @@ class Site(RuleBasedStateMachine):
         self.judge()
 
     def older_bundle(self, sequence: int) -> None:
-        lower = self.ledger.sequence_seen - sequence
+        lower = self.ledger.server.sequence_seen - sequence
         old = self.vendor.bundle(entitlement("old"), now=self.now)
         self.vendor.sequence -= 1
-        if lower < 1 or lower > self.ledger.sequence_seen:
+        if lower < 1 or lower > self.ledger.server.sequence_seen:
             return
         with pytest.raises(RefusedDocument):
             self.ledger.install(replace(old, kept=replace(old.kept, sequence=lower)), actor="admin", now=self.now)
 
     def bundle_out_of_its_dates(self) -> None:
         self.vendor.sequence += 1
-        self.ledger.remember_sequence(self.vendor.sequence)
-        assert self.vendor.sequence == self.ledger.sequence_seen
+        self.ledger.server.remember_sequence(self.vendor.sequence)
+        assert self.vendor.sequence == self.ledger.server.sequence_seen
 
     def check_out(
         self,
@@ -630,7 +500,7 @@ class Site(RuleBasedStateMachine):
 
     def clock(self, state: ClockState) -> None:
         self.state = state
-        self.ledger.note_clock(now=self.now)
+        self.ledger.server.note_clock(now=self.now)
 
     def suspended(self) -> None:
         self.seconds += 7_000
@@ -643,7 +513,7 @@ class Site(RuleBasedStateMachine):
 
     def seal(self) -> None:
         report_id = f"rpt_{self.ledger.head.seq:0>22}"
-        before = self.ledger.acknowledged
+        before = self.ledger.server.acknowledged
         if report_id in self.ledger.reports:
             return
         report = self.ledger.seal(report_id, pseudonymised=False, actor="admin", now=self.now)
@@ -663,9 +533,9 @@ class Site(RuleBasedStateMachine):
             name=f"{report.to_seq}",
             now=self.now,
         )
-        before = self.ledger.acknowledged.seq
+        before = self.ledger.server.acknowledged.seq
         self.ledger.acknowledge(taken, usage_carry="", actor="admin", now=self.now)
-        assert max(before, report.to_seq) == self.ledger.acknowledged.seq
+        assert max(before, report.to_seq) == self.ledger.server.acknowledged.seq
 
     # ------------------------------------------------------------ rules: commit, failure, restart
 
@@ -784,7 +654,7 @@ def everything(ledger: Ledger) -> dict[str, object]:
         "facts": dict(ledger.facts),
         "leases": {key: lease.facts() for key, lease in ledger.leases.items()},
         "ended": dict(ledger._remembered._ended),
-        "terms": ledger.terms,
+        "terms": ledger.server.terms,
         "pools": {key: (pool.entitlement, pool.in_use, pool.over) for key, pool in ledger.pools.items()},
         "products": {key: {pool.entitlement.entitlement_id for pool in one} for key, one in ledger.products().items()},
         "placed": ledger.placed,

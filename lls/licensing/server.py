@@ -1,0 +1,136 @@
+"""Whether this server may grant at all: its licence, its reports, its clock, its machine.
+
+Rules (design §3, §4)
+1. Everything here refuses *new* leases only; what is held goes on.
+2. Each state is a fact of the store and a line of the journal, posted once when it changes.
+3. The highest bundle sequence ever seen is remembered even of bundles that were refused for their dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from lls.faults import ClockBehind, Unbound
+from lls.licensing.changes import Fact
+from lls.licensing.fields import read_instant, write_instant
+from lls.licensing.instant import ClockState, Now
+from lls.licensing.journal import FIRST_PREV, Head, Kind
+from lls.licensing.lease import Checkout
+from lls.licensing.posting import Posting
+from lls.licensing.seating import Denial
+from lls.licensing.terms import License, ServerTerms
+
+_NOT_LICENSED: Final = "The server's own licence does not cover {} now; import a newer bundle."
+_OVERDUE: Final = "The vendor has had no usage report for too long; export one and import its receipt."
+
+
+class Server:
+    """This server's own standing. ``host`` are the machine's hashed components, ``terms`` the newest bundle's word."""
+
+    def __init__(self, posting: Posting, *, terms: ServerTerms | None, host: Mapping[str, str]) -> None:
+        self._posting = posting
+        self.terms = terms
+        self._host = host
+
+    # ---------------------------------------------------------------- what refuses
+
+    def refuse_new(self, now: Now) -> None:
+        """Raise ClockBehind or Unbound when nothing new may be granted."""
+        if now.state is ClockState.BEHIND:
+            raise ClockBehind(behind_seconds=now.behind_seconds)
+        ends = self.unbound_ends_at
+        if ends is not None and now.strict >= ends:
+            raise Unbound
+
+    def refusal(self, request: Checkout, now: Now) -> Denial | None:
+        """The denial when the server's licence does not cover this product, or a report is overdue."""
+        product, state = request.product, self.license(now)
+        if state is License.REPORT_OVERDUE:
+            return Denial(code="report_overdue", rule="sync", detail=_OVERDUE, product=product, asked=request.seats)
+        if state is License.ACTIVE and self.terms is not None and product in self.terms.products:
+            return None
+        detail = _NOT_LICENSED.format(product)
+        return Denial(code="server_not_licensed", rule="server", detail=detail, product=product, asked=request.seats)
+
+    def license(self, now: Now) -> License:
+        """Whether new leases may be granted at all."""
+        return License.UNLICENSED if self.terms is None else self.terms.license(now, sync_from=self.sync_from)
+
+    # ---------------------------------------------------------------- facts
+
+    @property
+    def sync_from(self) -> datetime | None:
+        """From when the time without a report counts."""
+        return self._instant(Fact.SYNC_FROM)
+
+    @property
+    def unbound_since(self) -> datetime | None:
+        """Since when the machine is not the licensed one; None while it is."""
+        return self._instant(Fact.UNBOUND_SINCE)
+
+    @property
+    def unbound_ends_at(self) -> datetime | None:
+        """When the grace of a changed machine ends; None while it is bound."""
+        since = self.unbound_since
+        if since is None or self.terms is None or self.terms.binding is None:
+            return None
+        return since + self.terms.binding.grace
+
+    @property
+    def sequence_seen(self) -> int:
+        """The highest bundle sequence ever seen, refused ones included."""
+        return int(self._posting.facts.get(Fact.SEQUENCE_SEEN, "0"))
+
+    @property
+    def acknowledged(self) -> Head:
+        """The last line that the vendor has acknowledged."""
+        facts = self._posting.facts
+        return Head(seq=int(facts.get(Fact.ACKNOWLEDGED, "0")), hash=facts.get(Fact.ACKNOWLEDGED_HEAD, FIRST_PREV))
+
+    @property
+    def forked(self) -> bool:
+        """Whether the vendor acknowledged a line that is not in our chain."""
+        return self._posting.facts.get(Fact.CHAIN_FORKED) == "1"
+
+    def _instant(self, fact: Fact) -> datetime | None:
+        text = self._posting.facts.get(fact)
+        return read_instant(text, place=fact.value) if text else None
+
+    # ---------------------------------------------------------------- what changes
+
+    def remember_sequence(self, sequence: int) -> None:
+        """A genuine bundle was refused for its dates: older ones must not come after it (python-tuf does the same)."""
+        if sequence > self.sequence_seen:
+            self._posting.set_facts({Fact.SEQUENCE_SEEN: str(sequence)})
+
+    def mark_forked(self) -> None:
+        """The vendor acknowledged a line that is not in our chain."""
+        self._posting.set_facts({Fact.CHAIN_FORKED: "1"})
+
+    def note_binding(self, *, now: Now) -> None:
+        """Post when this machine stopped being the one that was licensed, and when it is again."""
+        binding = None if self.terms is None else self.terms.binding
+        holds = binding is None or binding.holds(self._host)
+        if holds and self.unbound_since is not None:
+            self._posting.post(Kind.REBOUND, {}, now)
+            self._posting.set_facts({Fact.UNBOUND_SINCE: ""})
+        elif binding is not None and not holds and self.unbound_since is None:
+            self._posting.post(Kind.UNBOUND, {"required": binding.required}, now)
+            self._posting.set_facts({Fact.UNBOUND_SINCE: write_instant(now.wall)})
+
+    def note_clock(self, *, now: Now) -> None:
+        """Post a change of the clock's state, once."""
+        was = ClockState(self._posting.facts.get(Fact.CLOCK_STATE, ClockState.OK))
+        if was is now.state:
+            return
+        match now.state:
+            case ClockState.BEHIND:
+                self._posting.post(Kind.CLOCK_BEHIND, {"behind_seconds": now.behind_seconds}, now)
+            case ClockState.JUMPED:
+                ahead = int((now.strict - now.wall).total_seconds())
+                self._posting.post(Kind.CLOCK_JUMPED, {"ahead_seconds": ahead}, now)
+            case ClockState.OK:
+                self._posting.post(Kind.CLOCK_HEALED, {}, now)
+        self._posting.set_facts({Fact.CLOCK_STATE: now.state.value})
