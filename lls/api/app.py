@@ -11,7 +11,8 @@ Rules
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
@@ -31,40 +32,46 @@ _log = logging.getLogger(__name__)
 
 def init_app(edge: Edge) -> web.Application:
     """The application for the network: leases, documents, operation."""
-    return _application(edge, routes=LAN_ROUTES, middlewares=[door])
+    return _application(edge, routes=LAN_ROUTES, guarded=False)
 
 
 def init_admin_app(edge: Edge) -> web.Application:
     """The application for the UNIX admin socket: administration, operation."""
-    return _application(edge, routes=ADMIN_ROUTES, middlewares=[door, guard])
+    return _application(edge, routes=ADMIN_ROUTES, guarded=True)
 
 
-@web.middleware
-async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Rule 1."""
-    edge = request.app[EDGE]
-    try:
-        response = await handler(request)
-    except Fault as fault:
-        if fault.code == Fault.code:
-            _log.exception("request_failed", extra={"fields": {"route": _name(request)}})
-        response = _refused(request, edge, problems.of_fault(fault))
-    except web.HTTPException as raised:
-        response = _refused(request, edge, problems.of_http(raised))
-        if "Allow" in raised.headers:
-            response.headers["Allow"] = raised.headers["Allow"]
-    except Exception:  # noqa: BLE001  # rule 1: logged with its trace, answered as `internal`
-        _log.exception("request_failed", extra={"fields": {"route": _name(request)}})
-        response = _refused(request, edge, problems.of_fault(Fault()))
-    edge.answered(_name(request), response.status)
-    return response
+def door(edge: Edge, name: str, handler: Handler) -> Handler:
+    """Rule 1, around one handler. A middleware would do the same for 4 µs more a request (a tenth of a beat)."""
+    tally = edge.tally(name)
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except Fault as fault:
+            if fault.code == Fault.code:
+                _log.exception("request_failed", extra={"fields": {"route": name}})
+            response = _refused(request, edge, problems.of_fault(fault))
+        except web.HTTPException as raised:
+            response = _refused(request, edge, problems.of_http(raised))
+            if "Allow" in raised.headers:
+                response.headers["Allow"] = raised.headers["Allow"]
+        except Exception:  # noqa: BLE001  # rule 1: logged with its trace, answered as `internal`
+            _log.exception("request_failed", extra={"fields": {"route": name}})
+            response = _refused(request, edge, problems.of_fault(Fault()))
+        tally[response.status] += 1
+        return response
+
+    return answered
 
 
-@web.middleware
-async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Rule 2."""
-    request[admin.ACTOR] = administrator(request, group=request.app[EDGE].setting.admin_group)
-    return await handler(request)
+def guard(edge: Edge, handler: Handler) -> Handler:
+    """Rule 2, around one handler."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        request[admin.ACTOR] = administrator(request, group=edge.setting.admin_group)
+        return await handler(request)
+
+    return guarded
 
 
 def _refused(request: web.Request, edge: Edge, members: dict[str, Field]) -> web.StreamResponse:
@@ -81,19 +88,33 @@ def _refused(request: web.Request, edge: Edge, members: dict[str, Field]) -> web
     return response
 
 
-def _name(request: web.Request) -> str:
-    """The route's pattern: a word of ours, never an id."""
-    resource = request.match_info.route.resource
-    return _UNMATCHED if resource is None else resource.canonical
-
-
-def _application(edge: Edge, *, routes: Iterable[Route], middlewares: list[object]) -> web.Application:
+def _application(edge: Edge, *, routes: Sequence[Route], guarded: bool) -> web.Application:
     # The limits are ours (edge.read_body): aiohttp's would answer in another form.
-    application = web.Application(middlewares=middlewares, client_max_size=0)  # type: ignore[arg-type]
+    application = web.Application(client_max_size=0)
     application[EDGE] = edge
     application[openapi.DOCUMENT] = openapi.document(routes, version=edge.setting.version)
     for route in routes:
-        application.router.add_route(route.method, route.path, route.handler)
+        handler = door(edge, route.path, guard(edge, route.handler) if guarded else route.handler)
+        application.router.add_route(route.method, route.path, handler)
         if route.method == "GET":
-            application.router.add_route("HEAD", route.path, route.handler)
+            application.router.add_route("HEAD", route.path, handler)
+    unmatched = _unmatched(routes)
+    application.router.add_route(
+        "*", "/{rest:.*}", door(edge, _UNMATCHED, guard(edge, unmatched) if guarded else unmatched)
+    )
     return application
+
+
+def _unmatched(routes: Sequence[Route]) -> Handler:
+    """What answers where no route does: another method's address, or none at all."""
+    patterns = [(re.compile(re.sub(r"{\w+}", "[^{}/]+", route.path)), route.method) for route in routes]
+
+    async def unmatched(request: web.Request) -> web.StreamResponse:
+        allowed = {method for pattern, method in patterns if pattern.fullmatch(request.path)}
+        if not allowed:
+            raise web.HTTPNotFound
+        if "GET" in allowed:
+            allowed.add("HEAD")
+        raise web.HTTPMethodNotAllowed(request.method, sorted(allowed))
+
+    return unmatched

@@ -47,6 +47,7 @@ from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Lease
 from lls.licensing.ledger import Ledger, Seated
 from lls.licensing.seating import Denial, Pool
+from lls.signed.capability import terms_claims
 
 FLOATING: Final = "floating"
 LONGEST_WAIT_SECONDS: Final = 60
@@ -129,9 +130,9 @@ async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: s
     try:
         lease, now = await writer.heartbeat(lease_id, secret=secret, beat=beat, nonce=nonce)
     except LeaseCloned:
-        edge.metrics.clones.inc()
+        edge.clones += 1
         raise
-    edge.metrics.heartbeats.inc()
+    edge.beats += 1
     ledger = writer.ledger
     left, terms = ledger.remaining(lease, now), ledger.pools[lease.entitlement_id].entitlement
     return HeartbeatAnswer(
@@ -265,9 +266,17 @@ def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, now: Now, left:
         entitlement_id=lease.entitlement_id,
         seats=lease.seats,
         seat_id=lease.holder.seat_id,
-        features={feature.key: feature.value > 0 for feature in terms.features if feature.type is FeatureType.BOOL},
-        attributes=terms.attributes,
+        terms=_claims_of(edge, terms),
     )
+
+
+def _claims_of(edge: Edge, terms: Entitlement) -> str:
+    """Encoded once for all the beats of an entitlement's leases; new terms are another object."""
+    kept = edge.claims.get(terms.entitlement_id)
+    if kept is None or kept[0] is not terms:
+        features = {feature.key: feature.value > 0 for feature in terms.features if feature.type is FeatureType.BOOL}
+        kept = edge.claims[terms.entitlement_id] = terms, terms_claims(features, terms.attributes)
+    return kept[1]
 
 
 def _sum(numbers: list[int | None]) -> int | None:

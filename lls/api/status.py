@@ -80,6 +80,7 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     """Rule 3."""
     edge = request.app[EDGE]
     await edge.writer.settled()
+    edge.count()
     set_levels(edge.metrics, edge, edge.writer.now())
     return web.Response(body=generate_latest(edge.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from lls.signed.bundle import seal_signed
-from lls.signed.capability import CapabilitySigner
+from lls.signed.capability import CapabilitySigner, terms_claims
 from lls.signed.certificate import make_certificate
 from lls.signed.jose import unverified_payload
 from lls.signed.receipt import make_receipt
@@ -62,8 +62,7 @@ def documents() -> dict[str, bytes]:
             entitlement_id=new_id("ent_", "cad"),
             seats=1,
             seat_id="fingerprint",
-            features={"render": 1},
-            attributes={"max_layers": 64},
+            terms=terms_claims({"render": 1}, {"max_layers": 64}),
         ),
         "statement.jwt": signer.statement(
             server_id=site.server_id, tls_spki_sha256=["b" * 64], nonce="n" * 43, issued_at=NOW

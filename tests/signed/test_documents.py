@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lls.faults import Refusal, RefusedDocument
 from lls.signed.bundle import open_bundle, verify_stored
-from lls.signed.capability import CAPABILITY, STATEMENT, CapabilitySigner, verify_capability
+from lls.signed.capability import CAPABILITY, STATEMENT, CapabilitySigner, terms_claims, verify_capability
 from lls.signed.certificate import read_certificate
 from lls.signed.encoding import Json, b64decode, read_json
 from lls.signed.jose import sign_general, unverified_payload, verify
@@ -243,8 +243,7 @@ def capability(signer: CapabilitySigner | None = None, **changes: Any) -> str:
         "entitlement_id": new_id("ent_", "cad"),
         "seats": 1,
         "seat_id": "müller's machine",
-        "features": {"render": 1},
-        "attributes": {"max_layers": 64},
+        "terms": terms_claims({"render": 1}, {"max_layers": 64}),
     }
     return (signer or CapabilitySigner(SITE.signing, SITE.server_id)).issue(**{**arguments, **changes})
 

@@ -14,7 +14,7 @@ from jwcrypto import jwk as foreign_jwk
 from jwcrypto import jws as foreign_jws
 
 from lls.signed.bundle import open_bundle
-from lls.signed.capability import CapabilitySigner
+from lls.signed.capability import CapabilitySigner, terms_claims
 from lls.signed.encoding import write_json
 from lls.signed.jose import SigningKey, decrypt, encrypt, sign_compact, sign_general, verify
 from lls.signed.report import write_report
@@ -51,8 +51,7 @@ def test_pyjwt_reads_a_capability() -> None:
         entitlement_id=new_id("ent_", "cad"),
         seats=1,
         seat_id="müller",
-        features={},
-        attributes={},
+        terms=terms_claims({}, {}),
     )
     key = jwt.PyJWK(SITE.signing.public_jwk()).key
     assert isinstance(key, ec.EllipticCurvePublicKey)
