@@ -20,6 +20,7 @@ instead of a fork.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -44,6 +45,7 @@ ANSWERS_IN_SLICE: Final = 32
 PULSE_SECONDS: Final = 1.0
 FROZEN_SECONDS: Final = 5.0
 STAMP_SECONDS: Final = 60.0
+SLOW_SECONDS: Final = 1.0
 LONGEST_BACK_OFF_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
@@ -198,7 +200,7 @@ class Writer:
 
     async def settled(self) -> Ledger:
         """The ledger for a wide read; waits only while an import is in flight, whose terms are not committed yet."""
-        while self.ledger.installing and self._settled is not None and self.down is None:
+        while self.ledger.changing and self._settled is not None and self.down is None:
             await asyncio.shield(self._settled)
         return self.ledger
 
@@ -237,9 +239,14 @@ class Writer:
             _log.exception("verb_failed", exc_info=broken.__cause__)
             await self._recover(StoreDown("The server met an internal error; nothing was changed, try again."), group)
             return
-        self.ledger.settle()
+        self._settle(now)
         self._settled.set_result(None)
+        await asyncio.sleep(0)  # beats that waited for this commit come before the next group's sweep
         await self._answer(answers, waiters)
+
+    def _settle(self, begun: Now) -> None:
+        now = self._clock.now()
+        self.ledger.settle(now=now if now.elapsed - begun.elapsed > SLOW_SECONDS else None)
 
     async def _commit(self, *, verbs: int, now: Now) -> None:
         batch = self.ledger.batch
@@ -286,6 +293,7 @@ class Writer:
         self._fail(fault, [wish.answer for wish in group])
         for lease_id in self.ledger.resolved:
             self._fail(fault, self._waiters.pop(lease_id, []))
+        self.ledger.abandon()
         if self._settled is not None:
             self._settled.set_result(None)
         back_off = 0.05
@@ -301,9 +309,10 @@ class Writer:
                 await asyncio.sleep(back_off)
                 back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
                 continue
-            ledger = self._build(loaded, self._clock.now())
+            ledger = await asyncio.to_thread(self._build, loaded, self._clock.now())
             ledger.adopt(self.ledger)
             self.ledger, self.down = ledger, None
+            gc.freeze()  # as after the start: the collector need not walk the leases again and again
             _log.info("reloaded", extra={"fields": {"seq": loaded.head.seq, "leases": len(loaded.leases)}})
             return
 
@@ -313,6 +322,7 @@ class Writer:
         self._queue.clear()
         for waiters in self._waiters.values():
             self._fail(fault, waiters)
+        self.ledger.abandon()
         if self._settled is not None:
             self._settled.set_result(None)
 

@@ -118,7 +118,7 @@ async def products(request: web.Request) -> web.StreamResponse:
     if not edge.setting.show_products:
         raise Forbidden("This site does not show its seats.")
     ledger, now = await edge.writer.settled(), edge.writer.now()
-    views = [product_view(ledger, product, pools, now) for product, pools in sorted(ledger.products().items())]
+    views = [product_view(ledger, product, pools, now) for product, pools in sorted(ledger.pools.products.items())]
     return answer(ProductsAnswer(products=views))
 
 

@@ -135,7 +135,7 @@ def _set_seats(metrics: Metrics, ledger: Ledger) -> None:
         metrics.seats_in_use.labels(*labels).set(ledger.in_use(terms.entitlement_id))
         if terms.ends_at is not None:
             metrics.entitlement_expires.labels(*labels).set(terms.ends_at.timestamp())
-    for product in ledger.products():
+    for product in ledger.pools.products:
         metrics.seats_waiting.labels(product, "").set(ledger.waiting.length(product))
 
 

@@ -41,9 +41,15 @@ class AsyncLicenseServers:
         timeout: float = 10.0,
         ca_file: str | None = None,
         allow_http: bool = False,
+        server_id: str | None = None,
     ) -> None:
         self._blocking = LicenseServers(
-            servers, vendor_keys=vendor_keys, timeout=timeout, ca_file=ca_file, allow_http=allow_http
+            servers,
+            vendor_keys=vendor_keys,
+            timeout=timeout,
+            ca_file=ca_file,
+            allow_http=allow_http,
+            server_id=server_id,
         )
 
     def checkout(
@@ -198,9 +204,10 @@ def checkout(
     on_event: OnAsyncEvent | None = None,
     activation_code: str | None = None,
     version: str | None = None,
+    server_id: str | None = None,
 ) -> AsyncSeat:
     """A seat to be held by ``async with``, in five lines."""
-    found = AsyncLicenseServers(servers, vendor_keys=vendor_keys)
+    found = AsyncLicenseServers(servers, vendor_keys=vendor_keys, server_id=server_id)
     return found.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
 
 

@@ -60,7 +60,8 @@ class LicenseServers:
     ``vendor_keys``: the vendor's key set, as a document or as a path to one (default: the file named by
     ``LLS_VENDOR_KEYS``). ``timeout``: seconds for one answer. ``ca_file``: check TLS by these certificates (or
     ``"system"``) instead of the server's signed list. ``allow_http``: permit plain http to other machines; everyone
-    on the way can then take the seat.
+    on the way can then take the seat. ``server_id``: talk to that server alone (``lls_…``, as ``lls server show`` tells
+    it); without it any server that the vendor certified may lend the seat, another customer's too.
     """
 
     def __init__(
@@ -71,10 +72,18 @@ class LicenseServers:
         timeout: float = 10.0,
         ca_file: str | None = None,
         allow_http: bool = False,
+        server_id: str | None = None,
     ) -> None:
         self._keys = VendorKeys(_read_vendor_keys(vendor_keys))
         self._timeout = timeout
-        self._route = Route(_urls(servers), keys=self._keys, timeout=timeout, ca_file=ca_file, allow_http=allow_http)
+        self._route = Route(
+            _urls(servers),
+            keys=self._keys,
+            timeout=timeout,
+            ca_file=ca_file,
+            allow_http=allow_http,
+            server_id=server_id,
+        )
 
     def checkout(
         self,
@@ -172,13 +181,14 @@ def checkout(
     on_event: OnEvent | None = None,
     activation_code: str | None = None,
     version: str | None = None,
+    server_id: str | None = None,
 ) -> Seat:
     """The five-line form of :meth:`LicenseServers.checkout`.
 
     >>> with checkout("cad", vendor_keys=KEYS) as seat:  # doctest: +SKIP
     ...     print(seat.lease.attributes)
     """
-    found = LicenseServers(servers, vendor_keys=vendor_keys)
+    found = LicenseServers(servers, vendor_keys=vendor_keys, server_id=server_id)
     try:
         seat = found.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
     except BaseException:

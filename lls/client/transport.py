@@ -11,7 +11,11 @@ Rules
 4. A kept connection that died meanwhile is replaced once without telling: every question of this protocol may be
    repeated.
 5. Fail-over: the server that answered last is asked first; a lease's own questions go only to addresses of *its*
-   server id, because another server would answer ``unknown_lease`` and mean it.
+   server id, because another server would answer ``unknown_lease`` and mean it. Every *connection* knows whom it leads
+   to, and one that leads elsewhere carries nothing: an address may change hands between two questions.
+6. Whatever a stranger answers becomes ``Untrusted`` or ``Unreachable``, so that the next address is asked.
+7. The time for a question is one time: for connecting, proving, asking and the last byte of the answer together, so
+   that a server that drips cannot hold a thread.
 
 Limits: answers up to 1 MiB; redirects are not followed; proxies of the environment are not used.
 Not ours: what an answer means (``session``), who may sign what (``trust``).
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import ipaddress
 import json
 import os
@@ -31,7 +36,9 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from cryptography import x509
@@ -89,11 +96,22 @@ class VendorKeys:
             return self._newest
 
 
+@dataclass(slots=True, eq=False)
+class _Line:
+    """A connection, and whom it proved to lead to; nothing secret goes out on one that proved nothing."""
+
+    connection: http.client.HTTPConnection
+    server_id: str = ""
+
+    def close(self) -> None:
+        self.connection.close()
+
+
 class Channel:
     """One address: its kept connections and what it proved about itself."""
 
     def __init__(self, url: str, *, keys: VendorKeys, timeout: float, ca_file: str | None, allow_http: bool) -> None:
-        self._idle: list[http.client.HTTPConnection] = []  # first: `__del__` reads it also when the address is refused
+        self._idle: list[_Line] = []  # first: `__del__` reads it also when the address is refused
         self.url, self._scheme, self._host, self._port, self._base = _read_url(url, allow_http=allow_http)
         self._keys = keys
         self._timeout = timeout
@@ -105,38 +123,53 @@ class Channel:
         self._certificate: ServerCertificate | None = None
         _channels.add(self)
 
+    @property
+    def known_server_id(self) -> str | None:
+        """Who answered at this address last; ``None`` before anybody did. Asks nobody, so it may be out of date."""
+        certificate = self._certificate
+        return None if certificate is None else certificate.server_id
+
     def certificate(self, *, timeout: float | None = None, renew: bool = False) -> ServerCertificate:
         """The proved certificate of the server at this address; asks for it where it is not known."""
+        deadline = time.monotonic() + (timeout or self._timeout)
         with self._identifying:
             if self._certificate is None or renew:
-                connection, fresh = self._take(timeout or self._timeout)
+                line, fresh = self._take(deadline)
                 try:
                     # A fresh connection has just proved itself.
                     if not fresh:
-                        self._identify(connection, timeout or self._timeout)
-                except (OSError, http.client.HTTPException, NoAnswer):
-                    connection.close()
-                    connection = self._open(timeout or self._timeout, identify=True)
-                self._keep(connection)
+                        self._identify(line, deadline)
+                except (OSError, http.client.HTTPException, NoAnswer, ValueError):
+                    line.close()
+                    line = self._open(deadline, identify=True)
+                self._keep(line)
             if self._certificate is None:
                 raise Untrusted(f"{self.url} did not prove which server it is.")
             return self._certificate
 
-    def exchange(self, request: Request, *, timeout: float | None = None) -> Answer:
-        """Any HTTP answer, whatever its status. ``Unreachable`` or ``Untrusted`` otherwise."""
-        seconds = timeout or self._timeout
-        connection, fresh = self._take(seconds)
+    def exchange(self, request: Request, *, server_id: str | None = None, timeout: float | None = None) -> Answer:
+        """Any HTTP answer, whatever its status. ``Unreachable`` or ``Untrusted`` otherwise.
+
+        ``server_id``: nothing of ``request`` is sent unless the very connection that carries it leads to that server.
+        """
+        deadline = time.monotonic() + (timeout or self._timeout)
+        line, fresh = self._take(deadline)
+        if not fresh and server_id in (None, line.server_id):
+            try:
+                return self._converse(line, request, deadline)
+            except (OSError, http.client.HTTPException):
+                line.close()
+        # What is kept leads to somebody else, or died: who answers at this address *now*?
+        if not fresh:
+            line.close()
+            line = self._open(deadline)
+        if server_id not in (None, line.server_id):
+            self._keep(line)
+            raise Unreachable(f"Another server answers at {self.url} now.")
         try:
-            return self._converse(connection, request, seconds)
+            return self._converse(line, request, deadline)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            if fresh:
-                raise self._unreachable(error) from error
-        connection = self._open(seconds)
-        try:
-            return self._converse(connection, request, seconds)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            line.close()
             raise self._unreachable(error) from error
 
     def forget_in_child(self) -> None:
@@ -145,99 +178,125 @@ class Channel:
         self._idle = []
 
     def __del__(self) -> None:
-        for connection in self._idle:
-            connection.close()
+        for line in self._idle:
+            line.close()
 
     def close(self) -> None:
         """Closes what is kept open; the next question opens anew."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        for line in idle:
+            line.close()
 
     # -- connections --
 
-    def _take(self, timeout: float) -> tuple[http.client.HTTPConnection, bool]:
+    def _take(self, deadline: float) -> tuple[_Line, bool]:
         with self._lock:
             if self._idle:
                 return self._idle.pop(), False
-        return self._open(timeout), True
+        return self._open(deadline), True
 
-    def _keep(self, connection: http.client.HTTPConnection) -> None:
+    def _keep(self, line: _Line) -> None:
         with self._lock:
-            if connection.sock is not None and len(self._idle) < _MAX_IDLE:
-                self._idle.append(connection)
+            if line.connection.sock is not None and len(self._idle) < _MAX_IDLE:
+                self._idle.append(line)
                 return
-        connection.close()
+        line.close()
 
-    def _open(self, timeout: float, *, identify: bool = False) -> http.client.HTTPConnection:
-        connect = min(timeout, _CONNECT_SECONDS)
-        connection = (
-            http.client.HTTPSConnection(self._host, self._port, timeout=connect, context=self._context)
-            if self._context
-            else http.client.HTTPConnection(self._host, self._port, timeout=connect)
-        )
-        # http.client would reconnect behind our back, and the new connection would not have proved anything.
-        connection.auto_open = 0
+    def _open(self, deadline: float, *, identify: bool = False) -> _Line:
+        line = _Line(self._connected(deadline))
         try:
+            with self._identifying:
+                # Under the statement's list the key says whose connection it is. Elsewhere nothing does but to ask.
+                pinned = self._listed_only and _spki_sha256(line.connection) in self._pins
+                if identify or not pinned or self._certificate is None:
+                    self._identify(line, deadline)
+                else:
+                    line.server_id = self._certificate.server_id
+        except (OSError, http.client.HTTPException) as error:
+            line.close()
+            raise self._unreachable(error) from error
+        except ValueError as error:
+            # Rule 6: whatever a stranger's document makes a reader stumble over is a stranger's document.
+            line.close()
+            raise Untrusted(f"{self.url} answered with documents that no license server makes.") from error
+        except BaseException:
+            line.close()
+            raise
+        return line
+
+    def _connected(self, deadline: float) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = None
+        try:
+            connect = min(_left(deadline), _CONNECT_SECONDS)
+            connection = (
+                http.client.HTTPSConnection(self._host, self._port, timeout=connect, context=self._context)
+                if self._context
+                else http.client.HTTPConnection(self._host, self._port, timeout=connect)
+            )
+            # http.client would reconnect behind our back, and the new connection would not have proved anything.
+            connection.auto_open = 0
             connection.connect()
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._identifying:
-                unknown_key = self._listed_only and _spki_sha256(connection) not in self._pins
-                if identify or unknown_key or self._certificate is None:
-                    self._identify(connection, timeout)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a name that DNS cannot spell
+            if connection is not None:
+                connection.close()
             raise self._unreachable(error) from error
         except BaseException:
-            connection.close()
+            if connection is not None:
+                connection.close()
             raise
         return connection
 
-    def _identify(self, connection: http.client.HTTPConnection, timeout: float) -> None:
+    def _identify(self, line: _Line, deadline: float) -> None:
         """Who is at the other end of this very connection? Sends nothing but a nonce."""
         nonce = nonce_text(os.urandom(32))
-        told = self._public(connection, f"/v1/server?nonce={nonce}", timeout)
+        told = self._public(line, f"/v1/server?nonce={nonce}", deadline)
         if not told.get("certificate"):
             raise Untrusted(f"{self.url} has no certificate of the vendor yet: a bundle must be imported there first.")
-        certificate = self._certified(connection, told["certificate"], timeout)
+        certificate = self._certified(line, told["certificate"], deadline)
         pins = frozenset(certificate.statement(told.get("statement"), nonce=nonce))
-        if self._listed_only and _spki_sha256(connection) not in pins:
+        if self._listed_only and _spki_sha256(line.connection) not in pins:
             raise Untrusted(
                 f"The TLS key of {self.url} is not one of the license server's own: "
                 "something on the way reads along, or a proxy's key is not in the server's list."
             )
+        if self.known_server_id not in (None, certificate.server_id):
+            # They lead to whom this address belonged before.
+            self.close()
+        line.server_id = certificate.server_id
         self._certificate, self._pins = certificate, pins
 
-    def _certified(self, connection: http.client.HTTPConnection, document: object, timeout: float) -> ServerCertificate:
+    def _certified(self, line: _Line, document: object, deadline: float) -> ServerCertificate:
         known = self._keys.newest
         try:
             return known.certificate(document)
         except OtherKey:
             # The vendor may have rotated its keys since the application was built.
-            told = self._public(connection, f"/v1/keys?since={known.version}", timeout)
+            told = self._public(line, f"/v1/keys?since={known.version}", deadline)
             listed = told.get("keys")
             newest = self._keys.advance(listed if isinstance(listed, list) else [])
             if newest.version == known.version:
                 raise
             return newest.certificate(document)
 
-    def _public(self, connection: http.client.HTTPConnection, path: str, timeout: float) -> Mapping[str, object]:
-        answer = self._roundtrip(connection, Request(method="GET", path=path), timeout)
+    def _public(self, line: _Line, path: str, deadline: float) -> Mapping[str, object]:
+        answer = self._roundtrip(line, Request(method="GET", path=path), deadline)
         if answer.status != HTTPStatus.OK:
             raise _failure(answer, self.url) or Unreachable(f"{self.url} answered {answer.status}.")
         return answer.body
 
-    def _converse(self, connection: http.client.HTTPConnection, request: Request, timeout: float) -> Answer:
+    def _converse(self, line: _Line, request: Request, deadline: float) -> Answer:
         try:
-            answer = self._roundtrip(connection, request, timeout + request.wait_seconds)
+            answer = self._roundtrip(line, request, deadline + request.wait_seconds)
         except BaseException:
-            connection.close()
+            line.close()
             raise
-        self._keep(connection)
+        self._keep(line)
         return answer
 
-    def _roundtrip(self, connection: http.client.HTTPConnection, request: Request, timeout: float) -> Answer:
+    def _roundtrip(self, line: _Line, request: Request, deadline: float) -> Answer:
+        connection = line.connection
         headers = {"Accept": "application/json", "User-Agent": "lls-client/1"}
         body = None
         if request.body is not None:
@@ -249,10 +308,12 @@ class Channel:
             headers["Prefer"] = f"wait={request.wait_seconds}"
         if connection.sock is None:
             raise http.client.NotConnected
-        connection.sock.settimeout(timeout)
+        connection.sock.settimeout(_left(deadline))
+        # http.client calls this with the socket, where it expects the class.
+        connection.response_class = partial(_Response, deadline)  # type: ignore[assignment]
         connection.request(request.method, self._base + request.path, body=body, headers=headers)
         response = connection.getresponse()
-        content = _read(response, time.monotonic() + timeout)
+        content = _read(response)
         return Answer(
             status=response.status,
             headers={name.lower(): value for name, value in response.getheaders()},
@@ -282,30 +343,39 @@ class Route:
     """The list of addresses, best first."""
 
     def __init__(
-        self, urls: Sequence[str], *, keys: VendorKeys, timeout: float, ca_file: str | None, allow_http: bool
+        self,
+        urls: Sequence[str],
+        *,
+        keys: VendorKeys,
+        timeout: float,
+        ca_file: str | None,
+        allow_http: bool,
+        server_id: str | None = None,
     ) -> None:
         if not urls:
             raise BadSetup("No license server is named: pass `servers`, or set LLS_SERVER.")
         self._settings = {"keys": keys, "timeout": timeout, "ca_file": ca_file, "allow_http": allow_http}
+        self._server_id = server_id
         self._lock = threading.Lock()
         self._channels = [self._channel(url) for url in dict.fromkeys(urls)]
 
     def ask(
         self, request: Request, *, server_id: str | None = None, timeout: float | None = None
     ) -> tuple[Answer, Channel]:
-        """The first answer that decides something, and who gave it.
+        """The first answer that decides something, and who gave it. ``server_id``: by that server alone.
 
         ``Refused`` for a denial by a genuine server; the most telling ``NoAnswer`` when nobody decided.
         """
+        only = server_id or self._server_id
         failures: list[NoAnswer] = []
-        queue, asked = self._in_order(), 0
+        # Where another server answered last it is asked last: it takes a new connection to find out who is there now.
+        queue = sorted(self._in_order(), key=lambda channel: bool(only) and channel.known_server_id not in (None, only))
+        asked = 0
         while queue and asked < _MAX_ADDRESSES:
             channel = queue.pop(0)
             asked += 1
             try:
-                if server_id is not None and server_id != channel.certificate(timeout=timeout).server_id:
-                    continue
-                answer = channel.exchange(request, timeout=timeout)
+                answer = channel.exchange(request, server_id=only, timeout=timeout)
             except NoAnswer as failure:
                 failures.append(failure)
                 continue
@@ -395,8 +465,6 @@ def _retry_after(answer: Answer) -> float | None:
 
 def _most_telling(failures: Sequence[NoAnswer]) -> NoAnswer:
     """A liar is worth more attention than a full server, and that more than a dead line; the shortest wait wins."""
-    if not failures:
-        return Unreachable("None of the servers in the list is the one that granted this lease.")
     for kind in (Untrusted, Busy):
         found = [failure for failure in failures if isinstance(failure, kind)]
         if found:
@@ -404,15 +472,49 @@ def _most_telling(failures: Sequence[NoAnswer]) -> NoAnswer:
     return failures[0] if len(failures) == 1 else Unreachable(" ".join(str(failure) for failure in failures))
 
 
-def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """All of the answer, within its size and its time: a server that drips must not hold a thread for hours."""
+class _Response(http.client.HTTPResponse):
+    """An answer whose every byte, status line and headers included, has to come before the deadline."""
+
+    def __init__(self, deadline: float, sock: socket.socket, *rest: Any, **named: Any) -> None:
+        super().__init__(sock, *rest, **named)
+        self.fp = io.BufferedReader(_Punctual(self.fp, sock, deadline))
+
+
+class _Punctual(io.RawIOBase):
+    # A socket's own timeout starts anew with each byte: a server that drips would hold a thread for hours.
+
+    def __init__(self, stream: io.BufferedReader, sock: socket.socket, deadline: float) -> None:
+        self._stream, self._sock, self._deadline = stream, sock, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(_left(self._deadline))
+        chunk = self._stream.read1(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _left(deadline: float) -> float:
+    """Seconds, more than 0: a socket would take 0 for “do not wait at all”, and then say something else."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the answer took too long")
+    return left
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """All of the answer, within its size."""
     content = bytearray()
     while chunk := response.read1(65536):
         content += chunk
         if len(content) > _MAX_ANSWER:
             raise http.client.HTTPException("the answer is too large")
-        if time.monotonic() > deadline:
-            raise TimeoutError("the answer took too long")
     # read1() ends quietly when the peer hangs up in the middle; `length` is what is still owed.
     if response.length:
         raise http.client.IncompleteRead(bytes(content), response.length)

@@ -248,13 +248,16 @@ def _signatures(document: object) -> tuple[str, Sequence[tuple[str, str]]]:
         parts = text.split(".")
         if len(parts) != _COMPACT_PARTS:
             raise Untrusted("A signed document is malformed.")
-        return parts[1], [(parts[0], parts[2])]
+        return _base64url(parts[1]), [(_base64url(parts[0]), _base64url(parts[2]))]
     outer = _object(text)
     payload, entries = outer.get("payload"), outer.get("signatures")
     if not isinstance(payload, str) or not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_SIGNATURES:
         raise Untrusted("A signed document is malformed.")
     # Only what is under the signature counts: an unprotected `header` is never looked at.
-    return payload, [(_text(_mapping(item), "protected"), _text(_mapping(item), "signature")) for item in entries]
+    members = [_mapping(item) for item in entries]
+    return _base64url(payload), [
+        (_base64url(_text(item, "protected")), _base64url(_text(item, "signature"))) for item in members
+    ]
 
 
 def _header(protected: str, *, typ: str) -> Mapping[str, object]:
@@ -359,11 +362,16 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value
 
 
-def _decode(text: str) -> bytes:
+def _base64url(text: str) -> str:
+    # Before anything is made of it: JSON's escapes bring in characters that no signature can cover.
     if not _B64URL.match(text):
         raise Untrusted("A signed document is not base64url.")
+    return text
+
+
+def _decode(text: str) -> bytes:
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return base64.urlsafe_b64decode(_base64url(text) + "=" * (-len(text) % 4))
     except binascii.Error as error:
         raise Untrusted("A signed document is not base64url.") from error
 
@@ -383,7 +391,8 @@ def _as_text(document: object) -> str:
 
 
 def _fresh(claims: Mapping[str, object], nonce: str) -> None:
-    if not hmac.compare_digest(nonce.encode("utf-8"), _text(claims, "nonce").encode("utf-8")):
+    told = _base64url(_text(claims, "nonce"))
+    if not hmac.compare_digest(nonce.encode("ascii"), told.encode("ascii")):
         raise Untrusted("The answer was made for another question: it is a replay.")
 
 

@@ -10,9 +10,11 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Final
 
 from lls.licensing.lease import Lease
+
+MOST_MOVED: Final = 10_000
 
 
 class Deadlines:
@@ -42,23 +44,26 @@ class Deadlines:
                 del self._slots[lease.armed]
         lease.armed = -1
 
-    def due(self, elapsed: float) -> Iterator[Lease]:
-        """Leases that are due at this boot-time, earliest slot first; each is disarmed before it is given out.
+    def take(self, elapsed: float, *, limit: int) -> tuple[list[Lease], bool]:
+        """At most ``limit`` leases that are due at this boot-time, earliest slot first, taken out of their slots.
 
-        The iterator may be abandoned at any step: what it has not given out stays armed.
+        The flag says whether the look came to its end. It is bounded: after a restart all leases stand in one slot, and
+        moving a hundred thousand beaten ones on would hold everybody up; the rest is for the next look.
         """
-        upto = int(elapsed)
+        upto, due, moved = int(elapsed), list[Lease](), 0
         for slot in self._passed(upto):
             self._cursor = slot
-            for lease in list(self._slots.get(slot, {}).values()):
-                if lease.armed != slot:
-                    continue  # it ended while this iterator was held
+            for lease in list(self._slots[slot].values()):
                 if lease.deadline <= elapsed:
                     self.disarm(lease)
-                    yield lease
+                    due.append(lease)
                 elif int(lease.deadline) != slot:
                     self.arm(lease)
+                    moved += 1
+                if len(due) >= limit or moved >= MOST_MOVED:
+                    return due, False
         self._cursor = upto
+        return due, True
 
     def _passed(self, upto: int) -> list[int]:
         """The slots that hold something, up to and including this second."""

@@ -44,17 +44,20 @@ from lls.licensing.denials import Folding, Repeats
 from lls.licensing.entitlement import Entitlement, Status
 from lls.licensing.fields import write_instant
 from lls.licensing.installing import judge
-from lls.licensing.instant import ClockState, Now
+from lls.licensing.instant import Now
 from lls.licensing.journal import Head, Kind
 from lls.licensing.lease import Checkout, Lease, LeaseState
+from lls.licensing.pools import Pools
 from lls.licensing.posting import Posting
 from lls.licensing.remembered import Remembered
 from lls.licensing.seating import Denial, Pool, Seat, occupied, seat, waits_for
 from lls.licensing.server import Server
 from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, ServerTerms
-from lls.licensing.waiting import Waiting
+from lls.licensing.waiting import Waiter, Waiting
 
 SWEEP_LIMIT: Final = 2_000
+FEW: Final = 64
+"""Leases that a checkout sweeps at a time before it looks for a seat again."""
 SHARE_OF_TTL: Final = 10
 """A client beats ten times in a lease's time, so that nine lost answers cost nothing."""
 
@@ -116,12 +119,11 @@ class Ledger:
         self.closed_sessions = set(loaded.closed_sessions)
         self.commands, self.receipts = set(loaded.commands), set(loaded.receipts)
         self.reports: dict[str, SealedReport] = {report.report_id: report for report in loaded.reports}
-        self.pools: dict[str, Pool] = {}
-        self._products: dict[str, list[Pool]] = {}
+        self.pools = Pools()
         for entitlement in entitlements.values():
-            self._open_pool(entitlement)
+            self.pools.open(entitlement)
         self.leases: dict[str, Lease] = {}
-        self._deadlines = Deadlines()
+        self._deadlines: dict[str, Deadlines] = {}
         self._remembered = Remembered(loaded.ended)
         self.waiting = Waiting()
         self._folding = Folding()
@@ -131,6 +133,9 @@ class Ledger:
         self.clone_alarms = 0
         self._before: dict[str, Lease | None] = {}
         self._seats_before: dict[str, int] = {}
+        self._terms_before: dict[str, Entitlement | None] = {}
+        self._server_terms_before, self._placed_before = terms, self.placed
+        self._generation = 0
         self.installing = False
         for lease in loaded.leases:
             self._restore(lease, now)
@@ -142,7 +147,11 @@ class Ledger:
         self.leases[lease.lease_id] = lease
         if lease.entitlement_id in self.pools:
             self.pools[lease.entitlement_id].add(lease)
-        self._deadlines.arm(lease)
+        self._wheel(lease).arm(lease)
+
+    def _wheel(self, lease: Lease) -> Deadlines:
+        """One for each product: who is denied a seat of one product need not sweep the others first."""
+        return self._deadlines.setdefault(lease.product, Deadlines())
 
     # ---------------------------------------------------------------- the group in flight
 
@@ -161,14 +170,44 @@ class Ledger:
         """The chain's end, the group in flight included."""
         return self.batch.head
 
-    def settle(self) -> None:
-        """The store has taken the batch: what was in flight is now the state that everybody sees."""
+    @property
+    def changing(self) -> bool:
+        """Whether the group in flight changes what stands above the leases: terms, facts, reports. Reads of it wait."""
+        return self.installing or bool(self.batch.facts) or bool(self.batch.reports)
+
+    def settle(self, *, now: Now | None = None) -> None:
+        """The store has taken the batch: what was in flight is now the state that everybody sees.
+
+        ``now`` after a slow commit: whoever was granted in it could not beat meanwhile, so its time begins anew.
+        """
+        if now is not None:
+            for lease in self.batch.leases.values():
+                if lease is not None:
+                    lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease))
         self._posting.settle()
+        self._terms_before.clear()
         self._before.clear()
         self._seats_before.clear()
         self._folded.clear()
         self._taken.clear()
         self.resolved = {}
+        self.installing = False
+
+    def abandon(self) -> None:
+        """The store has not taken the batch: until it is replaced, this ledger answers under the last commit's terms.
+
+        Seats are not put back: reads take them from before the group, and no verb runs here any more.
+        """
+        for entitlement_id, before in self._terms_before.items():
+            self.pools.put_back(entitlement_id, before)
+        if self.installing:
+            self.server.terms, self.placed = self._server_terms_before, self._placed_before
+        for report in self.batch.reports:
+            del self.reports[report.report_id]
+        self._posting.abandon()
+        self._posting.batch.facts.clear()
+        self._posting.batch.reports.clear()
+        self._terms_before.clear()
         self.installing = False
 
     def is_pending(self, lease_id: str) -> bool:
@@ -206,14 +245,12 @@ class Ledger:
         refused = self._refusal(request, now)
         if refused is not None:
             return self._deny(refused, request, now)
-        verdict = self._try(request, now)
-        while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
-            if request.lease_id in self.leases:  # what came free went to its own place in the queue
-                return self._seated(self.leases[request.lease_id], again=False)
-            verdict = self._try(request, now)
+        verdict = self._sought(request, now)
+        if request.lease_id in self.leases:  # what came free went to its own place in the queue
+            return self._seated(self.leases[request.lease_id], again=False)
         if isinstance(verdict, Seat):
             return self._take(request, verdict, now)
-        if wait and verdict.code == "no_seat" and waits_for(request, self._pools_of(request.product), now=now):
+        if wait and verdict.code == "no_seat" and waits_for(request, self.pools.of(request.product), now=now):
             self.waiting.enter(request, now=now)
             return Queued(lease_id=request.lease_id, position=self.waiting.position(request.lease_id) or 1)
         return self._deny(verdict, request, now)
@@ -253,22 +290,21 @@ class Ledger:
             self._refuse_ended(lease, now)
             return self._seated(lease, again=True)
         if waiter is None:
-            ended = self._remembered.ended(lease_id)
-            return LeaseEnded(ended.reason if ended else LeaseEnd.CHECKED_IN)
+            known = self._remembered.ended(lease_id)
+            return LeaseEnded(known.reason if known else LeaseEnd.CHECKED_IN)
         position = self.waiting.position(lease_id)
         self.waiting.close(lease_id, elapsed=now.elapsed)
         self.server.refuse_new(now)
-        verdict = self._refusal(waiter.checkout, now) or self._try(waiter.checkout, now)
-        while isinstance(verdict, Denial) and verdict.code == "no_seat" and self._expire(now, SWEEP_LIMIT):
-            verdict = self._try(waiter.checkout, now)
+        verdict = self._refusal(waiter.checkout, now) or self._sought(waiter.checkout, now)
         if isinstance(verdict, Seat):
             return self._take(waiter.checkout, verdict, now)
-        self._serve(waiter.checkout.product, now)
+        self.serve(waiter.checkout.product, now=now)
         return self._deny(replace(verdict, queue_position=position), waiter.checkout, now)
 
     def serve(self, product: str, *, now: Now) -> None:
-        """Look through the queue again because somebody in it went away."""
-        self._serve(product, now)
+        """Look through the queue again because somebody in it went away: only a free seat can have been kept for it."""
+        if any(pool.has_room for pool in self.pools.of(product)):
+            self._serve(product, now)
 
     def sweep(self, *, now: Now, limit: int = SWEEP_LIMIT) -> bool:
         """End what is due, at most about ``limit`` leases; whether more may be due."""
@@ -278,18 +314,24 @@ class Ledger:
         forget = self._remembered.forget(now)
         if forget is not None:
             self.batch.forget_ended_before = forget
-        more = self._expire(now, limit) >= limit
-        more |= (
-            self._end(islice((o for o in self.leases.values() if o.entitlement_id not in self.pools), limit), now)
-            >= limit
-        )
-        for pool in list(self.pools.values()):
-            ends_at = pool.entitlement.ends_at
-            if pool.leases and ends_at is not None and now.wall >= ends_at:
-                more |= self._end(islice(pool.leases.values(), limit), now) >= limit
+        finished = True
+        for product in list(self._deadlines):
+            ended, whole = self._expire(product, now, max(1, limit))
+            limit, finished = limit - ended, finished and whole
+        limit -= self._end(islice(self._over(now), max(0, limit)), now)
+        more = limit <= 0 or not finished
         for product in self.waiting.products():
             self._serve(product, now)
         return more
+
+    def _over(self, now: Now) -> Iterator[Lease]:
+        """The leases of entitlements that have ended, or whose bundle did not verify again."""
+        if self.problems:
+            yield from [lease for lease in self.leases.values() if lease.entitlement_id not in self.pools]
+        for pool in list(self.pools.values()):
+            ends_at = pool.entitlement.ends_at
+            if pool.leases and ends_at is not None and now.wall >= ends_at:
+                yield from list(pool.leases.values())
 
     # ---------------------------------------------------------------- at once, between and during groups
 
@@ -353,10 +395,6 @@ class Ledger:
         """Seats in use as of the last commit."""
         return self._seats_before.get(entitlement_id, self.pools[entitlement_id].in_use)
 
-    def products(self) -> Mapping[str, list[Pool]]:
-        """The pools of each product."""
-        return self._products
-
     # ---------------------------------------------------------------- verbs: bundles, reports, time
 
     def preview(self, installation: Installation, *, now: Now) -> Outcome:
@@ -370,6 +408,7 @@ class Ledger:
             return outcome
         self.installing = True
         kept = installation.kept
+        self._server_terms_before, self._placed_before = self.server.terms, dict(self.placed)
         self.server.terms = installation.terms
         self.bundles[kept.bundle_id] = replace(kept, jws="")
         self.batch.bundles.append(kept)
@@ -380,7 +419,10 @@ class Ledger:
         self.commands.update(outcome.commands)
         self.batch.commands.update(outcome.commands)
         changed = [step.entitlement for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
-        in_use = {one.entitlement_id: occupied(one, self.pools.get(one.entitlement_id), self.leases) for one in changed}
+        in_use = {
+            one.entitlement_id: occupied(one, self.pools.get(one.entitlement_id), self._orphans(one.entitlement_id))
+            for one in changed
+        }
         self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use)
         ended = {step.entitlement.entitlement_id: self._place(step.entitlement, kept.bundle_id, now)
                  for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)}  # fmt: skip
@@ -472,54 +514,85 @@ class Ledger:
 
     def _refusal(self, request: Checkout, now: Now) -> Denial | None:
         """What refuses a new lease before any seat is looked at. Raises UnknownProduct."""
-        if request.product not in self._products:
+        if request.product not in self.pools.products:
             raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
         return self.server.refusal(request, now)
 
+    def _sought(self, request: Checkout, now: Now) -> Seat | Denial:
+        """A seat; before a denial what is due of this product is swept, so that none is false."""
+        verdict = self._try(request, now)
+        while isinstance(verdict, Denial) and verdict.code == "no_seat":
+            ended, finished = self._expire(request.product, now, FEW)
+            if request.lease_id in self.leases:
+                break
+            if ended:
+                verdict = self._try(request, now)
+            elif finished:
+                break
+        return verdict
+
     def _try(self, request: Checkout, now: Now) -> Seat | Denial:
         """A seat, considering what earlier open waiters are promised."""
-        pools = self._pools_of(request.product)
+        pools = self.pools.of(request.product)
+        if not self.waiting.length(request.product):
+            return seat(request, pools, now=now)
         promised: set[str] = set()
+        reachable = {pool.entitlement.entitlement_id for pool in waits_for(request, pools, now=now)}
         for waiter in self.waiting.queue(request.product):
-            if waiter.checkout.lease_id == request.lease_id:
+            if waiter.checkout.lease_id == request.lease_id or promised >= reachable:
                 break
             if waiter.open:
-                promised.update(p.entitlement.entitlement_id for p in waits_for(waiter.checkout, pools, now=now))
-                if len(promised) == len(pools):
-                    break
+                promised |= self._wants(waiter, pools, now)
         return seat(request, pools, now=now, promised=promised)
+
+    def _wants(self, waiter: Waiter, pools: list[Pool], now: Now) -> frozenset[str]:
+        """Where a waiter could ever be seated; found once for all the verbs of a group."""
+        judged = now.elapsed, self._generation
+        if waiter.judged != judged:
+            found = waits_for(waiter.checkout, pools, now=now)
+            waiter.wants, waiter.judged = frozenset(pool.entitlement.entitlement_id for pool in found), judged
+        return waiter.wants
 
     def _serve(self, product: str, now: Now) -> None:
         """Seat the waiters that can be, in their order. A waiter that must wait on keeps what is free for itself."""
-        if now.state is ClockState.BEHIND:
-            return  # a waiter's lease would be new; it is served when the clock has healed
-        pools = self._pools_of(product)
+        if not self.waiting.length(product) or not self.server.may_grant(now):
+            return
+        pools = self.pools.of(product)
         # Whoever shares a seat or comes back to its own takes nothing from those before it.
         shared = any(pool.entitlement.sharing != "none" or pool.lingers for pool in pools)
         promised: set[str] = set()
         for waiter in self.waiting.queue(product):
             if not waiter.open:
                 continue
-            if len(promised) == len(pools) and not shared:
-                break
             request = waiter.checkout
-            try:
-                verdict = self._refusal(request, now) or seat(request, pools, now=now, promised=promised)
-            except Fault as fault:  # its product or code went with an import
-                self.waiting.leave(request.lease_id)
-                self.resolved[request.lease_id] = fault
+            if len(promised) == len(pools):
+                if not shared:
+                    break
+                if all(pool.newly_taken(request) > 0 for pool in pools):
+                    continue
+            verdict = self._judged(request, pools, promised, now)
+            if isinstance(verdict, Denial) and verdict.code == "no_seat":
+                promised |= self._wants(waiter, pools, now)
                 continue
-            if isinstance(verdict, Seat):
-                self.waiting.leave(request.lease_id)
-                self.resolved[request.lease_id] = self._grant(request, verdict, now)
-                if verdict.taken < 0:  # it came back to less than it had kept: those before it may fit now
-                    self._serve(product, now)
-                    return
-            elif verdict.code == "no_seat":
-                promised.update(p.entitlement.entitlement_id for p in waits_for(request, pools, now=now))
-            else:
-                self.waiting.leave(request.lease_id)
-                self.resolved[request.lease_id] = self._deny(verdict, request, now)
+            self.waiting.leave(request.lease_id)
+            self.resolved[request.lease_id] = self._carried_out(request, verdict, now)
+            if isinstance(verdict, Seat) and verdict.taken < 0:
+                self._serve(product, now)  # it came back to less than it had kept: those before it may fit now
+                return
+
+    def _judged(self, request: Checkout, pools: list[Pool], promised: set[str], now: Now) -> Seat | Denial | Fault:
+        try:
+            return self._refusal(request, now) or seat(request, pools, now=now, promised=promised)
+        except Fault as fault:  # its product or code went with an import
+            return fault
+
+    def _carried_out(self, request: Checkout, verdict: Seat | Denial | Fault, now: Now) -> Verdict:
+        match verdict:
+            case Seat():
+                return self._grant(request, verdict, now)
+            case Denial():
+                return self._deny(verdict, request, now)
+        return verdict
 
     def _take(self, request: Checkout, where: Seat, now: Now) -> Seated:
         self.waiting.leave(request.lease_id)
@@ -569,29 +642,27 @@ class Ledger:
     def _linger(self, lease: Lease, pool: Pool, seconds: int, now: Now) -> None:
         """Its holder has left, its seat stays for a while: the same seats in use, another state."""
         self._touch(lease.lease_id, lease, pool)
-        self._deadlines.disarm(lease)
+        self._wheel(lease).disarm(lease)
         pool.remove(lease)
         kept = replace(lease, state=LeaseState.LINGERING, deadline=now.elapsed + seconds)
         pool.add(kept)
         self.leases[kept.lease_id] = kept
         self.batch.leases[kept.lease_id] = kept
-        self._deadlines.arm(kept)
+        self._wheel(kept).arm(kept)
 
-    def _expire(self, now: Now, limit: int) -> int:
-        """End at most ``limit`` leases that are due; how many."""
-        ended = 0
-        products = set()
-        for lease in self._deadlines.due(now.elapsed):
+    def _expire(self, product: str, now: Now, limit: int) -> tuple[int, bool]:
+        """End at most ``limit`` leases of a product that are due: how many, and whether none is left."""
+        wheel = self._deadlines.get(product)
+        if wheel is None:
+            return 0, True
+        due, finished = wheel.take(now.elapsed, limit=limit)
+        for lease in due:
             lingered = lease.state is LeaseState.LINGERING
             freed = self._unseat(lease, LeaseEnd.CHECKED_IN if lingered else LeaseEnd.EXPIRED, now)
             self._post_end(Kind.EXPIRED, lease, freed, now, reason="linger" if lingered else "expired")
-            products.add(lease.product)
-            ended += 1
-            if ended >= limit:
-                break
-        for product in sorted(products):
+        if due:
             self._serve(product, now)
-        return ended
+        return len(due), finished
 
     def _end(self, leases: Iterable[Lease], now: Now) -> int:
         """Their entitlement ended: so do these leases; how many."""
@@ -606,12 +677,12 @@ class Ledger:
         pool.add(lease)
         self.leases[lease.lease_id] = lease
         self.batch.leases[lease.lease_id] = lease
-        self._deadlines.arm(lease)
+        self._wheel(lease).arm(lease)
 
     def _unseat(self, lease: Lease, reason: LeaseEnd, now: Now) -> int:
         pool = self.pools.get(lease.entitlement_id)
         self._touch(lease.lease_id, lease, pool)
-        self._deadlines.disarm(lease)
+        self._wheel(lease).disarm(lease)
         del self.leases[lease.lease_id]
         self.batch.leases[lease.lease_id] = None
         ended = Ended(secret=lease.secret, reason=reason, at=now.wall)
@@ -633,19 +704,17 @@ class Ledger:
     def _place(self, entitlement: Entitlement, bundle_id: str, now: Now) -> int:
         """Put new terms in force; how many leases ended with the old ones."""
         self._note_placed(entitlement, bundle_id)
-        self.problems.pop(entitlement.entitlement_id, None)
+        self._generation += 1
         pool = self.pools.get(entitlement.entitlement_id)
+        self._terms_before.setdefault(entitlement.entitlement_id, None if pool is None else pool.entitlement)
         if pool is None:
-            pool = self._open_pool(entitlement)
-            for lease in [
-                lease for lease in self.leases.values() if lease.entitlement_id == entitlement.entitlement_id
-            ]:
-                pool.add(lease)  # its terms had not verified at the last start
+            pool = self.pools.open(entitlement)
+            for lease in self._orphans(entitlement.entitlement_id).values():
+                pool.add(lease)
+            self.problems.pop(entitlement.entitlement_id, None)
         else:
             self._seats_before.setdefault(entitlement.entitlement_id, pool.in_use)
-            self._close_product(pool)
-            pool.rebuild(entitlement)
-            self._products.setdefault(entitlement.product, []).append(pool)
+            self.pools.change(pool, entitlement)
         ended = 0
         if entitlement.status is not Status.ACTIVE:
             ended = self._end(pool.leases.values(), now)
@@ -662,19 +731,11 @@ class Ledger:
         self.placed[placed.entitlement_id] = placed
         self.batch.placed[placed.entitlement_id] = placed
 
-    def _open_pool(self, entitlement: Entitlement) -> Pool:
-        pool = self.pools[entitlement.entitlement_id] = Pool(entitlement)
-        self._products.setdefault(entitlement.product, []).append(pool)
-        return pool
-
-    def _close_product(self, pool: Pool) -> None:
-        pools = self._products[pool.entitlement.product]
-        pools.remove(pool)
-        if not pools:
-            del self._products[pool.entitlement.product]
-
-    def _pools_of(self, product: str) -> list[Pool]:
-        return self._products.get(product, [])
+    def _orphans(self, entitlement_id: str) -> Mapping[str, Lease]:
+        """Leases whose terms did not verify at the last start."""
+        if entitlement_id not in self.problems:
+            return {}
+        return {key: lease for key, lease in self.leases.items() if lease.entitlement_id == entitlement_id}
 
     # ---------------------------------------------------------------- what is posted
 

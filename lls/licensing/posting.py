@@ -31,11 +31,17 @@ class Posting:
     def __init__(self, head: Head, facts: Mapping[Fact, str], *, commit_to: Callable[[str], str]) -> None:
         self.batch = Batch(before=head, head=head)
         self.facts = dict(facts)
+        self._committed = dict(facts)
         self.commit_to = lru_cache(COMMITMENTS_KEPT)(commit_to)
 
     def settle(self) -> None:
         """The store has the batch; begin an empty one."""
+        self._committed.update(self.batch.facts)
         self.batch = Batch(before=self.batch.head, head=self.batch.head)
+
+    def abandon(self) -> None:
+        """The store has not taken the batch: show the facts of the last commit again."""
+        self.facts = dict(self._committed)
 
     def post(self, kind: Kind, data: Mapping[str, Any], now: Now) -> None:
         """The next line of the journal."""

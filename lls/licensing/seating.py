@@ -86,14 +86,22 @@ class Pool:
         self.in_use -= freed
         return freed
 
-    def rebuild(self, entitlement: Entitlement) -> int:
-        """Other terms (sharing may have changed): seat everybody again; the change of the seats in use."""
-        leases, before = list(self.leases.values()), self.in_use
+    def change(self, entitlement: Entitlement) -> None:
+        """Other terms. Where sharing has changed, everybody is seated again."""
+        if entitlement.sharing is self.entitlement.sharing:
+            self.entitlement = entitlement
+            return
+        leases = list(self.leases.values())
         self.entitlement, self.in_use = entitlement, 0
         self.leases, self._groups, self._lingering = {}, {}, {}
         for lease in leases:
             self.add(lease)
-        return self.in_use - before
+
+    @property
+    def has_room(self) -> bool:
+        """Whether any seat is free."""
+        capacity = self.entitlement.capacity
+        return capacity is None or self.in_use < capacity
 
     def lingering(self, holder: Holder) -> Lease | None:
         """The seat that still waits for this holder to come back."""
@@ -175,6 +183,8 @@ def seat(checkout: Checkout, pools: Iterable[Pool], *, now: Now, promised: Itera
 
 def occupied(terms: Entitlement, known: Pool | None, leases: Mapping[str, Lease]) -> int:
     """The seats that today's leases occupy under other terms: sharing may have changed."""
+    if known is not None and known.entitlement.sharing is terms.sharing:
+        return known.in_use
     pool = Pool(terms)
     seated = (leases if known is None else known.leases).values()
     return sum(pool.add(lease) for lease in seated if lease.entitlement_id == terms.entitlement_id)

@@ -44,6 +44,14 @@ class Server:
         if ends is not None and now.strict >= ends:
             raise Unbound
 
+    def may_grant(self, now: Now) -> bool:
+        """Whether nothing of the server's own refuses: a waiter is not seated where a newcomer would not be."""
+        try:
+            self.refuse_new(now)
+        except (ClockBehind, Unbound):
+            return False
+        return True
+
     def refusal(self, request: Checkout, now: Now) -> Denial | None:
         """The denial when the server's licence does not cover this product, or a report is overdue."""
         product, state = request.product, self.license(now)

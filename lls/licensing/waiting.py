@@ -26,6 +26,9 @@ class Waiter:
     checkout: Checkout
     since: Now
     closed_at: float | None = None
+    wants: frozenset[str] = frozenset()
+    judged: tuple[float, int] | None = None
+    """When, and under which terms, ``wants`` was found: the entitlements in which it could ever be seated."""
 
     @property
     def open(self) -> bool:

@@ -187,7 +187,8 @@ class FakeServer:
     """One license server on an ephemeral port of the loopback interface."""
 
     def __init__(
-        self, vendor: Vendor, *, tls: TlsKey | None = None, seats: int = 5, ttl: int = 600, beat: int = 60
+        self, vendor: Vendor, *, tls: TlsKey | None = None, seats: int = 5, ttl: int = 600, beat: int = 60,
+        port: int = 0,
     ) -> None:
         self.vendor, self.tls = vendor, tls
         self.server_id = f"lls_{b64(secrets.token_bytes(16))}"
@@ -201,7 +202,7 @@ class FakeServer:
         self.results: dict[str, dict[str, Any]] = {}
         self.used = 0
         self.lies = Lies()
-        self.port = 0
+        self.port = port
         self.told = threading.Condition()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)

@@ -6,14 +6,15 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lls.client import BadSetup, EventKind, LicenseServers, Untrusted
+from lls.client import BadSetup, EventKind, LicenseServers, Unreachable, Untrusted, checkout
 from lls.client.trust import KeySet
 from tests.client.fakes import FakeServer, Key, TlsKey, Vendor, b64, general, running
 from tests.client.heard import Heard
@@ -93,6 +94,75 @@ def test_a_swapped_tls_key_is_checked_again_before_the_next_secret(
         assert [] == secrets_sent(brisk)
         brisk.lies.statement_keys = None
         heard.wait_for(EventKind.REGAINED)
+
+
+def test_an_address_that_changed_hands_hears_no_secret_of_the_lease(
+    vendor: Vendor, server: FakeServer, tmp_path: Path, connect: Callable[..., LicenseServers]
+) -> None:
+    seat = connect(server, timeout=0.5).checkout("cad")
+    server.stop()
+    with running(FakeServer(vendor, tls=TlsKey(tmp_path), port=server.port)) as stranger:
+        with pytest.raises(Unreachable, match="Another server"):
+            seat.refresh()
+        assert ["/v1/server"] == sorted({call[1] for call in stranger.asked})
+        # The stranger is known by now, and no better for it; the lease's own server is found when it is back.
+        assert not seat.release()
+        assert [] == secrets_sent(stranger)
+
+
+def test_a_lease_is_found_again_behind_the_address_that_another_server_had_for_a_while(
+    vendor: Vendor, server: FakeServer, tmp_path: Path, connect: Callable[..., LicenseServers]
+) -> None:
+    with connect(server, timeout=0.5).checkout("cad") as seat:
+        server.stop()
+        with running(FakeServer(vendor, tls=TlsKey(tmp_path), port=server.port)), pytest.raises(Unreachable):
+            seat.refresh()
+        server.start()
+        assert "active" == seat.refresh().state
+
+
+def test_without_a_list_of_tls_keys_every_connection_is_asked_whom_it_leads_to(
+    vendor: Vendor, connect: Callable[..., LicenseServers]
+) -> None:
+    with running(FakeServer(vendor)) as plain:
+        seat = connect(plain, timeout=0.5).checkout("cad")
+        plain.stop()
+        with running(FakeServer(vendor, port=plain.port)) as stranger:
+            with pytest.raises(Unreachable, match="Another server"):
+                seat.refresh()
+            assert not seat.release()
+            assert [] == secrets_sent(stranger)
+
+
+def test_with_a_pinned_server_id_no_other_server_of_the_vendor_may_lend(server: FakeServer, vendor: Vendor) -> None:
+    with pytest.raises(Unreachable, match="Another server"):
+        checkout("cad", servers=server.url, vendor_keys=vendor.first, server_id="lls_mine")
+    assert [] == secrets_sent(server)
+    with checkout("cad", servers=server.url, vendor_keys=vendor.first, server_id=server.server_id) as seat:
+        assert seat.valid
+
+
+@pytest.mark.parametrize("member", ["payload", "protected", "signature"])
+def test_a_document_with_foreign_letters_is_untrusted_and_the_next_server_helps(
+    member: str, server: FakeServer, vendor: Vendor, tmp_path: Path
+) -> None:
+    with running(FakeServer(vendor, tls=TlsKey(tmp_path))) as liar:
+        protected, payload, signature = liar.certificate.split(".")
+        parts = {"payload": payload, "protected": protected, "signature": signature, member: "\u00e9"}
+        entry = {"protected": parts["protected"], "signature": parts["signature"]}
+        liar.certificate = json.dumps({"payload": parts["payload"], "signatures": [entry]})
+        refused(liar, keys=vendor.first)
+        with LicenseServers([liar.url, server.url], vendor_keys=vendor.first, timeout=2) as known:
+            assert known.checkout("cad").release()
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"])
+def test_a_server_that_drips_holds_nobody_beyond_the_timeout(vendor: Vendor, head: bytes) -> None:
+    with dripping(head) as url:
+        begun = time.monotonic()
+        with LicenseServers(url, vendor_keys=vendor.first, timeout=0.3) as known, pytest.raises(Unreachable):
+            known.products()
+        assert time.monotonic() - begun < 2.0
 
 
 def test_a_pinned_key_is_not_asked_for_again(brisk: FakeServer, connect: Callable[..., LicenseServers]) -> None:
@@ -237,3 +307,31 @@ def relay(server: FakeServer, tls: TlsKey) -> Iterator[str]:
     finally:
         thread.join(10)
         listener.close()
+
+
+@contextmanager
+def dripping(head: bytes) -> Iterator[str]:
+    """A server that sends ``head`` and then a letter every tenth of a second, for half a minute at most."""
+    ended = threading.Event()
+
+    def drip(taken: socket.socket) -> None:
+        with taken, suppress(OSError):
+            taken.recv(65536)
+            taken.sendall(head)
+            for _ in range(300):
+                taken.sendall(b"a")
+                if ended.wait(0.1):
+                    return
+
+    def serve() -> None:
+        with suppress(OSError):
+            for _ in range(20):
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)

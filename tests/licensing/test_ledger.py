@@ -194,3 +194,62 @@ def test_who_comes_back_to_a_wider_seat_frees_some() -> None:
     ledger.checkin("a", secret=secret_of("a"), now=at(1))
     seated(ledger, "b", seat_id="s", seats=1, seconds=2)
     assert 1 == ledger.pools[terms.entitlement_id].in_use == level(ledger, fold)
+
+
+def test_after_a_failed_import_the_terms_of_the_last_commit_are_answered() -> None:
+    vendor = Vendor()
+    ledger = ledger_of(entitlement(), vendor=vendor)
+    lease = seated(ledger, "a").lease
+    ledger.settle()
+    ends = T0 + timedelta(seconds=5)
+    ledger.install(vendor.bundle(entitlement(sequence=2, expires_at=ends, grace=timedelta(0))), actor="ada", now=at(2))
+    assert ledger.changing
+    ledger.abandon()
+    assert not ledger.changing
+    assert entitlement() == ledger.pools[lease.entitlement_id].entitlement
+    assert (1, T0 + timedelta(days=365)) == (
+        ledger.server.sequence_seen,
+        ledger.pools[lease.entitlement_id].entitlement.ends_at,
+    )
+    beat(ledger, "a", 1, "x", seconds=60)
+    assert 600 == ledger.remaining(lease, at(60))
+
+
+def test_a_sealed_report_that_was_not_committed_is_not_shown() -> None:
+    ledger = ledger_of(entitlement())
+    ledger.settle()
+    ledger.seal("rpt_one", pseudonymised=False, actor="ada", now=at(1))
+    assert ledger.changing
+    ledger.abandon()
+    assert {} == ledger.reports
+
+
+def test_a_denial_sweeps_its_own_product_only() -> None:
+    ledger = ledger_of(entitlement(lease_seconds=60), entitlement("cam", product="cam", seats=1))
+    seated(ledger, "a")
+    ledger.checkout(checkout("b", product="cam"), now=at())
+    late = at(60 + GRACE + 1)
+    assert isinstance(ledger.checkout(checkout("c", product="cam"), now=late), Denial)
+    assert "a" in ledger.leases
+    ledger.sweep(now=late)
+    assert "a" not in ledger.leases
+
+
+def test_a_lease_granted_in_a_slow_commit_has_its_whole_time_when_it_is_answered() -> None:
+    ledger = ledger_of(entitlement(lease_seconds=60))
+    lease = seated(ledger, "a").lease
+    ledger.settle(now=at(100))
+    ledger.sweep(now=at(101))
+    assert "a" in ledger.leases
+    assert 60 == ledger.remaining(lease, at(100))
+
+
+def test_many_wait_and_none_is_judged_twice_in_a_group() -> None:
+    codes = [entitlement(name, seats=1, activation_codes=frozenset({name.upper()})) for name in ("one", "two")]
+    ledger = ledger_of(*codes)
+    for number in range(200):
+        ledger.checkout(checkout(f"w{number}", activation_code="ONE"), now=at(), wait=True)
+    waiters = [one for one in ledger.waiting if one.checkout.lease_id != "w0"]
+    assert 199 == len(waiters)
+    assert isinstance(ledger.checkout(checkout("late", activation_code="ONE"), now=at()), Denial)
+    assert isinstance(ledger.checkout(checkout("other", activation_code="TWO"), now=at()), Seated)

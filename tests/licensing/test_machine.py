@@ -656,7 +656,9 @@ def everything(ledger: Ledger) -> dict[str, object]:
         "ended": dict(ledger._remembered._ended),
         "terms": ledger.server.terms,
         "pools": {key: (pool.entitlement, pool.in_use, pool.over) for key, pool in ledger.pools.items()},
-        "products": {key: {pool.entitlement.entitlement_id for pool in one} for key, one in ledger.products().items()},
+        "products": {
+            key: {pool.entitlement.entitlement_id for pool in one} for key, one in ledger.pools.products.items()
+        },
         "placed": ledger.placed,
         "closed": ledger.closed_sessions,
         "commands": ledger.commands,
