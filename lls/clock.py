@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -50,6 +51,18 @@ class Clock(Protocol):
     def mark(self) -> datetime:
         """The high-water mark to be stored with the next commit."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that a clock knows at one moment, for :meth:`GuardedClock.restore`."""
+
+    mark: datetime
+    seen_at: float
+    seen_raw: datetime
+    leap: timedelta
+    jumped_at: float | None
+    lost: timedelta
 
 
 class GuardedClock:
@@ -131,6 +144,22 @@ class GuardedClock:
         self._mark = mark
         self._seen_at = self._elapsed()
         self._leap, self._jumped_at, self._lost = LEAP_AT_START, None, timedelta(0)
+
+    def snapshot(self) -> Snapshot:
+        """What :meth:`restore` needs to undo a :meth:`reset` that was never committed."""
+        return Snapshot(
+            mark=self._mark,
+            seen_at=self._seen_at,
+            seen_raw=self._seen_raw,
+            leap=self._leap,
+            jumped_at=self._jumped_at,
+            lost=self._lost,
+        )
+
+    def restore(self, before: Snapshot) -> None:
+        """Go on as if nothing had happened since ``before``: the time that has passed is judged by the next reading."""
+        self._mark, self._seen_at, self._seen_raw = before.mark, before.seen_at, before.seen_raw
+        self._leap, self._jumped_at, self._lost = before.leap, before.jumped_at, before.lost
 
     def _is_calm(self, raw: datetime, elapsed: float) -> bool:
         """Both clocks went on alike since the last reading, so there is nothing to judge: nearly every reading is so.

@@ -19,8 +19,9 @@ import os
 import signal
 import socket
 import ssl
+import stat
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,19 +31,21 @@ from aiohttp import web
 
 from lls import __version__
 from lls.airgap import Airgap
-from lls.api import Edge, EdgeSetting, init_admin_app, init_app
+from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
+from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
-from lls.schedule import scheduled
+from lls.schedule import scheduled, warn_of_unbound
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics, set_up_logging
 from lls.tls import make_certificate, server_context, spki_sha256
 from lls.writer import Writer
 
 ADMIN_GROUP: Final = "lls-admin"
+PROBE_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +150,7 @@ class Daemon:
         await self._open_doors(state_dir)
         housekeeping = scheduled(self.writer, self.airgap)
         housekeeping.start()
+        warn_of_unbound(self.writer)
         self._stack.callback(housekeeping.shutdown, wait=False)
 
     async def stop(self) -> None:
@@ -187,38 +191,46 @@ class Daemon:
             ),
         )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))
-        app = await self._door(init_app(self.edge))
+        app, gate = await self._door(init_app(self.edge)), Gate(most=most_connections())
         for address in addresses(config.server):
-            await self._listen(app, address, context)
+            await self._listen(app, address, context, gate)
 
     async def _door(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=float(self.config.server.drain_seconds)
+            app, handler_cancellation=True, shutdown_timeout=float(self.config.server.drain_seconds)
         )
         await runner.setup()
         self._doors.append(runner)
         return runner
 
-    async def _listen(self, runner: web.AppRunner, address: Address, context: ssl.SSLContext | None) -> None:
-        site = web.TCPSite(runner, address.host, address.port, ssl_context=context, backlog=4096)
+    async def _listen(
+        self, runner: web.AppRunner, address: Address, context: ssl.SSLContext | None, gate: Gate
+    ) -> None:
         try:
-            await site.start()
+            listeners = await _network_sockets(address)
+            for listener in listeners:
+                site = self._site(runner, listener, gate, context)
+                await site.start()
+                url = f"{'http' if context is None else 'https'}://{_for_url(address.host)}:{site.port}"
+                self.urls.append(url)
+                _log.info("listening", extra={"fields": {"url": url}})
         except OSError as error:
-            place, why = f"{address.host}:{address.port}", os.strerror(error.errno or 0)
+            place, why = f"{address.host}:{address.port}", error.strerror or error
             raise SetupFault(f"Cannot listen on {place}: {why}; is another server running there?") from error
-        port = runner.addresses[-1][1]
-        url = f"{'http' if context is None else 'https'}://{_for_url(address.host)}:{port}"
-        self.urls.append(url)
-        _log.info("listening", extra={"fields": {"url": url}})
 
     async def _listen_admin(self, runner: web.AppRunner) -> None:
         path = Path(self.config.server.admin_socket)
         try:
-            site = web.SockSite(runner, _admin_socket(path))
+            site = self._site(runner, _admin_socket(path), Gate(most=MOST_ADMINISTRATORS))
             await site.start()
         except OSError as error:
             raise SetupFault(f"The admin socket {path} cannot be made: {error.strerror or error}.") from error
         self._stack.callback(path.unlink, missing_ok=True)
+
+    def _site(
+        self, runner: web.AppRunner, listener: socket.socket, gate: Gate, context: ssl.SSLContext | None = None
+    ) -> Site:
+        return Site(runner, listener, edge=self.edge, gate=gate, refuse=refuse(self.edge), ssl_context=context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,20 +248,68 @@ class _Counting:
         self.metrics.commit_failures.inc()
 
 
+async def _network_sockets(address: Address) -> list[socket.socket]:
+    """One bound socket for each address that a name stands for. Raises OSError, and leaves none open then."""
+    loop = asyncio.get_running_loop()
+    known = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    with ExitStack() as made:
+        listeners = []
+        for family, place in dict.fromkeys((family, place) for family, _, _, _, place in known):
+            listener = made.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(place)
+            listener.listen()  # here and not when it opens: who else has bound the port is told only now
+            listeners.append(listener)
+        made.pop_all()
+        return listeners
+
+
 def _admin_socket(path: Path) -> socket.socket:
     """A socket that the owner and the admin group may connect to; between bind and chmod nobody but us may."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)  # we hold the writership, so nobody listens there any more
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    previous = os.umask(0o177)
-    try:
-        made.bind(str(path))
-    finally:
-        os.umask(previous)
-    with suppress(KeyError, PermissionError):  # no such group: root and our own user remain
-        os.chown(path, -1, grp.getgrnam(ADMIN_GROUP).gr_gid)
-    path.chmod(0o660)
+    _make_way(path.parent)
+    _vacate(path)
+    with ExitStack() as undo:
+        made = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
+        previous = os.umask(0o177)
+        try:
+            made.bind(str(path))
+        finally:
+            os.umask(previous)
+        with suppress(KeyError, PermissionError):  # no such group: root and our own user remain
+            os.chown(path, -1, grp.getgrnam(ADMIN_GROUP).gr_gid)
+        path.chmod(0o660)
+        undo.pop_all()
     return made
+
+
+def _make_way(folder: Path) -> None:
+    """The folders that are missing, open to pass through: our umask would lock the admin group out of its socket."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        one.chmod(0o755)
+
+
+def _vacate(path: Path) -> None:
+    """Remove the socket that a daemon has left behind, and nothing else: a mistyped path must not cost a file."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SetupFault(f"At {path} (server.admin_socket) stands something that is no socket; name another path.")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except TimeoutError:  # somebody listens and is busy
+            pass
+    raise SetupFault(f"The admin socket {path} (server.admin_socket) is in use by another program; name another path.")
 
 
 def _store(config: Config, state_dir: Path) -> SqliteStore:

@@ -26,6 +26,7 @@ def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
     jobs: list[tuple[str, int, Callable[[], None]]] = [
         ("warn_of_endings", 12, lambda: warn_of_endings(writer)),
         ("warn_of_silence", 12, lambda: warn_of_silence(writer, airgap)),
+        ("warn_of_unbound", 1, lambda: warn_of_unbound(writer)),
     ]
     logging.getLogger("apscheduler").setLevel(logging.WARNING)  # its own doings are no facts for an administrator
     scheduler = AsyncIOScheduler(timezone="UTC")
@@ -54,3 +55,10 @@ def warn_of_silence(writer: Writer, airgap: Airgap) -> None:
     if due is not None and due - now <= timedelta(days=WARN_BEFORE_DAYS[0]):
         fields = {"server_id": airgap.identity.server_id, "days_left": (due - now).days}
         _log.warning("report_due", extra={"fields": fields})
+
+
+def warn_of_unbound(writer: Writer) -> None:
+    """This is not the machine that was licensed; once the grace is over nothing new is granted."""
+    server = writer.ledger.server
+    if server.unbound_since is not None:
+        _log.warning("unbound", extra={"fields": {"since": server.unbound_since, "ends_at": server.unbound_ends_at}})

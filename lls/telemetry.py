@@ -19,12 +19,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 SEATS = ("product", "entitlement")
 
@@ -58,6 +58,7 @@ class Metrics:
 
     clock_state: Gauge
     clock_behind_seconds: Gauge
+    unbound: Gauge
     bundle_sequence: Gauge
     entitlement_expires: Gauge
     journal_seq: Gauge
@@ -69,7 +70,7 @@ class Metrics:
 
 def metrics() -> Metrics:
     """Make all metrics on a new registry."""
-    registry = CollectorRegistry()
+    registry = _Registry()
 
     def gauge(name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"lls_{name}", meaning, labels, registry=registry)
@@ -103,6 +104,7 @@ def metrics() -> Metrics:
         clock_behind_seconds=gauge(
             "clock_behind_seconds", "How far the machine's clock is behind the time already seen."
         ),
+        unbound=gauge("unbound", "1 while this is not the machine that was licensed, else 0."),
         bundle_sequence=gauge("bundle_sequence", "Sequence of the last bundle applied."),
         entitlement_expires=gauge(
             "entitlement_expires_timestamp_seconds",
@@ -118,6 +120,19 @@ def metrics() -> Metrics:
     )
 
 
+class _Registry(CollectorRegistry):
+    """Without the ``_created`` series of counters and histograms, which double the page and tell nobody anything.
+
+    The library's own switch for that is global; two servers in one process must not meet in it (rule 1).
+    """
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric with its samples."""
+        for family in super().collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
 def set_up_logging(*, level: str, as_json: bool, stream: TextIO | None = None) -> logging.Handler:
     """Send every logger's lines to ``stream`` (standard error) in one form; the handler can be taken off again."""
     handler = logging.StreamHandler(stream)
@@ -127,6 +142,10 @@ def set_up_logging(*, level: str, as_json: bool, stream: TextIO | None = None) -
     root.setLevel(level.upper())
     # Its access log costs more than half of the throughput (design §8), and http_requests_total counts the same.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    # These write what passes through them: whole groups of changes with their names, or a malformed request.
+    for name in ("aiosqlite", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     return handler
 
 

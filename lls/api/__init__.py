@@ -1,19 +1,20 @@
 """The HTTP edge: strict JSON in, typed values to the writer and the errands, prepared bytes out.
 
-=============  ====================================================================================
-``app``        the two applications (LAN, admin socket) and the one middleware
-``edge``       what every handler leans on: ``Edge``, ``Route``, reading a body, writing an answer
-``wire``       the shapes of requests and answers for applications
-``leases``     checkout, heartbeat, checkin, products
-``documents``  who this server is, and the vendor's keys
-``admin``      what the administrator sees and does; ``admin_wire`` are its shapes
-``auth``       bearer secrets, socket peers, the limit on failures
-``status``     is it alive, is it ready, metrics; ``openapi`` describes the routes
-``problems``   the one table code → HTTP status
-=============  ====================================================================================
+===============  ==================================================================================
+``app``          the two applications (LAN, admin socket) and the one middleware
+``connections``  how many, how long silent, and what speaks no HTTP
+``edge``         what every handler leans on: ``Edge``, ``Route``, reading a body, writing an answer
+``wire``         the shapes of requests and answers for applications
+``leases``       checkout, heartbeat, checkin, products
+``documents``    who this server is, and the vendor's keys
+``admin``        what the administrator sees and does; ``admin_views`` and ``admin_wire``: as which values
+``auth``         bearer secrets, socket peers, the limit on failures
+``status``       is it alive, is it ready, metrics; ``openapi`` describes the routes
+``problems``     the one table code → HTTP status
+===============  ==================================================================================
 """
 
-from lls.api.app import init_admin_app, init_app
+from lls.api.app import init_admin_app, init_app, refuse
 from lls.api.edge import Edge, EdgeSetting
 
-__all__ = ["Edge", "EdgeSetting", "init_admin_app", "init_app"]
+__all__ = ["Edge", "EdgeSetting", "init_admin_app", "init_app", "refuse"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -30,6 +30,12 @@ class ReportForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     pseudonymise: bool = False
 
 
+class ClockForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/clock``: the administrator says that a clock which jumped ahead is right."""
+
+    act: Literal["accept"]
+
+
 # ---------------------------------------------------------------- the server
 
 
@@ -51,12 +57,20 @@ class LicenseView(Struct, kw_only=True, frozen=True):
 
 
 class ClockView(Struct, kw_only=True, frozen=True):
-    """``now``: what the machine says; ``mark``: what the server goes by."""
+    """``GET /v1/admin/clock``. ``now``: what the machine says; ``mark``: what the server goes by."""
 
     now: datetime
     mark: datetime
     state: str
     behind_seconds: int
+
+
+class BindingView(Struct, kw_only=True, frozen=True):
+    """Whether this is the licensed machine; while it is not, since when, and when new leases end with the grace."""
+
+    state: str
+    since: datetime | None
+    ends_at: datetime | None
 
 
 class WritershipView(Struct, kw_only=True, frozen=True):
@@ -85,6 +99,7 @@ class ServerView(Struct, kw_only=True, frozen=True):
     customer: CustomerView | None
     license: LicenseView
     clock: ClockView
+    binding: BindingView
     writership: WritershipView
     store: StoreView
     chain: str

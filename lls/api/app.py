@@ -19,13 +19,15 @@ from aiohttp import web
 
 from lls.api import admin, documents, leases, openapi, problems, status
 from lls.api.auth import COUNTED, administrator
+from lls.api.connections import Refuse
 from lls.api.edge import EDGE, Edge, Handler, Route
-from lls.faults import Fault, Field, TooManyRequests
+from lls.faults import BadActivationCode, Fault, Field, TooManyRequests
 
-LAN_ROUTES: Final = (*leases.ROUTES, *documents.ROUTES, *status.ROUTES)
-ADMIN_ROUTES: Final = (*admin.ROUTES, *status.ROUTES)
+LAN_ROUTES: Final = (*leases.ROUTES, *documents.ROUTES, *status.ROUTES, status.LAN_METRICS)
+ADMIN_ROUTES: Final = (*admin.ROUTES, *status.ROUTES, status.METRICS)
 
 _UNMATCHED: Final = "unmatched"
+_MALFORMED: Final = "malformed"
 
 _log = logging.getLogger(__name__)
 
@@ -74,12 +76,25 @@ def guard(edge: Edge, handler: Handler) -> Handler:
     return guarded
 
 
-def _refused(request: web.Request, edge: Edge, members: dict[str, Field]) -> web.StreamResponse:
+def refuse(edge: Edge) -> Refuse:
+    """Rule 1 for what comes to no handler because it is no HTTP."""
+    tally = edge.tally(_MALFORMED)
+
+    def refused(request: web.BaseRequest, fault: Fault) -> web.StreamResponse:
+        response = _refused(request, edge, problems.of_fault(fault))
+        tally[response.status] += 1
+        return response
+
+    return refused
+
+
+def _refused(request: web.BaseRequest, edge: Edge, members: dict[str, Field]) -> web.StreamResponse:
     """The problem, or ``too_many_requests`` in its place when this address has failed too often."""
     # The peers of the admin socket have no address, and are known by name.
     if members["code"] in COUNTED and request.remote:
         try:
-            edge.failures.fail(request.remote, elapsed=edge.writer.now().elapsed)
+            limit = edge.guesses if members["code"] == BadActivationCode.code else edge.failures
+            limit.fail(request.remote, elapsed=edge.writer.now().elapsed)
         except TooManyRequests as fault:
             members = problems.of_fault(fault)
     response = problems.response(members)

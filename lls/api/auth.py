@@ -5,10 +5,11 @@ Rules
 2. On the admin socket the kernel says who connects (``SO_PEERCRED``): root, the daemon's own user, or a member of the
    named group. Nothing that the peer sends is believed.
 3. Failures are limited per client address, nothing else (contract §2: terminal servers and NAT): malformed requests,
-   missing or malformed credentials, wrong activation codes. When an address has failed too often, its failures are
-   answered ``too_many_requests``, and so is every checkout with an activation code, right or wrong, since an answer
-   would be one more guess. Leases that are held go on: a secret of 256 bits cannot be guessed, and one broken client
-   behind a terminal server must not throw out the others.
+   missing or malformed credentials, and by themselves wrong activation codes. When an address has failed too often, its
+   failures are answered ``too_many_requests``. After too many wrong codes so is every checkout with an activation code,
+   right or wrong, since an answer would be one more guess; malformed requests do not lead to that, or one broken
+   program would lock out whoever shares its address. Leases that are held go on: a secret of 256 bits cannot be
+   guessed, and one broken client behind a terminal server must not throw out the others.
 
 Limits: an unknown lease does not count, because after a restore a whole site meets it at once. Addresses behind a proxy
 are the proxy's. IPv6 is counted by /64, which is what one client has.

@@ -63,6 +63,7 @@ class Edge:
     def __init__(self, *, writer: Writer, airgap: Airgap, metrics: Metrics, setting: EdgeSetting) -> None:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
+        self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}
@@ -222,6 +223,11 @@ def answer(value: object) -> web.Response:
     return web.Response(body=encode(value), headers=_JSON_HEADERS)
 
 
+def answer_bytes(body: bytes) -> web.Response:
+    """200 with JSON that is bytes already."""
+    return web.Response(body=body, headers=_JSON_HEADERS)
+
+
 def created(value: object) -> web.Response:
     """201 with a value as JSON."""
     return web.Response(status=201, body=encode(value), headers=_JSON_HEADERS)
@@ -235,6 +241,20 @@ def done() -> web.Response:
 def instant(at: datetime) -> str:
     """RFC 3339 in UTC with ``Z`` and whole seconds: what a clock on the wall would say."""
     return (at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec="seconds")[:-6] + "Z"
+
+
+def second(epoch: int) -> str:
+    """A NumericDate in the same form. Beats of one moment end in few different seconds, so the text is kept."""
+    text = _SECONDS.get(epoch)
+    if text is None:
+        if len(_SECONDS) >= MOST_SECONDS:
+            _SECONDS.clear()
+        text = _SECONDS[epoch] = instant(datetime.fromtimestamp(epoch, UTC))
+    return text
+
+
+MOST_SECONDS: Final = 1_000
+_SECONDS: dict[int, str] = {}
 
 
 def optional_instant(at: datetime | None) -> str | None:

@@ -14,6 +14,7 @@ lock of our own.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from datetime import timedelta
 from typing import Any, Final
@@ -22,7 +23,7 @@ from aiohttp import web
 
 from lls.api import problems
 from lls.api.auth import bearer
-from lls.api.edge import EDGE, Edge, Route, answer, created, done, instant, optional_instant, read_form
+from lls.api.edge import EDGE, Edge, Route, answer, created, done, instant, optional_instant, read_form, second
 from lls.api.wire import (
     MOST_BEATS,
     BeatForm,
@@ -71,11 +72,19 @@ async def heartbeats(request: web.Request) -> web.StreamResponse:
     """Prolong many leases (a host with many processes); each is answered as if it had come alone."""
     edge = request.app[EDGE]
     form = await read_form(request, edge, _BEATS, least_limit=BEATS_BYTES)
-    results = []
-    for count, one in enumerate(form.leases, start=1):
-        results.append(await _one_of_many(edge, one))
-        if count % BEATS_IN_SLICE == 0:
+    results: list[dict[str, Any]] = [{}] * len(form.leases)
+    pending: dict[str, list[int]] = {}
+    for place, one in enumerate(form.leases):
+        lease_id = one.lease_id.lower()
+        # Who waits for a commit must not hold up the others; and a lease's own beats stay in their order.
+        if lease_id in pending or edge.writer.ledger.is_pending(lease_id):
+            pending.setdefault(lease_id, []).append(place)
+            continue
+        results[place] = await _one_of_many(edge, one)
+        if place % BEATS_IN_SLICE == 0:
             await asyncio.sleep(0)
+    for place in itertools.chain.from_iterable(pending.values()):
+        results[place] = await _one_of_many(edge, form.leases[place])
     return answer({"results": results})
 
 
@@ -89,7 +98,7 @@ async def checkout(request: web.Request) -> web.StreamResponse:
         raise Draining
     if wish.activation_code is not None:
         # A right code among many wrong ones is a guess, too (auth, rule 3).
-        edge.failures.check(request.remote or "", elapsed=edge.writer.now().elapsed)
+        edge.guesses.check(request.remote or "", elapsed=edge.writer.now().elapsed)
     verdict = await _decided(edge, wish, wait_seconds)
     response = _denied(edge, verdict) if isinstance(verdict, Denial) else _granted(edge, verdict, nonce=wish.nonce)
     if wait_seconds:
@@ -108,7 +117,9 @@ async def show(request: web.Request) -> web.StreamResponse:
 async def checkin(request: web.Request) -> web.StreamResponse:
     """Give the seat back, leave the queue, or say that a checkout which may still arrive is not wanted any more."""
     secret, lease_id = bearer(request), _lease_id(request)
-    await request.app[EDGE].writer.do(lambda ledger, now: ledger.checkin(lease_id, secret=secret, now=now))
+    writer = request.app[EDGE].writer
+    # A program that ends says so and is gone: what it asked for is done all the same.
+    await asyncio.shield(writer.do(lambda ledger, now: ledger.checkin(lease_id, secret=secret, now=now)))
     return done()
 
 
@@ -135,12 +146,13 @@ async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: s
     edge.beats += 1
     ledger = writer.ledger
     left, terms = ledger.remaining(lease, now), ledger.pools[lease.entitlement_id].entitlement
+    issued_at = int(now.wall.timestamp())
     return HeartbeatAnswer(
-        expires_at=instant(now.wall + timedelta(seconds=left)),
+        expires_at=second(issued_at + left),
         expires_in_seconds=left,
         heartbeat_seconds=ledger.pace(lease),
         state=lease.state,
-        capability=_capability(edge, lease, terms, now=now, left=left, nonce=nonce),
+        capability=_capability(edge, lease, terms, issued_at=issued_at, left=left, nonce=nonce),
     )
 
 
@@ -179,7 +191,8 @@ async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | De
 def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
     lease, terms, now = seated.lease, seated.entitlement, edge.writer.now()
     view = lease_view(edge.writer.ledger, lease, terms, now)
-    capability = _capability(edge, lease, terms, now=now, left=view.expires_in_seconds, nonce=nonce)
+    issued_at = int(now.wall.timestamp())
+    capability = _capability(edge, lease, terms, issued_at=issued_at, left=view.expires_in_seconds, nonce=nonce)
     granted = CheckoutAnswer(lease=view, capability=capability)
     if seated.again:
         return answer(granted)
@@ -254,12 +267,12 @@ def _standing_view(terms: Entitlement, now: Now) -> StandingView:
     )
 
 
-def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, now: Now, left: int, nonce: str) -> str:
+def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, issued_at: int, left: int, nonce: str) -> str:
     return edge.airgap.capabilities.issue(
         product=lease.product,
         lease_id=lease.lease_id,
-        issued_at=now.wall,
-        expires_at=now.wall + timedelta(seconds=left),
+        issued_at=issued_at,
+        expires_at=issued_at + left,
         ttl=left,
         nonce=nonce,
         mode=FLOATING,

@@ -5,7 +5,8 @@ Rules
 2. ``/readyz`` asks the store itself, within a time. A page that says "ready" from memory while the database is gone is
    worse than none. Not ready: the store does not answer, this daemon is not the writer, or it is stopping. A wrong
    clock, a missing licence or an overdue report do not stop what is held, so they are told and leave the server ready.
-3. ``/metrics`` counts events as they happen; levels are set from the last commit when somebody reads them.
+3. ``/metrics`` counts events as they happen; levels are set from the last commit when somebody reads them. On the
+   network it is answered only where the site shows its seats to anybody; on the admin socket always.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lls.api import openapi, problems
 from lls.api.edge import EDGE, JSON, Edge, Route, answer, encode
-from lls.faults import Draining, Fault, NotPrimary, StoreDown
+from lls.faults import Draining, Fault, Forbidden, NotPrimary, StoreDown
 from lls.licensing.changes import Fact
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.ledger import Ledger
@@ -51,6 +52,7 @@ class Ready(Struct, kw_only=True, frozen=True):
     clock: str
     license: str
     chain: str
+    binding: str
 
 
 async def livez(_request: web.Request) -> web.StreamResponse:
@@ -70,6 +72,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
             clock=now.state,
             license=ledger.server.license(now),
             chain=chain_state(ledger),
+            binding=binding_state(ledger),
         )
     )
     status = problems.KINDS[troubles[0].code].status if troubles else 200
@@ -83,6 +86,13 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     edge.count()
     set_levels(edge.metrics, edge, edge.writer.now())
     return web.Response(body=generate_latest(edge.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def lan_metrics(request: web.Request) -> web.StreamResponse:
+    """Rule 3, for anybody."""
+    if not request.app[EDGE].setting.show_products:
+        raise Forbidden("This site does not show its seats; the admin socket answers with metrics.")
+    return await metrics(request)
 
 
 async def described(request: web.Request) -> web.StreamResponse:
@@ -107,6 +117,14 @@ def chain_state(ledger: Ledger) -> str:
     return "forked" if ledger.facts.get(Fact.CHAIN_FORKED) == "1" else "ok"
 
 
+def binding_state(ledger: Ledger) -> str:
+    """``key_only``: the vendor asks for no machine. ``unbound``: this is not the machine that was licensed."""
+    terms = ledger.server.terms
+    if terms is None or terms.binding is None:
+        return "key_only"
+    return "bound" if ledger.server.unbound_since is None else "unbound"
+
+
 def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
     """Every gauge as of the last commit. Gauges by entitlement are cleared first: one that is gone must not stay."""
     ledger = edge.writer.ledger
@@ -118,6 +136,7 @@ def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
     for state in ClockState:
         metrics.clock_state.labels(state).set(state is now.state)
     metrics.clock_behind_seconds.set(now.behind_seconds)
+    metrics.unbound.set(binding_state(ledger) == "unbound")
     metrics.bundle_sequence.set(max((kept.sequence for kept in ledger.bundles.values()), default=0))
     metrics.journal_seq.set(ledger.batch.before.seq)
     metrics.journal_unacknowledged.set(ledger.batch.before.seq - ledger.server.acknowledged.seq)
@@ -151,16 +170,27 @@ ROUTES: Final = (
     ),
     Route(
         method="GET",
-        path="/metrics",
-        handler=metrics,
-        summary="Metrics in Prometheus' text form",
-        answers={200: METRICS_TEXT},
-    ),
-    Route(
-        method="GET",
         path="/openapi.json",
         handler=described,
         summary="This document",
         answers={200: JSON},
     ),
+)
+
+_METRICS_SUMMARY: Final = "Metrics in Prometheus' text form"
+METRICS: Final = Route(
+    method="GET",
+    path="/metrics",
+    handler=metrics,
+    summary=_METRICS_SUMMARY,
+    answers={200: METRICS_TEXT},
+    faults=("internal",),
+)
+LAN_METRICS: Final = Route(
+    method="GET",
+    path="/metrics",
+    handler=lan_metrics,
+    summary=_METRICS_SUMMARY,
+    answers={200: METRICS_TEXT},
+    faults=("forbidden", "internal"),
 )

@@ -77,6 +77,7 @@ class Fact(StrEnum):
     CHAIN_FORKED = "chain_forked"
     CLOCK_STATE = "clock_state"
     UNBOUND_SINCE = "unbound_since"
+    SERVER_ID = "server_id"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,7 +110,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """Everything a ledger is built from. ``leases`` have no deadline yet; ``ended`` is in the order of ``at``."""
+    """Everything a ledger is built from. ``leases`` have no deadline yet; ``ended`` is in the order of ``at``.
+
+    ``bundles`` are all that were ever applied, so that none comes in twice; only those in force bring their text.
+    """
 
     head: Head = field(default_factory=Head)
     leases: Sequence[Lease] = ()

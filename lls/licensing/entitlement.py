@@ -160,6 +160,13 @@ class Entitlement:
     linger_seconds: int
     features: tuple[Feature, ...]
     attributes: Mapping[str, str | int]
+    ends_at: datetime | None = field(init=False, compare=False, repr=False)
+    """The instant at which its leases end: the end of the grace. None: never. Asked for by every heartbeat."""
+
+    def __post_init__(self) -> None:
+        """Reckon the end."""
+        ends_at = None if self.expires_at is None else self.expires_at + self.grace
+        object.__setattr__(self, "ends_at", ends_at)
 
     def standing(self, at: datetime) -> Standing:
         """Its standing at the guarded instant ``at``."""
@@ -170,11 +177,6 @@ class Entitlement:
         if self.expires_at is None or at < self.expires_at:
             return Standing.ACTIVE
         return Standing.GRACE if at < self.expires_at + self.grace else Standing.EXPIRED
-
-    @property
-    def ends_at(self) -> datetime | None:
-        """The instant at which its leases end: the end of the grace. None: never."""
-        return None if self.expires_at is None else self.expires_at + self.grace
 
     @property
     def capacity(self) -> int | None:
@@ -226,6 +228,10 @@ def read_entitlement(document: object, *, place: str = "entitlement") -> Entitle
     fields = Fields(document, place=place)
     product, offering, plan = fields.object("product"), fields.object("offering"), fields.object("plan")
     start = plan.kind("start", Start)
+    expires_at = fields.optional_instant("expires_at")
+    grace = timedelta(seconds=fields.integer("grace_seconds", most=3650 * 86_400))
+    if expires_at and expires_at > datetime.max.replace(tzinfo=UTC) - grace:
+        raise malformed(f"{place}.expires_at", "and grace_seconds go beyond the calendar")
     entitlement = Entitlement(
         entitlement_id=fields.id("entitlement_id", "ent_"),
         group_id=fields.id("group_id", "egr_"),
@@ -242,8 +248,8 @@ def read_entitlement(document: object, *, place: str = "entitlement") -> Entitle
         start=start,
         status=fields.kind("status", Status),
         starts_at=fields.optional_instant("starts_at"),
-        expires_at=fields.optional_instant("expires_at"),
-        grace=timedelta(seconds=fields.integer("grace_seconds", most=3650 * 86_400)),
+        expires_at=expires_at,
+        grace=grace,
         maintenance_expires_on=fields.optional_day("maintenance_expires_on"),
         concurrency=fields.kind("concurrency", Concurrency),
         max_version=fields.optional_text("max_version", most=50),
@@ -264,8 +270,6 @@ def _check(entitlement: Entitlement, *, place: str) -> None:
         raise malformed(f"{place}.starts_at", "is missing")
     if entitlement.expires_at and entitlement.starts_at and entitlement.expires_at < entitlement.starts_at:
         raise malformed(f"{place}.expires_at", "lies before starts_at")
-    if entitlement.expires_at and entitlement.expires_at > datetime.max.replace(tzinfo=UTC) - entitlement.grace:
-        raise malformed(f"{place}.expires_at", "and grace_seconds go beyond the calendar")
     keys = [feature.key for feature in entitlement.features]
     if len(keys) != len(set(keys)):
         raise malformed(f"{place}.features", "names a feature twice")

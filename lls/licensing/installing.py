@@ -1,13 +1,16 @@
 """Judging a verified bundle against what this server already holds: rules of import, nothing applied.
 
 Rules (design §4, contract §3), in order
-1. The very file already applied changes nothing and succeeds.
-2. A sequence not above the highest ever seen is refused: ``replayed`` when that bundle is known here, else ``older``.
+1. The very file already applied, however long ago, changes nothing and succeeds; another file under the id of one that
+   was applied is ``replayed``.
+2. A sequence not above the highest ever seen is refused as ``older``.
 3. What this version cannot enforce, entitlement or command, refuses the bundle as ``format``.
 4. Each entitlement by its session and own sequence: of a closed session → skipped; new; lower → the bundle is refused
    as ``older``; equal must be identical, else ``replayed``; higher → updated. An absent entitlement stays as it is.
 5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied
-   and warned of, and the bundle goes in.
+   and warned of, and the bundle goes in. That holds for lines acknowledged long ago too: whoever acknowledges another
+   line there has seen another journal.
+6. An import whose journal line would be longer than a line may be is ``too_large``.
 """
 
 from __future__ import annotations
@@ -16,46 +19,65 @@ from typing import TYPE_CHECKING, Final
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.entitlement import Entitlement
+from lls.licensing.fields import LARGEST
 from lls.licensing.instant import Now
-from lls.licensing.terms import Acknowledgement, Change, Installation, License, Outcome, Step
+from lls.licensing.journal import FIRST_PREV, LONGEST_LINE, Head, Kind, entry
+from lls.licensing.posting import installed_data
+from lls.licensing.terms import CLOCK_RESET, Acknowledgement, Change, Installation, License, Outcome, Step
 
 if TYPE_CHECKING:
     from lls.licensing.ledger import Ledger
 
-KNOWN_COMMANDS: Final = frozenset({"clock_reset"})
+KNOWN_COMMANDS: Final = frozenset({CLOCK_RESET})
 
 
 def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
     """What this bundle would change. Raises RefusedDocument when it must not be applied."""
     kept = installation.kept
     known = ledger.bundles.get(kept.bundle_id)
-    if known is not None and known.digest == kept.digest:
-        steps = tuple(_step(ledger, terms) for terms in installation.entitlements)
-        return Outcome(steps=steps, already_applied=True)
-    if kept.sequence <= ledger.server.sequence_seen:
-        _refuse_sequence(ledger, installation)
+    if known is not None:
+        if known.digest != kept.digest:
+            raise RefusedDocument(Refusal.REPLAYED, f"Bundle {kept.bundle_id} was imported before with other content.")
+        return Outcome(steps=tuple(_kept_step(ledger, terms) for terms in installation.entitlements), already_applied=True)
+    _refuse_sequence(ledger, installation)
     _refuse_beyond_us(installation)
     _refuse_twice(installation)
     acknowledged, warnings = _acknowledged(ledger, installation)
     if installation.terms.license(now, sync_from=ledger.server.sync_from or kept.issued_at) is License.EXPIRED:
         warnings.append("The server licence in this bundle has ended already, so no new lease will be granted.")
-    return Outcome(
+    commands = tuple(command for command in installation.commands if command not in ledger.commands)
+    outcome = Outcome(
         steps=tuple(_step(ledger, terms) for terms in installation.entitlements),
-        commands=tuple(command for command in installation.commands if command not in ledger.commands),
+        commands=commands,
+        clock_reset_to=kept.issued_at if CLOCK_RESET in map(installation.commands.get, commands) else None,
         acknowledged=acknowledged,
         forked=_is_forked(ledger, installation),
         warnings=tuple(warnings),
     )
+    _refuse_too_long(installation, outcome, now)
+    return outcome
 
 
 def _refuse_sequence(ledger: Ledger, installation: Installation) -> None:
     kept, seen = installation.kept, ledger.server.sequence_seen
-    if kept.bundle_id in ledger.bundles:
-        raise RefusedDocument(Refusal.REPLAYED, f"Bundle {kept.bundle_id} was imported before with other content.")
-    raise RefusedDocument(
-        Refusal.OLDER,
-        f"This bundle has sequence {kept.sequence}, and {seen} was seen here already; ask the vendor for a new one.",
-    )
+    if kept.sequence <= seen:
+        raise RefusedDocument(
+            Refusal.OLDER,
+            f"This bundle has sequence {kept.sequence}, and {seen} was seen here already; ask the vendor for a new one.",
+        )
+
+
+def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> None:
+    """Written with the largest numbers that may come: whoever reads the journal refuses a longer line."""
+    most = dict.fromkeys((step.entitlement.entitlement_id for step in outcome.steps), LARGEST)
+    data = installed_data(installation, outcome, actor=FIRST_PREV, in_use=most)
+    longest = entry(Head(seq=LARGEST), at=now.wall.replace(microsecond=1), kind=Kind.INSTALLED, data=data)
+    if len(longest.line) > LONGEST_LINE:
+        raise RefusedDocument(
+            Refusal.TOO_LARGE,
+            f"The journal line of this import would be longer than {LONGEST_LINE} bytes;"
+            " ask the vendor to send the entitlements in several bundles.",
+        )
 
 
 def _refuse_beyond_us(installation: Installation) -> None:
@@ -75,6 +97,12 @@ def _refuse_twice(installation: Installation) -> None:
     ids = [terms.entitlement_id for terms in installation.entitlements]
     if len(ids) != len(set(ids)):
         raise RefusedDocument(Refusal.MALFORMED, "The bundle names an entitlement twice.")
+
+
+def _kept_step(ledger: Ledger, terms: Entitlement) -> Step:
+    """Of a bundle that was applied before: whatever came after it stands."""
+    pool = ledger.pools.get(terms.entitlement_id)
+    return Step(entitlement=terms, before=None if pool is None else pool.entitlement, change=Change.UNCHANGED)
 
 
 def _step(ledger: Ledger, terms: Entitlement) -> Step:
@@ -103,19 +131,17 @@ def _step(ledger: Ledger, terms: Entitlement) -> Step:
 
 def _acknowledged(ledger: Ledger, installation: Installation) -> tuple[Acknowledgement | None, list[str]]:
     receipt = installation.acknowledgement
-    if receipt is None or _is_known(ledger, receipt):
+    if receipt is None or receipt.receipt_id in ledger.receipts:
         return None, []
     if _is_forked(ledger, installation):
         return None, [
             f"Receipt {receipt.receipt_id} acknowledges a line that is not in this server's journal: chain_forked."
         ]
-    return receipt, []
-
-
-def _is_known(ledger: Ledger, receipt: Acknowledgement) -> bool:
-    return receipt.receipt_id in ledger.receipts or receipt.up_to_seq <= ledger.server.acknowledged.seq
+    return (receipt if receipt.up_to_seq > ledger.server.acknowledged.seq else None), []
 
 
 def _is_forked(ledger: Ledger, installation: Installation) -> bool:
     receipt = installation.acknowledgement
-    return receipt is not None and not _is_known(ledger, receipt) and installation.known_head != receipt.head
+    if receipt is None or receipt.receipt_id in ledger.receipts:
+        return False
+    return installation.known_head != receipt.head

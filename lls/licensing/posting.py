@@ -104,22 +104,32 @@ class Posting:
         self, installation: Installation, outcome: Outcome, now: Now, *, actor: str, in_use: Mapping[str, int]
     ) -> None:
         """A bundle went in; ``in_use`` are the seats in use under the new terms, before any lease ends with the old."""
-        changed = [step for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
-        data = {
-            "bundle_id": installation.kept.bundle_id,
-            "sequence": installation.kept.sequence,
-            "customer_ref": installation.terms.account_ref,
-            "actor": self.name("actor", actor),
-            "entitlements": [_installed_line(step, in_use=in_use[step.entitlement.entitlement_id]) for step in changed],
-            "skipped": [s.entitlement.entitlement_id for s in outcome.steps if s.change is Change.SKIPPED],
-            "commands": list(outcome.commands),
-        }
+        data = installed_data(installation, outcome, actor=self.name("actor", actor), in_use=in_use)
         self.post(Kind.INSTALLED, data, now)
 
     def acknowledged(self, receipt: Acknowledgement, now: Now, *, actor: str) -> None:
         """The vendor has taken in a range."""
         data = {"receipt_id": receipt.receipt_id, "report_id": receipt.report_id, "up_to_seq": receipt.up_to_seq}
         self.post(Kind.ACKNOWLEDGED, {**data, "actor": self.name("actor", actor)}, now)
+
+
+def installed_data(
+    installation: Installation, outcome: Outcome, *, actor: str, in_use: Mapping[str, int]
+) -> dict[str, object]:
+    """The data of an Installed line; ``actor`` is a commitment."""
+    changed = [step for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
+    data: dict[str, object] = {
+        "bundle_id": installation.kept.bundle_id,
+        "sequence": installation.kept.sequence,
+        "customer_ref": installation.terms.account_ref,
+        "actor": actor,
+        "entitlements": [_installed_line(step, in_use=in_use[step.entitlement.entitlement_id]) for step in changed],
+        "skipped": [s.entitlement.entitlement_id for s in outcome.steps if s.change is Change.SKIPPED],
+        "commands": list(outcome.commands),
+    }
+    if outcome.clock_reset_to is not None:
+        data["clock_reset_to"] = write_instant(outcome.clock_reset_to)
+    return data
 
 
 def _installed_line(step: Step, *, in_use: int) -> dict[str, object]:

@@ -5,13 +5,18 @@ Rules (contract §2)
    never a second seat.
 2. A checkin of an unknown id is remembered for ten minutes, in memory: its checkout may have been overtaken on the way.
    It binds only who brings the same secret, so nobody can spoil another's id. At most 10,000 are kept.
+3. Forgetting is bounded work: at most 10,000 ids a turn, and a turn a minute when there is no more to do.
+4. Where the vendor set the clock back, an end lies in the future. It counts as one of now: kept no shorter than it
+   should be, and no obstacle to forgetting those behind it.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Final, TypeVar
 
 from lls.faults import LeaseEnd, LeaseEnded, LeaseIdTaken
@@ -24,6 +29,8 @@ T = TypeVar("T")
 ENDED_KEPT: Final = timedelta(hours=25)
 UNKNOWN_KEPT_SECONDS: Final = 600.0
 MOST_UNKNOWN: Final = 10_000
+MOST_FORGOTTEN: Final = 10_000
+FORGETTING_SECONDS: Final = 60.0
 
 
 class Remembered:
@@ -32,6 +39,7 @@ class Remembered:
     def __init__(self, ended: Mapping[str, Ended]) -> None:
         self._ended = dict(ended)
         self._unknown: dict[str, tuple[bytes, float]] = {}
+        self._next_turn = float("-inf")
 
     def end(self, lease_id: str, ended: Ended) -> None:
         """A lease ended."""
@@ -69,11 +77,19 @@ class Remembered:
         """Drop what was kept long enough; the instant before which the store may drop its rows, when there are any."""
         for lease_id in list(_until(self._unknown.items(), lambda kept: kept[1] > now.elapsed - UNKNOWN_KEPT_SECONDS)):
             del self._unknown[lease_id]
+        if now.elapsed < self._next_turn:
+            return None
         oldest = now.wall - ENDED_KEPT
-        stale = list(_until(self._ended.items(), lambda ended: ended.at >= oldest))
-        for lease_id in stale:
-            del self._ended[lease_id]
-        return oldest if stale else None
+        due = list(islice(_until(self._ended.items(), lambda ended: oldest <= ended.at <= now.wall), MOST_FORGOTTEN))
+        for lease_id in due:
+            ended = self._ended.pop(lease_id)
+            if ended.at > now.wall:
+                self._ended[lease_id] = replace(ended, at=now.wall)
+        if len(due) < MOST_FORGOTTEN:
+            self._next_turn = now.elapsed + FORGETTING_SECONDS
+            return oldest if due else None
+        left = next(iter(self._ended.values()), None)
+        return oldest if left is None else min(oldest, left.at)
 
 
 def _until(items: Iterable[tuple[str, T]], keep: Callable[[T], bool]) -> Iterator[str]:

@@ -113,6 +113,11 @@ class Server:
         if sequence > self.sequence_seen:
             self._posting.set_facts({Fact.SEQUENCE_SEEN: str(sequence)})
 
+    def keep_id(self, server_id: str) -> None:
+        """Whose history this is, kept with it: another identity must not go on with it."""
+        if self._posting.facts.get(Fact.SERVER_ID) != server_id:
+            self._posting.set_facts({Fact.SERVER_ID: server_id})
+
     def mark_forked(self) -> None:
         """The vendor acknowledged a line that is not in our chain."""
         self._posting.set_facts({Fact.CHAIN_FORKED: "1"})

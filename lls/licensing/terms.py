@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from lls.licensing.changes import KeptBundle
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.instant import Now
+
+CLOCK_RESET: Final = "clock_reset"
+"""The command that replaces a wrong high-water mark by the bundle's issue time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +83,11 @@ class ServerTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """A verified bundle, ready to be judged against the ledger."""
+    """A verified bundle, ready to be judged against the ledger.
+
+    ``known_head`` is the hash of our own line ``acknowledgement.up_to_seq``; None where we have no such line.
+    ``usage_carry`` is the fold's state there, when the receipt acknowledges anything new.
+    """
 
     kept: KeptBundle
     terms: ServerTerms
@@ -117,6 +125,8 @@ class Outcome:
     steps: tuple[Step, ...]
     already_applied: bool = False
     commands: tuple[str, ...] = ()
+    clock_reset_to: datetime | None = None
+    """Guarded time may go back to this instant, because one of ``commands`` says so."""
     acknowledged: Acknowledgement | None = None
     leases_ended: Mapping[str, int] = field(default_factory=dict)
     forked: bool = False

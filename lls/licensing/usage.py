@@ -10,7 +10,10 @@ Rules (contract §3, ``usage.csv``)
    until its leases end, line by line.
 3. A range begins where the one before it ended, at the instant of its last line, with the levels of that instant
    (``carry``). The first range of a chain begins with its first line.
-4. The journal's time never goes back. Where it does, by fault of the data, the step counts as zero.
+4. The journal's time goes back only where the vendor said so: an Installed line with ``clock_reset_to`` allows its
+   next other stamp to be earlier, down to that instant. What ran until then stays told, and time goes on from there;
+   between the two nothing ran. A day that comes twice is still one line: the sums of both (:func:`merge`). Any other
+   step back is a fault of the data and counts as zero.
 5. Both sides recompute the same bytes: time is summed in integer microseconds and floored once per line, and the rest
    is carried into the next range. So a range that is split anywhere gives lines that ``merge`` to the whole's, with two
    exceptions: ``denied_holders`` adds up to an upper bound; and a part of a bucket in which an entitlement was idle
@@ -110,6 +113,7 @@ class Fold:
     """
 
     __slots__ = (
+        "_again",
         "_bucket",
         "_closed",
         "_customer_ref",
@@ -118,6 +122,7 @@ class Fold:
         "_open",
         "_pools",
         "_read",
+        "_reset_to",
         "_server_id",
         "_start",
     )
@@ -129,6 +134,8 @@ class Fold:
         self._pools: dict[str, _Pool] = {}
         self._open: dict[tuple[str, str], _Tally] = {}
         self._closed: list[UsageLine] = []
+        self._again = False  # whether a bucket may have come twice
+        self._reset_to: int | None = None
         self._read: object = None
         self._start = self._end = self._now = _NOWHERE
         if carry is not None and carry["at"] is not None:
@@ -160,14 +167,15 @@ class Fold:
 
         The open bucket's lines end at the instant of the last step.
         """
-        return [*self._closed, *self._current(until=self._now)]
+        told = [*self._closed, *self._current(until=self._now)]
+        return merge(told) if self._again else told
 
     def carry(self) -> dict[str, Any]:
         """The state at the range's end, for the fold of the next range; JSON can carry it.
 
-        ``{at, bucket, customer_ref, pools: [{entitlement_id, product, sku, customer_ref, seats, level}…], rests:
-        [{entitlement_id, used, over}…]}``; ``rests`` are the microseconds below a whole second that the open bucket's
-        lines do not show.
+        ``{at, reset_to, bucket, customer_ref, pools: [{entitlement_id, product, sku, customer_ref, seats, level}…],
+        rests: [{entitlement_id, used, over}…]}``; ``reset_to`` is the instant to which the next other stamp may go
+        back; ``rests`` are the microseconds below a whole second that the open bucket's lines do not show.
         """
         rests = [
             {"entitlement_id": tally.pool.entitlement_id, "used": used % _SECOND, "over": over % _SECOND}
@@ -177,6 +185,7 @@ class Fold:
         ]
         return {
             "at": None if self._now == _NOWHERE else write_instant(_instant(self._now)),
+            "reset_to": None if self._reset_to is None else write_instant(_instant(self._reset_to)),
             "bucket": str(self._bucket),
             "customer_ref": self._customer_ref,
             "pools": [{name: getattr(pool, name) for name in _POOL} for pool in self._pools.values()],
@@ -186,6 +195,8 @@ class Fold:
     def _resume(self, carry: Mapping[str, Any]) -> None:
         self._customer_ref = carry["customer_ref"]
         self._advance(carry["at"])
+        if carry.get("reset_to") is not None:
+            self._reset_to = _microseconds(read_instant(carry["reset_to"], place="reset_to"))
         for pool in carry["pools"]:
             self._pools[pool["entitlement_id"]] = _Pool(**pool)
         for pool in self._pools.values():
@@ -201,10 +212,20 @@ class Fold:
         if self._now == _NOWHERE:
             self._start, self._end = now, self._end_of(now)
         elif now <= self._now:
+            if self._reset_to is not None and self._reset_to <= now < self._now:
+                self._go_back(now)
             return
-        self._now = now
+        self._now, self._reset_to = now, None
         while self._end <= now:
             self._turn(now)
+
+    def _go_back(self, now: int) -> None:
+        """The clock was put right: close what ran in the wrong time and go on with its levels."""
+        self._closed += self._current(until=self._now)
+        self._again, self._reset_to = True, None
+        self._open = {key: _Tally(tally.pool, now) for key, tally in self._open.items() if tally.pool.level}
+        self._now = self._start = now
+        self._end = self._end_of(now)
 
     def _turn(self, now: int) -> None:
         """Close the bucket and open the next in which there is something to say."""
@@ -274,6 +295,8 @@ class Fold:
 
     def _installed(self, data: Fields) -> None:
         self._customer_ref = data.text("customer_ref")
+        if data.has("clock_reset_to"):
+            self._reset_to = _microseconds(data.instant("clock_reset_to"))
         for item in data.objects("entitlements"):
             entitlement_id = item.text("entitlement_id")
             pool = self._pools.get(entitlement_id) or _Pool(entitlement_id=entitlement_id)
@@ -315,8 +338,8 @@ class Fold:
 def merge(lines: Iterable[UsageLine]) -> list[UsageLine]:
     """The lines of consecutive ranges, given in the ranges' order → one line per bucket, server, entitlement and meter.
 
-    Time and counts add up, peaks take the highest, ``low`` the lowest; texts and ``seats`` are the latest (by the
-    period's end, then by the order given); the period runs from the earliest start to the latest end.
+    Time and counts add up, peaks take the highest, ``low`` the lowest; texts and ``seats`` are those of the last line
+    given; the period runs from the earliest start to the latest end.
     ``denied_holders`` adds up too: whoever was denied in two ranges counts twice, so it is an upper bound.
     """
     merged: dict[tuple[str, ...], UsageLine] = {}
@@ -438,9 +461,8 @@ def _key(line: UsageLine) -> tuple[str, ...]:
 
 
 def _join(one: UsageLine, other: UsageLine) -> UsageLine:
-    latest = other if other.period_end >= one.period_end else one
     return replace(
-        latest,
+        other,  # not the one that ends later: where the clock was set back, the later word has the earlier end
         peak=max(one.peak, other.peak),
         low=min(one.low, other.low),
         seat_seconds=one.seat_seconds + other.seat_seconds,
@@ -453,7 +475,7 @@ def _join(one: UsageLine, other: UsageLine) -> UsageLine:
         undone=one.undone + other.undone,
         overage=one.overage + other.overage,
         period_start=min(one.period_start, other.period_start),
-        period_end=latest.period_end,
+        period_end=max(one.period_end, other.period_end),
     )
 
 

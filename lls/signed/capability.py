@@ -78,8 +78,8 @@ class CapabilitySigner:
         *,
         product: str,
         lease_id: str,
-        issued_at: datetime,
-        expires_at: datetime,
+        issued_at: int,
+        expires_at: int,
         ttl: int,
         nonce: str,
         mode: str,
@@ -89,14 +89,17 @@ class CapabilitySigner:
         terms: str,
         jkt: str | None = None,
     ) -> str:
-        """A capability for one lease. ``ttl`` in seconds; ``jkt`` binds it to a machine's key (RFC 7800 ``cnf``).
+        """A capability for one lease.
+
+        ``issued_at`` and ``expires_at`` are NumericDates (RFC 7519 §2), ``ttl`` is in seconds; ``jkt`` binds it to a
+        machine's key (RFC 7800 ``cnf``).
 
         ``terms`` comes from :func:`terms_claims`: it is the same for every lease of an entitlement. The claims are put
         together as text, because this runs for each heartbeat: 3 µs against 9 for a dictionary through the encoder.
         """
         claims = (
             f'{{"iss":"{self.server_id}","aud":{_quoted(product)},"sub":{_quoted(lease_id)},'
-            f'"iat":{int(issued_at.timestamp())},"exp":{int(expires_at.timestamp())},"ttl":{ttl},'
+            f'"iat":{issued_at},"exp":{expires_at},"ttl":{ttl},'
             f'"nonce":{_quoted(nonce)},"mode":{_quoted(mode)},"ent":{_quoted(entitlement_id)},"seats":{seats},'
             f'"seat_id":{_quoted(seat_id)},{terms}'
         )

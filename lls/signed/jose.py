@@ -30,7 +30,7 @@ from typing import Final, TypeAlias
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
@@ -325,8 +325,10 @@ class SigningKey:
         """The raw JWS signature, 64 bytes. 20 µs for ES256; RFC 6979 costs 2 of them and needs no good randomness."""
         if self._es256 is None:
             return self._native.sign(message)  # type: ignore[call-arg]  # Ed25519: no algorithm to choose
-        r, s = decode_dss_signature(self._es256(message, _SIGN_ECDSA))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
+        # SEQUENCE { INTEGER r, INTEGER s } of at most 72 bytes: every length is one byte, a leading zero only a sign.
+        der = self._es256(message, _SIGN_ECDSA)
+        end = 4 + der[3]
+        return der[4:end][-32:].rjust(32, b"\0") + der[end + 2 :][-32:].rjust(32, b"\0")
 
 
 class EncryptionKey:

@@ -7,6 +7,7 @@ Rules (design §2)
 3. Whatever goes wrong in a commit is :class:`~lls.faults.StoreDown` (or ``WritershipLost``); whether it was written
    after all is for the next ``load`` to say. Nobody guesses.
 4. ``load`` reads everything anew and opens whatever is broken.
+5. After ``close`` everything is StoreDown: whoever is left over (a thread that writes a report) must not open it again.
 """
 
 from __future__ import annotations
@@ -42,10 +43,13 @@ class Store(Protocol):
         """Journal lines after one number up to and including another, in order, in chunks. Raises StoreDown."""
 
     async def seq_at(self, at: datetime) -> int:
-        """The number of the last line stamped before this instant; 0 when there is none."""
+        """The number before the first line stamped at this instant or later; the last number when there is none.
 
-    async def names(self, commitments: Collection[str]) -> list[tuple[str, str, str]]:
-        """``(commitment, field, value)`` of those that are known, in a fixed order."""
+        Exact also where the vendor set the clock back and stamps come twice: then later lines may be stamped earlier.
+        """
+
+    async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
+        """``(commitment, field, value)`` of those that were known at a line's commit, in a fixed order."""
 
     async def bundles(self) -> list[KeptBundle]:
         """Every bundle ever applied, newest first, without its text."""

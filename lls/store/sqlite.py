@@ -13,15 +13,17 @@ Rules
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gc
 import hashlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import resources
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -48,6 +50,8 @@ class SqliteStore:
         self._lock: int | None = None
         self._writing: _Connection | None = None
         self._reading: _Connection | None = None
+        self._opening = asyncio.Lock()
+        self._closed = False
 
     async def take_writership(self) -> int:
         self._lock = _take_lock(self._lock_path)
@@ -80,14 +84,16 @@ class SqliteStore:
     async def seq_at(self, at: datetime) -> int:
         return await self._on_reader(_seq_at, rows.to_micros(at))
 
-    async def names(self, commitments: Collection[str]) -> list[tuple[str, str, str]]:
-        return await self._on_reader(_names, sorted(commitments))
+    async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
+        return await self._on_reader(_names, sorted(commitments), upto)
 
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
 
     async def close(self) -> None:
-        await self._drop()
+        self._closed = True
+        async with self._opening:  # who was opening a connection is done, and its connection is ours to close
+            await self._drop()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -96,9 +102,7 @@ class SqliteStore:
         self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs
     ) -> T:
         try:
-            if self._writing is None:
-                self._writing = await _connect(self._path)
-            return await self._writing.run(step, *args, **kw)
+            return await (self._writing or await self._open_writer()).run(step, *args, **kw)
         except Fault:
             raise
         except Exception as error:  # however a commit fails, everybody in the group must hear of it
@@ -109,12 +113,26 @@ class SqliteStore:
         self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs
     ) -> T:
         try:
-            if self._reading is None:
-                self._reading = await _connect(self._path)
-            return await self._reading.run(step, *args, **kw)
+            return await (self._reading or await self._open_reader()).run(step, *args, **kw)
         except (sqlite3.Error, OSError, ValueError) as error:
             await self._drop()
             raise StoreDown(_explain(error)) from error
+
+    async def _open_writer(self) -> _Connection:
+        async with self._opening:
+            self._writing = self._writing or await self._open()
+            return self._writing
+
+    async def _open_reader(self) -> _Connection:
+        # Two that ask at once must not open two: nobody would close the other, and its thread keeps the process alive.
+        async with self._opening:
+            self._reading = self._reading or await self._open()
+            return self._reading
+
+    async def _open(self) -> _Connection:
+        if self._closed:
+            raise StoreDown("The server is stopping and its store is closed; nothing was changed.")
+        return await _connect(self._path)
 
     async def _drop(self) -> None:
         writing, reading, self._writing, self._reading = self._writing, self._reading, None, None
@@ -167,26 +185,29 @@ def _commit(database: sqlite3.Connection, batch: Batch, epoch: int, mark: dateti
         )
         if fenced.rowcount != 1:
             raise WritershipLost
-        _write(database, batch)
+        _write(database, batch, now=rows.to_micros(mark))
 
 
-def _write(database: sqlite3.Connection, batch: Batch) -> None:
+def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     many = database.executemany
-    entries = [(entry.seq, rows.to_micros(entry.at), entry.line) for entry in batch.entries]
-    many("INSERT INTO journal (seq, at, line) VALUES (?, ?, ?)", entries)
+    if batch.entries:
+        stamps = [rows.to_micros(entry.at) for entry in batch.entries]
+        latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
+        entries = [(e.seq, at, high, e.line) for e, at, high in zip(batch.entries, stamps, latest, strict=True)]
+        many("INSERT INTO journal (seq, at, latest, line) VALUES (?, ?, ?, ?)", entries)
     gone = [(lease_id,) for lease_id, lease in batch.leases.items() if lease is None]
     live = [rows.lease_row(lease) for lease in batch.leases.values() if lease is not None]
     many("DELETE FROM leases WHERE lease_id = ?", gone)
     many(f"INSERT OR REPLACE INTO leases ({rows.LEASE_COLUMNS}) VALUES ({_marks(rows.LEASE_COLUMNS)})", live)
     ended = [rows.ended_row(lease_id, one) for lease_id, one in batch.ended.items()]
     many("INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES (?, ?, ?, ?)", ended)
-    names = [(commitment, field, value) for (commitment, field), value in batch.names.items()]
-    many("INSERT OR IGNORE INTO names (commitment, field, value) VALUES (?, ?, ?)", names)
+    names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
+    many("INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES (?, ?, ?, ?)", names)
     if batch.facts:
         facts = [(key.value, value) for key, value in batch.facts.items()]
         many("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", facts)
     if batch.forget_ended_before is not None:
-        database.execute("DELETE FROM ended WHERE at < ?", (rows.to_micros(batch.forget_ended_before),))
+        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
     if batch.bundles or batch.placed or batch.key_sets or batch.receipts or batch.reports or batch.closed_sessions:
         _write_documents(database, batch)
 
@@ -203,6 +224,12 @@ def _write_documents(database: sqlite3.Connection, batch: Batch) -> None:
     many("INSERT OR IGNORE INTO receipts (receipt_id) VALUES (?)", [(one,) for one in batch.receipts])
     reports = [rows.report_row(report) for report in batch.reports]
     many(f"INSERT INTO reports ({rows.REPORT_COLUMNS}) VALUES ({_marks(rows.REPORT_COLUMNS)})", reports)
+
+
+def _forget_ended(database: sqlite3.Connection, *, before: int, now: int) -> None:
+    """An end in the future is one from before the vendor set the clock back: it counts as one of now."""
+    database.execute("UPDATE ended SET at = ? WHERE at > ?", (now, now))
+    database.execute("DELETE FROM ended WHERE at < ?", (before,))
 
 
 def _marks(columns: str) -> str:
@@ -247,14 +274,9 @@ def _read(database: sqlite3.Connection) -> Loaded:
         last_at=None if last is None else rows.from_micros(last[0]),
         last_line=None if last is None else last[1],
         leases=rows.read_leases(every(f"SELECT {rows.LEASE_COLUMNS} FROM leases")),
-        ended=dict(map(rows.read_ended, every("SELECT lease_id, secret, reason, at FROM ended ORDER BY at"))),
-        bundles=[
-            rows.read_bundle(row)
-            for row in every(
-                f"SELECT {rows.BUNDLE_COLUMNS} FROM bundles WHERE bundle_id IN (SELECT bundle_id FROM placed)"
-                " OR bundle_id = (SELECT value FROM facts WHERE key = 'terms_from') ORDER BY sequence"
-            )
-        ],
+        # Sorted (+), not walked by the index, which would fetch each row from another page.
+        ended=dict(map(rows.read_ended, every("SELECT lease_id, secret, reason, at FROM ended ORDER BY +at"))),
+        bundles=list(map(rows.read_bundle, every(_BUNDLES))),
         placed=list(map(rows.read_placed, every("SELECT entitlement_id, session_id, sequence, bundle_id FROM placed"))),
         key_sets=dict(database.execute("SELECT version, token FROM key_sets ORDER BY version").fetchall()),
         closed_sessions=column("SELECT session_id FROM closed_sessions"),
@@ -263,6 +285,14 @@ def _read(database: sqlite3.Connection) -> Loaded:
         reports=list(map(rows.read_report, every(f"SELECT {rows.REPORT_COLUMNS} FROM reports ORDER BY to_seq"))),
         facts={Fact(key): value for key, value in every("SELECT key, value FROM facts")},
     )
+
+
+# The text of a bundle that is out of force is not needed, and together they may be large.
+_BUNDLES: Final = (
+    f"SELECT {rows.BUNDLE_COLUMNS.removesuffix('jws')} CASE WHEN bundle_id IN (SELECT bundle_id FROM placed)"
+    " OR bundle_id = (SELECT value FROM facts WHERE key = 'terms_from') THEN jws ELSE '' END"
+    " FROM bundles ORDER BY sequence"
+)
 
 
 def _mark(database: sqlite3.Connection) -> datetime | None:
@@ -282,14 +312,14 @@ def _lines(database: sqlite3.Connection, after: int, upto: int) -> list[tuple[in
 
 
 def _seq_at(database: sqlite3.Connection, at: int) -> int:
-    """Stamps never go back, so the numbers are in the order of time: a search by halves needs no index."""
+    """``latest`` never goes back, so the numbers are in its order: a search by halves needs no index."""
     (low,), (high,) = (
         database.execute("SELECT COALESCE(MIN(seq), 1) - 1 FROM journal").fetchone(),
         database.execute("SELECT COALESCE(MAX(seq), 0) FROM journal").fetchone(),
     )
     while low < high:
         middle = (low + high + 1) // 2
-        (stamp,) = database.execute("SELECT at FROM journal WHERE seq = ?", (middle,)).fetchone()
+        (stamp,) = database.execute("SELECT latest FROM journal WHERE seq = ?", (middle,)).fetchone()
         if stamp < at:
             low = middle
         else:
@@ -297,12 +327,21 @@ def _seq_at(database: sqlite3.Connection, at: int) -> int:
     return int(low)
 
 
-def _names(database: sqlite3.Connection, commitments: list[str]) -> list[tuple[str, str, str]]:
+def _latest(database: sqlite3.Connection) -> int:
+    row = database.execute("SELECT latest FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
+    return _LONG_AGO if row is None else int(row[0])
+
+
+_LONG_AGO: Final = -(2**62)
+
+
+def _names(database: sqlite3.Connection, commitments: list[str], upto: int) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     for start in range(0, len(commitments), 500):
         part = commitments[start : start + 500]
-        query = f"SELECT commitment, field, value FROM names WHERE commitment IN ({', '.join('?' * len(part))})"
-        found += database.execute(query, part).fetchall()
+        marks = ", ".join("?" * len(part))
+        query = f"SELECT commitment, field, value FROM names WHERE seq <= ? AND commitment IN ({marks})"
+        found += database.execute(query, (upto, *part)).fetchall()
     return sorted(found)
 
 
@@ -327,8 +366,9 @@ def _take_lock(path: Path) -> int:
         raise SetupFault(
             f"Another daemon (process {owner}) runs on {path.parent}; stop it first, or use another state_dir."
         ) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    with suppress(OSError):  # the number is a courtesy to the next one; a full disk must not cost the writership
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
 
 

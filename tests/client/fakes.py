@@ -187,7 +187,13 @@ class FakeServer:
     """One license server on an ephemeral port of the loopback interface."""
 
     def __init__(
-        self, vendor: Vendor, *, tls: TlsKey | None = None, seats: int = 5, ttl: int = 600, beat: int = 60,
+        self,
+        vendor: Vendor,
+        *,
+        tls: TlsKey | None = None,
+        seats: int = 5,
+        ttl: int = 600,
+        beat: int = 60,
         port: int = 0,
     ) -> None:
         self.vendor, self.tls = vendor, tls
@@ -273,6 +279,11 @@ class FakeServer:
             transport.abort()
         self._transports.clear()
         if self._runner is not None:
+            if self._runner.server is not None:
+                # And those on which nothing was asked yet.
+                for connection in self._runner.server.connections:
+                    if connection.transport is not None:
+                        connection.transport.abort()
             await self._runner.cleanup()
             self._runner = None
 

@@ -135,8 +135,11 @@ def test_without_a_list_of_tls_keys_every_connection_is_asked_whom_it_leads_to(
 
 
 def test_with_a_pinned_server_id_no_other_server_of_the_vendor_may_lend(server: FakeServer, vendor: Vendor) -> None:
-    with pytest.raises(Unreachable, match="Another server"):
-        checkout("cad", servers=server.url, vendor_keys=vendor.first, server_id="lls_mine")
+    with (
+        LicenseServers(server.url, vendor_keys=vendor.first, server_id="lls_mine") as known,
+        pytest.raises(Unreachable, match="Another server"),
+    ):
+        known.checkout("cad", patience=NO_TIME)
     assert [] == secrets_sent(server)
     with checkout("cad", servers=server.url, vendor_keys=vendor.first, server_id=server.server_id) as seat:
         assert seat.valid

@@ -54,8 +54,8 @@ def documents() -> dict[str, bytes]:
         "capability.jwt": signer.issue(
             product="cad",
             lease_id="0d9c0000-0000-4000-8000-000000000000",
-            issued_at=NOW,
-            expires_at=NOW + timedelta(seconds=600),
+            issued_at=int(NOW.timestamp()),
+            expires_at=int(NOW.timestamp()) + 600,
             ttl=600,
             nonce="n" * 43,
             mode="floating",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -235,8 +234,8 @@ def capability(signer: CapabilitySigner | None = None, **changes: Any) -> str:
     arguments: dict[str, Any] = {
         "product": "cad",
         "lease_id": "0d9c0000-0000-4000-8000-000000000000",
-        "issued_at": NOW,
-        "expires_at": NOW + timedelta(seconds=600),
+        "issued_at": int(NOW.timestamp()),
+        "expires_at": int(NOW.timestamp()) + 600,
         "ttl": 600,
         "nonce": "n" * 43,
         "mode": "floating",

@@ -43,8 +43,8 @@ def test_pyjwt_reads_a_capability() -> None:
     token = CapabilitySigner(SITE.signing, SITE.server_id).issue(
         product="cad",
         lease_id="0d9c0000-0000-4000-8000-000000000000",
-        issued_at=NOW,
-        expires_at=NOW,
+        issued_at=int(NOW.timestamp()),
+        expires_at=int(NOW.timestamp()),
         ttl=600,
         nonce="n" * 22,
         mode="floating",

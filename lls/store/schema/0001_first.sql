@@ -13,9 +13,10 @@ INSERT INTO writer (id, epoch, seq, head)
 VALUES (1, 0, 0, '0000000000000000000000000000000000000000000000000000000000000000');
 
 CREATE TABLE journal (
-    seq  INTEGER PRIMARY KEY,
-    at   INTEGER NOT NULL,
-    line BLOB NOT NULL
+    seq    INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    latest INTEGER NOT NULL, -- the highest "at" up to here: never goes back, even where the vendor set the clock back
+    line   BLOB NOT NULL
 );
 
 CREATE TABLE leases (
@@ -43,6 +44,7 @@ CREATE TABLE ended (
     reason   TEXT NOT NULL,
     at       INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX ended_at ON ended (at);
 
 CREATE TABLE bundles (
     bundle_id    TEXT PRIMARY KEY,
@@ -76,11 +78,13 @@ CREATE TABLE reports (
     pseudonymised INTEGER NOT NULL
 );
 
--- What stands behind the journal's commitments. May be left out of a report.
+-- What stands behind the journal's commitments. May be left out of a report. "seq" is the first line of the group that
+-- brought the name: a report that is written again must not know more names than it did the first time.
 CREATE TABLE names (
     commitment TEXT NOT NULL,
     field      TEXT NOT NULL,
     value      TEXT NOT NULL,
+    seq        INTEGER NOT NULL,
     PRIMARY KEY (commitment, field)
 ) WITHOUT ROWID;
 
