@@ -1,14 +1,16 @@
 """The errands over the air gap: bundles in, reports out, receipts in, and what the administrator asks of the journal.
 
 Rules
-1. One errand at a time: an import, an export and a receipt each see the ledger that the one before left.
+1. One errand at a time: an import, an export and a receipt each see the ledger that the one before left. An errand
+   runs to its end whatever becomes of who asked: a commit cannot be called back, so what follows it must happen too.
 2. A document is verified whole (``signed``) before the ledger is asked; the ledger judges and applies in one verb, so
    in one transaction. A dry run is the same without the last step.
 3. Every start verifies the stored bundles again, against the key set that was in force at their import. One that fails
-   takes out its own entitlements only.
+   takes out its own entitlements only. The history is one identity's: with other keys there is no start.
 4. A report is sealed in the journal first and written to its file afterwards. If the file is lost in between, it is
    made again from the journal: the same lines, the same signature (RFC 6979).
 5. Long work over the journal runs in a thread, line by line, in bounded memory.
+6. An import is never refused because this server's clock is wrong, as far as we can know that it is (design §3).
 """
 
 from __future__ import annotations
@@ -18,19 +20,19 @@ import hashlib
 import hmac
 import json
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
-from lls.clock import Clock
+from lls.clock import Clock, Snapshot
 from lls.faults import NotFound, Refusal, RefusedDocument, SetupFault
 from lls.identity import Identity, host_components, new_id
 from lls.licensing.changes import Fact, KeptBundle, Loaded, SealedReport
 from lls.licensing.entitlement import Entitlement
-from lls.licensing.fields import read_instant
+from lls.licensing.fields import Fields, read_instant
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.journal import Head, Kind, head_of, parse_line, verify_line
 from lls.licensing.ledger import Ledger, Setting
@@ -38,6 +40,7 @@ from lls.licensing.terms import Acknowledgement, HostBinding, Installation, Outc
 from lls.licensing.usage import Bucket, Fold, UsageLine, usage_csv
 from lls.signed.bundle import Binding, BindingPolicy, Bundle, OpenedBundle, open_bundle, verify_stored
 from lls.signed.capability import CapabilitySigner
+from lls.signed.jose import unverified_payload
 from lls.signed.keys import KeySet, read_key_set
 from lls.signed.receipt import Receipt, read_receipt
 from lls.signed.report import write_report
@@ -47,7 +50,7 @@ from lls.writer import Writer
 
 T = TypeVar("T")
 
-CLOCK_RESET: Final = "clock_reset"
+MOST_DENIALS: Final = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +70,12 @@ class ResettableClock(Clock, Protocol):
 
     def accept(self) -> Now:
         """Believe a jump ahead now."""
+
+    def snapshot(self) -> Snapshot:
+        """All that it knows now."""
+
+    def restore(self, before: Snapshot) -> None:
+        """Undo a reset that was not committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +127,15 @@ class JournalCheck:
     problem: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Reset:
+    """A clock reset whose commit is under way; whether it was written, the next load says."""
+
+    commands: frozenset[str]
+    before: Snapshot
+    loop: asyncio.AbstractEventLoop
+
+
 class Airgap:
     """The errands of one server; see the module."""
 
@@ -148,27 +166,34 @@ class Airgap:
         self._keys: dict[int, KeySet] = {self._anchor.version: self._anchor}
         self._newest: Bundle | None = None
         self._errand = asyncio.Lock()
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._resetting: _Reset | None = None
         self.writer: Writer
 
     # ---------------------------------------------------------------- at each start
 
     def build(self, loaded: Loaded, now: Now) -> Ledger:
-        """A ledger from what the store loaded, with every stored bundle verified again. Raises SetupFault."""
+        """A ledger from what the store loaded, with every stored bundle verified again.
+
+        May run in a thread of its own. When it fails nothing here has changed. Raises SetupFault.
+        """
         _check_head(loaded)
-        self._keys = _chain_of_key_sets(self._anchor, loaded.key_sets)
-        bundles, problems = self._verified(loaded.bundles)
+        self._check_identity(loaded)
+        keys = _chain_of_key_sets(self._anchor, loaded.key_sets)
+        bundles, problems = self._verified(_in_force(loaded), keys)
+        said = {key: {one.entitlement_id: one for one in bundle.entitlements} for key, bundle in bundles.items()}
         entitlements: dict[str, Entitlement] = {}
         broken: dict[str, str] = {}
         for placed in loaded.placed:
-            terms = _terms_of(bundles.get(placed.bundle_id), placed.entitlement_id)
+            terms = said.get(placed.bundle_id, {}).get(placed.entitlement_id)
             if terms is None or terms.sequence != placed.sequence:
                 broken[placed.entitlement_id] = problems.get(placed.bundle_id, "its stored bundle does not name it")
             else:
                 entitlements[placed.entitlement_id] = terms
-        self._newest = bundles.get(loaded.facts.get(Fact.TERMS_FROM, ""))
+        newest = bundles.get(loaded.facts.get(Fact.TERMS_FROM, ""))
         ledger = Ledger(
             loaded,
-            terms=None if self._newest is None else _server_terms(self._newest),
+            terms=None if newest is None else _server_terms(newest),
             entitlements=entitlements,
             problems=broken,
             now=now,
@@ -176,22 +201,46 @@ class Airgap:
             setting=self._setting,
             host=host_components(self.identity.server_id),
         )
-        ledger.keep_key_sets({version: keys.token for version, keys in self._keys.items()})
+        ledger.keep_key_sets({version: one.token for version, one in keys.items()})
+        ledger.server.keep_id(self.identity.server_id)
+        self._keys, self._newest = keys, newest
+        self._settle_reset(loaded)
         return ledger
 
-    def _verified(self, kept: Any) -> tuple[dict[str, Bundle], dict[str, str]]:
+    def _check_identity(self, loaded: Loaded) -> None:
+        """New keys beside an old history are a loss, not a first start: every bundle and certificate names the old."""
+        kept = loaded.facts.get(Fact.SERVER_ID, self.identity.server_id)
+        if kept != self.identity.server_id:
+            raise SetupFault(
+                f"The database is that of the server {kept}, and the keys beside it are those of"
+                f" {self.identity.server_id}: put the keys folder back from your backup,"
+                " or start with an empty state directory and ask your vendor for a new bundle."
+            )
+
+    def _settle_reset(self, loaded: Loaded) -> None:
+        """A commit failed that carried a clock reset. Only what was loaded says whether it was written all the same."""
+        reset, self._resetting = self._resetting, None
+        if reset is None or reset.commands <= loaded.commands:
+            return
+        if _runs_here(reset.loop):
+            self._clock.restore(reset.before)
+        else:  # the clock belongs to the loop's thread
+            reset.loop.call_soon_threadsafe(self._clock.restore, reset.before)
+
+    def _verified(
+        self, kept: Sequence[KeptBundle], keys: Mapping[int, KeySet]
+    ) -> tuple[dict[str, Bundle], dict[str, str]]:
         bundles: dict[str, Bundle] = {}
         problems: dict[str, str] = {}
         for one in kept:
             try:
-                bundles[one.bundle_id] = self._verify_again(one)
+                bundles[one.bundle_id] = self._verify_again(one, keys.get(one.keys_version))
             except RefusedDocument as fault:
                 problems[one.bundle_id] = fault.detail
                 _log.error("bundle_distrusted", extra={"fields": {"bundle_id": one.bundle_id, "why": fault.detail}})
         return bundles, problems
 
-    def _verify_again(self, kept: KeptBundle) -> Bundle:
-        keys = self._keys.get(kept.keys_version)
+    def _verify_again(self, kept: KeptBundle, keys: KeySet | None) -> Bundle:
         if keys is None:
             raise RefusedDocument(
                 Refusal.SIGNATURE, f"Key set {kept.keys_version} of its import is not there any more."
@@ -251,7 +300,8 @@ class Airgap:
 
     async def import_bundle(self, data: bytes, *, actor: str, dry_run: bool) -> Imported:
         """Verify a bundle and apply it, or show what it would change. Raises RefusedDocument, StoreDown."""
-        async with self._errand:
+
+        async def errand() -> Imported:
             opened = await asyncio.to_thread(self._open, data)
             bundle, now = opened.bundle, self.writer.now()
             await self._check_dates(opened, now=now, dry_run=dry_run)
@@ -264,6 +314,20 @@ class Airgap:
                 self._took_in(opened, outcome)
             return Imported(bundle=bundle, outcome=outcome, dry_run=dry_run, keys_added=added)
 
+        return await self._to_its_end(errand)
+
+    async def _to_its_end(self, errand: Callable[[], Awaitable[T]]) -> T:
+        """One at a time, in a task that nobody's going away cancels."""
+
+        async def alone() -> T:
+            async with self._errand:
+                return await errand()
+
+        task = asyncio.create_task(alone())
+        self._under_way.add(task)  # the loop itself keeps weak references only
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
     def _open(self, data: bytes) -> OpenedBundle:
         return open_bundle(
             data,
@@ -274,14 +338,22 @@ class Airgap:
         )
 
     async def _check_dates(self, opened: OpenedBundle, *, now: Now, dry_run: bool) -> None:
-        """A bundle must be importable on a server whose guarded clock is wrong: then the machine's word counts."""
+        """A bundle must be importable on a server whose guarded clock is wrong, in either direction.
+
+        While *behind*, the machine's word counts for the end, and for the beginning nobody's: the issue time itself is
+        the trusted lower bound (a dead battery reads 1970). While *jumped*, what is the right time is open: the later
+        one counts for the beginning, the earlier one for the end.
+        """
         bundle = opened.bundle
         if bundle.bundle_id in self.writer.ledger.bundles:
             return  # the very file again, or a replay: the ledger tells them apart
-        at = self._clock.raw if now.state is ClockState.BEHIND else now.wall
+        behind = now.state is ClockState.BEHIND
+        latest = self._clock.raw if behind else now.wall
         try:
-            opened.keys.check_expiry(at)
-            bundle.check_dates(at)
+            opened.keys.check_expiry(latest)
+            if not behind:
+                _refuse_for(Refusal.NOT_YET_VALID, bundle, now.strict)
+            _refuse_for(Refusal.EXPIRED, bundle, latest)
         except RefusedDocument as fault:
             if fault.reason is Refusal.EXPIRED and not dry_run:
                 # It was genuine: whatever is older must not come in after it.
@@ -293,9 +365,10 @@ class Airgap:
         new = {read_key_set(token).version: token for token in opened.key_sets}
         receipt = None if bundle.receipt is None else self._read_receipt(bundle.receipt, opened.keys)
         known_head = carry = None
-        if receipt is not None and receipt.up_to_seq > self.writer.ledger.server.acknowledged.seq:
+        if receipt is not None:
             known_head = await self._hash_of(receipt.up_to_seq)
-            carry = await self._carry_at(receipt.up_to_seq) if known_head == receipt.head else None
+            is_news = receipt.up_to_seq > self.writer.ledger.server.acknowledged.seq
+            carry = await self._carry_at(receipt.up_to_seq) if is_news and known_head == receipt.head else None
         return Installation(
             kept=KeptBundle(
                 bundle_id=bundle.bundle_id,
@@ -317,20 +390,21 @@ class Airgap:
 
     def _install(self, ledger: Ledger, installation: Installation, actor: str, now: Now) -> Outcome:
         outcome = ledger.install(installation, actor=actor, now=now)
-        if any(installation.commands[command] == CLOCK_RESET for command in outcome.commands):
+        if outcome.clock_reset_to is not None:
             # In the verb, so that the lowered mark is written by the very transaction that marks the command as
             # applied.
-            self._clock.reset(installation.kept.issued_at)
+            before, loop = self._clock.snapshot(), asyncio.get_running_loop()
+            self._resetting = _Reset(frozenset(outcome.commands), before, loop)
+            self._clock.reset(outcome.clock_reset_to)
         return outcome
 
     def _took_in(self, opened: OpenedBundle, outcome: Outcome) -> None:
+        self._resetting = None
         if outcome.already_applied:
             return
-        self._newest = opened.bundle
-        for token in opened.key_sets:
-            keys = read_key_set(token)
-            self._keys[keys.version] = keys
-        if not outcome.commands:
+        new = [read_key_set(token) for token in opened.key_sets]
+        self._keys, self._newest = self._keys | {keys.version: keys for keys in new}, opened.bundle
+        if outcome.clock_reset_to is None:
             self._clock.raise_to(opened.bundle.issued_at)
 
     async def bundles(self) -> list[KeptBundle]:
@@ -360,12 +434,15 @@ class Airgap:
 
     async def export_report(self, *, pseudonymise: bool, actor: str) -> tuple[SealedReport, Path]:
         """Seal the range since the last acknowledged line and write its file. Raises StoreDown."""
-        async with self._errand:
+
+        async def errand() -> tuple[SealedReport, Path]:
             report_id = new_id("rpt_")
             report = await self.writer.do(
                 lambda ledger, now: ledger.seal(report_id, pseudonymised=pseudonymise, actor=actor, now=now)
             )
             return report, await self._write(report, self._fold())
+
+        return await self._to_its_end(errand)
 
     async def report_file(self, report_id: str) -> tuple[SealedReport, Path]:
         """A sealed report's file again. Raises NotFound."""
@@ -375,17 +452,22 @@ class Airgap:
         path = self._path(report)
         if path.exists():
             return report, path
-        async with self._errand:
+
+        async def errand() -> tuple[SealedReport, Path]:
             fold = self._fold() if report.from_seq == self.writer.ledger.server.acknowledged.seq + 1 else None
             return report, await self._write(report, fold or await self._fold_from_the_start(report.from_seq - 1))
 
+        return await self._to_its_end(errand)
+
     async def import_receipt(self, data: bytes, *, actor: str) -> tuple[Receipt, bool]:
         """Take in the vendor's acknowledgement; True when it was known already. Raises RefusedDocument, StoreDown."""
-        async with self._errand:
+
+        async def errand() -> tuple[Receipt, bool]:
             receipt = read_receipt(data, self._keys[self.keys_version], self.identity.server_id)
             ledger = self.writer.ledger
-            if receipt.receipt_id in ledger.receipts or receipt.up_to_seq <= ledger.server.acknowledged.seq:
+            if receipt.receipt_id in ledger.receipts:
                 return receipt, True
+            # Also where more is acknowledged already: a clone's journal differs there too.
             if await self._hash_of(receipt.up_to_seq) != receipt.head:
                 await self.writer.do(lambda ledger, _now: ledger.server.mark_forked())
                 raise RefusedDocument(
@@ -393,12 +475,20 @@ class Airgap:
                     f"The receipt acknowledges line {receipt.up_to_seq} of another journal than this server's:"
                     " two copies of this server exist, or it was put back to an older state. Tell your vendor.",
                 )
+            if receipt.up_to_seq <= ledger.server.acknowledged.seq:
+                return receipt, True
             carry = await self._carry_at(receipt.up_to_seq)
             taken = _acknowledgement(receipt)
             await self.writer.do(lambda ledger, now: ledger.acknowledge(taken, usage_carry=carry, actor=actor, now=now))
             return receipt, False
 
-    def _read_receipt(self, token: str, keys: KeySet) -> Acknowledgement:
+        return await self._to_its_end(errand)
+
+    def _read_receipt(self, token: str, keys: KeySet) -> Acknowledgement | None:
+        """The receipt inside a bundle; None when it is known: what signed it then may have been rotated out since."""
+        claimed = Fields(unverified_payload(token), place="receipt")
+        if claimed.id("receipt_id", "rcp_") in self.writer.ledger.receipts:
+            return None
         return _acknowledgement(read_receipt(token, keys, self.identity.server_id))
 
     async def _write(self, report: SealedReport, fold: Fold) -> Path:
@@ -432,7 +522,7 @@ class Airgap:
         """What stands behind the range's commitments. A name may come again in a later chunk: memory stays bounded."""
         async for chunk in self._store.lines(after=report.from_seq - 1, upto=report.to_seq):
             wanted = await asyncio.to_thread(_commitments, chunk)
-            found = await self._store.names(wanted)
+            found = await self._store.names(wanted, upto=report.to_seq)
             yield [_name_line(*name) for name in found]
 
     def _path(self, report: SealedReport) -> Path:
@@ -472,17 +562,15 @@ class Airgap:
             await asyncio.to_thread(_step_all, fold, chunk)
         return [line for line in fold.lines() if _within(line, since, until)]
 
-    async def denials(self, *, since: datetime | None) -> list[DenialLine]:
-        """Who was refused, and by which rule, oldest first."""
+    async def denials(self, *, since: datetime | None, limit: int = MOST_DENIALS) -> list[DenialLine]:
+        """Who was refused, and by which rule, oldest first: the newest ``limit`` lines, earlier ones are left out."""
         after = 0 if since is None else await self._store.seq_at(since)
-        found: list[Mapping[str, Any]] = []
-        async for chunk in self._store.lines(after=after, upto=self.writer.ledger.batch.before.seq):
-            found += [json.loads(line) for line in chunk if b'"kind":"Denied"' in line]
-        clear = await self._store.names({line["data"]["holder"] for line in found if line["data"]["holder"]})
-        named: dict[str, dict[str, str]] = {}
-        for commitment, field, value in clear:
-            named.setdefault(commitment, {})[field] = value
-        return [_denial(line, named) for line in found if line["kind"] == Kind.DENIED]
+        upto = self.writer.ledger.batch.before.seq
+        found: deque[Mapping[str, Any]] = deque(maxlen=limit)
+        async for chunk in self._store.lines(after=after, upto=upto):
+            found += await asyncio.to_thread(_denials, chunk, limit)
+        clear = await self._store.names({line["data"]["holder"] for line in found if line["data"]["holder"]}, upto=upto)
+        return await asyncio.to_thread(_in_clear, found, clear)
 
     def journal(self, *, after: int, limit: int) -> AsyncIterator[list[bytes]]:
         """Committed lines after a number, at most ``limit``, in chunks."""
@@ -552,10 +640,26 @@ def _chain_of_key_sets(anchor: KeySet, stored: Mapping[int, str]) -> dict[int, K
     return chain
 
 
-def _terms_of(bundle: Bundle | None, entitlement_id: str) -> Entitlement | None:
-    if bundle is None:
-        return None
-    return next((terms for terms in bundle.entitlements if terms.entitlement_id == entitlement_id), None)
+def _in_force(loaded: Loaded) -> list[KeptBundle]:
+    """The bundles that somebody's terms come from; the others are known by their ids only."""
+    ids = {placed.bundle_id for placed in loaded.placed} | {loaded.facts.get(Fact.TERMS_FROM)}
+    return [kept for kept in loaded.bundles if kept.bundle_id in ids]
+
+
+def _refuse_for(reason: Refusal, bundle: Bundle, at: datetime) -> None:
+    """One end of a bundle's dates alone. Raises RefusedDocument."""
+    try:
+        bundle.check_dates(at)
+    except RefusedDocument as fault:
+        if fault.reason is reason:
+            raise
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:  # a thread without a loop
+        return False
 
 
 def _server_terms(bundle: Bundle) -> ServerTerms:
@@ -619,6 +723,19 @@ def _commitments(chunk: list[bytes]) -> set[str]:
 def _name_line(commitment: str, field: str, value: str) -> bytes:
     line = {"commitment": commitment, "field": field, "value": value}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _denials(chunk: list[bytes], limit: int) -> list[Mapping[str, Any]]:
+    """The newest denials in these lines."""
+    spoken = [line for line in chunk if b'"kind":"Denied"' in line]
+    return [line for line in map(json.loads, spoken) if line["kind"] == Kind.DENIED][-limit:]
+
+
+def _in_clear(found: deque[Mapping[str, Any]], names: list[tuple[str, str, str]]) -> list[DenialLine]:
+    named: dict[str, dict[str, str]] = {}
+    for commitment, field, value in names:
+        named.setdefault(commitment, {})[field] = value
+    return [_denial(line, named) for line in found]
 
 
 def _denial(line: Mapping[str, Any], named: Mapping[str, Mapping[str, str]]) -> DenialLine:

@@ -9,7 +9,9 @@ Rules, in order
 2. The environment wins over the file: ``LLS__SERVER__NAME=x`` is ``[server] name = "x"``. Lists are JSON or
    comma-separated.
 3. An unknown table or name is an error, with the nearest known one: a setting that is silently ignored is a trap.
-4. Each value has its type and range; then the cross-checks of :func:`_check` hold for the whole.
+4. Each value has its type and range, and texts are printable: they reach file names, certificates and terminals. Then
+   the cross-checks of :func:`_check` hold for the whole.
+5. :func:`load` stops at the first mistake, because nothing may start with one; :func:`problems` tells them all.
 
 Every refusal is one :class:`~lls.faults.SetupFault` that names file, table and key. No secret is a setting: keys live
 in ``state_dir`` or come from systemd. Whether the files that are named here exist is asked by who opens them.
@@ -21,11 +23,12 @@ import difflib
 import ipaddress
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lls.faults import SetupFault
 
@@ -181,14 +184,36 @@ class Address:
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """Read, override and check. ``path`` is what ``--config`` named, if anything. Raises :class:`SetupFault`."""
     source, tables = _read(path, environ)
-    config = _built(tables, _overrides(environ), source)
-    _check(config, source)
+    config = _built(tables, _overrides(environ, _stop), source, _stop)
+    _check(config, source, _stop)
     return config
+
+
+def problems(path: Path | None, environ: Mapping[str, str]) -> list[str]:
+    """Everything that :func:`load` would refuse, a sentence each, the file's order first; empty when it would load.
+
+    A setting that is wrong counts as its default in what follows, so that one mistake is told once.
+    """
+    found: list[str] = []
+
+    def note(fault: SetupFault) -> None:
+        if fault.detail not in found:
+            found.append(fault.detail)
+
+    try:
+        source, tables = _read(path, environ)
+    except SetupFault as fault:
+        return [fault.detail]
+    _check(_built(tables, _overrides(environ, note), source, note), source, note)
+    return found
 
 
 def addresses(server: Server, source: str = "settings") -> tuple[Address, ...]:
     """``server.listen``, taken apart: ``host:port`` or ``[IPv6]:port``; port 0 lets the system choose."""
-    return tuple(_address(entry, source) for entry in server.listen)
+    try:
+        return tuple(_address(entry) for entry in server.listen)
+    except ValueError as fault:
+        raise SetupFault(f"{source}: {fault}") from None
 
 
 def rendered() -> str:
@@ -218,13 +243,31 @@ def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[str, dict[str,
         raise SetupFault(
             f"{file}: there is no such file; name the right one with --config or {PATH_VARIABLE}."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+    except RecursionError:
+        raise SetupFault(f"{file}: this is not TOML: it is nested too deeply.") from None
+    except ValueError as fault:  # TOMLDecodeError, UnicodeDecodeError, and what int() says of thousands of digits
         raise SetupFault(f"{file}: this is not TOML: {fault}.") from None
     except OSError as fault:
         raise SetupFault(f"{file}: cannot be read: {fault.strerror}.") from None
 
 
-def _overrides(environ: Mapping[str, str]) -> dict[tuple[str, str], tuple[str, str]]:
+Tell: TypeAlias = Callable[[SetupFault], None]
+"""What to do about a mistake: stop there, or note it and go on with the default."""
+
+
+def _stop(fault: SetupFault) -> None:
+    raise fault
+
+
+@contextmanager
+def _told(tell: Tell) -> Iterator[None]:
+    try:
+        yield
+    except SetupFault as fault:
+        tell(fault)
+
+
+def _overrides(environ: Mapping[str, str], tell: Tell) -> dict[tuple[str, str], tuple[str, str]]:
     """``(table, key)`` of each ``LLS__TABLE__NAME``, with the variable and its text."""
     found = {}
     for variable, text in environ.items():
@@ -232,24 +275,32 @@ def _overrides(environ: Mapping[str, str]) -> dict[tuple[str, str], tuple[str, s
             continue
         table, separator, key = variable.removeprefix(PREFIX).lower().partition("__")
         if not separator:
-            raise SetupFault(f"{variable}: a setting in the environment is written {PREFIX}TABLE__NAME.")
+            tell(SetupFault(f"{variable}: a setting in the environment is written {PREFIX}TABLE__NAME."))
+            continue
         found[table, key] = (variable, text)
     return found
 
 
-def _built(tables: dict[str, Any], overrides: dict[tuple[str, str], tuple[str, str]], source: str) -> Config:
+def _built(
+    tables: dict[str, Any], overrides: dict[tuple[str, str], tuple[str, str]], source: str, tell: Tell
+) -> Config:
     known = _tables()
+    read: dict[str, dict[str, object]] = {}
     for name, table in tables.items():
-        _known(name, known, f"{source}: [{name}]", "table")
-        if not isinstance(table, dict):
-            raise SetupFault(f"{source}: [{name}] must be a table.")
+        with _told(tell):
+            _known(name, known, f"{source}: [{name}]", "table")
+            if not isinstance(table, dict):
+                raise SetupFault(f"{source}: [{name}] must be a table.")
+            read[name] = table
     for (name, _), (variable, _) in overrides.items():
-        _known(name, known, variable, "table")
+        with _told(tell):
+            _known(name, known, variable, "table")
     built: dict[str, Any] = {
         name: _table(
             kind,
-            {key: (f"{source}: [{name}] {key}", value) for key, value in tables.get(name, {}).items()}
+            {key: (f"{source}: [{name}] {key}", value) for key, value in read.get(name, {}).items()}
             | {key: (where, _Text(text)) for (table, key), (where, text) in overrides.items() if table == name},
+            tell,
         )
         for name, kind in known.items()
     }
@@ -267,13 +318,16 @@ class _Text(str):
     __slots__ = ()
 
 
-def _table(kind: type[Any], given: dict[str, tuple[str, object]]) -> object:
+def _table(kind: type[Any], given: dict[str, tuple[str, object]], tell: Tell) -> object:
     known = {one.name: one for one in fields(kind)}
     values = {}
     for key, (where, value) in given.items():
-        _known(key, known, where, "setting")
-        values[key] = _value(value, known[key].default, where)
-        _in_range(values[key], known[key].metadata, where)
+        with _told(tell):
+            _known(key, known, where, "setting")
+            checked = _value(value, known[key].default, where)
+            _in_range(checked, known[key].metadata, where)
+            _printable(checked, where)
+            values[key] = checked
     return kind(**values)
 
 
@@ -301,6 +355,13 @@ def _value(value: object, default: object, where: str) -> object:
     return value
 
 
+def _printable(value: object, where: str) -> None:
+    """No NUL (no path holds one), no control characters, no half characters of an environment that is not UTF-8."""
+    texts = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(text, str) and not text.isprintable() for text in texts):
+        raise SetupFault(f"{where} holds characters that cannot be printed, or is not UTF-8.")
+
+
 _NOUNS = {str: "a text in quotes", int: "a whole number", bool: "true or false"}
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -320,7 +381,7 @@ def _words(value: object, where: str) -> tuple[str, ...]:
     if isinstance(value, _Text):
         try:
             value = json.loads(value)
-        except ValueError:  # not JSON, so words; an IPv6 address begins with a bracket, too
+        except (ValueError, RecursionError):  # not JSON, so words; an IPv6 address begins with a bracket, too
             value = [word.strip() for word in str(value).split(",") if word.strip()]
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise SetupFault(f"{where} must be a list of texts.")
@@ -330,76 +391,105 @@ def _words(value: object, where: str) -> tuple[str, ...]:
 def _in_range(value: object, metadata: Mapping[str, Any], where: str) -> None:
     least, most = metadata["least"], metadata["most"]
     if isinstance(value, int) and ((least is not None and value < least) or (most is not None and value > most)):
-        raise SetupFault(f"{where} must be {_span(least, most)}; it is {value}.")
+        shown = f"; it is {value}" if abs(value) <= _LARGEST_SHOWN else ""
+        raise SetupFault(f"{where} must be {_span(least, most)}{shown}.")
+    if isinstance(value, int) and abs(value) > _LARGEST_SHOWN:
+        raise SetupFault(f"{where} is beyond every use.")
+
+
+_LARGEST_SHOWN = 10**15
 
 
 def _span(least: int | None, most: int | None) -> str:
     return f"between {least} and {most}" if most is not None else f"at least {least}"
 
 
-def _check(config: Config, source: str) -> None:
+def _check(config: Config, source: str, tell: Tell) -> None:
     """What goes together. The order is that of the file, so that an administrator mends it from the top."""
-    server, tls, lease = config.server, config.tls, config.lease
-    _check_server(server, source)
-    if tls.mode is TlsMode.FILES and not (tls.cert and tls.key):
-        raise SetupFault(f"{source}: [tls] mode files needs both cert and key.")
-    if tls.mode is not TlsMode.FILES and (tls.cert or tls.key):
-        raise SetupFault(f'{source}: [tls] cert and key are only used with mode = "files"; set it or remove them.')
-    reachable = [
-        entry for entry, at in zip(server.listen, addresses(server, source), strict=True) if not at.is_loopback
-    ]
-    if tls.mode is TlsMode.OFF and reachable and not server.plain_http_off_loopback:
-        raise SetupFault(
-            f"{source}: [tls] mode off would send secrets in clear from {reachable[0]}; listen on 127.0.0.1, "
-            "or set plain_http_off_loopback = true in [server] if a TLS proxy is all that can reach it."
-        )
-    if config.store.url and not config.store.url.startswith(("postgresql://", "postgres://")):
-        raise SetupFault(f"{source}: [store] url must be empty (SQLite in state_dir) or begin with postgresql://.")
-    if not config.trust.keys:
-        raise SetupFault(f"{source}: [trust] keys must name the vendor's key set file.")
-    # Design §2, the one distributed rule: with a shorter grace a taken-over seat could be lent twice.
-    if lease.grace_seconds < lease.proof_seconds:
-        raise SetupFault(
-            f"{source}: [lease] grace_seconds ({lease.grace_seconds}) must be at least proof_seconds "
-            f"({lease.proof_seconds}), or a seat could be lent twice."
-        )
+    for fault in (*_server_faults(config.server), *_tls_faults(config), *_other_faults(config)):
+        tell(SetupFault(f"{source}: {fault}"))
 
 
 _NAME_LENGTH = 100
 _SPKI_LENGTH = 64  # hexadecimal of 32 bytes
 
 
-def _check_server(server: Server, source: str) -> None:
+def _server_faults(server: Server) -> Iterator[str]:
     if not server.name.strip() or len(server.name) > _NAME_LENGTH:
-        raise SetupFault(f"{source}: [server] name must have 1 to {_NAME_LENGTH} characters.")
+        yield f"[server] name must have 1 to {_NAME_LENGTH} characters."
     if not server.listen:
-        raise SetupFault(f'{source}: [server] listen needs at least one address, such as "0.0.0.0:6501".')
+        yield '[server] listen needs at least one address, such as "0.0.0.0:6501".'
+    for entry in server.listen:
+        try:
+            _address(entry)
+        except ValueError as fault:
+            yield str(fault)
     for key in ("state_dir", "admin_socket"):
         if not Path(getattr(server, key)).is_absolute():
-            raise SetupFault(f"{source}: [server] {key} must be an absolute path.")
+            yield f"[server] {key} must be an absolute path."
     for pin in server.proxy_spki_sha256:
         if len(pin) != _SPKI_LENGTH or not set(pin) <= set("0123456789abcdef"):
-            raise SetupFault(
-                f"{source}: [server] proxy_spki_sha256 holds SHA-256 values of 64 lower-case hexadecimal digits."
-            )
+            yield "[server] proxy_spki_sha256 holds SHA-256 values of 64 lower-case hexadecimal digits."
+
+
+def _tls_faults(config: Config) -> Iterator[str]:
+    server, tls = config.server, config.tls
+    if tls.mode is TlsMode.FILES and not (tls.cert and tls.key):
+        yield "[tls] mode files needs both cert and key."
+    if tls.mode is not TlsMode.FILES and (tls.cert or tls.key):
+        yield '[tls] cert and key are only used with mode = "files"; set it or remove them.'
+    reachable = [entry for entry in server.listen if not _is_loopback(entry)]
+    if tls.mode is TlsMode.OFF and reachable and not server.plain_http_off_loopback:
+        yield (
+            f"[tls] mode off would send secrets in clear from {reachable[0]}; listen on 127.0.0.1, "
+            "or set plain_http_off_loopback = true in [server] if a TLS proxy is all that can reach it."
+        )
+
+
+def _other_faults(config: Config) -> Iterator[str]:
+    lease = config.lease
+    if config.store.url and not config.store.url.startswith(("postgresql://", "postgres://")):
+        yield "[store] url must be empty (SQLite in state_dir) or begin with postgresql://."
+    if not config.trust.keys:
+        yield "[trust] keys must name the vendor's key set file."
+    # Design §2, the one distributed rule: with a shorter grace a taken-over seat could be lent twice.
+    if lease.grace_seconds < lease.proof_seconds:
+        yield (
+            f"[lease] grace_seconds ({lease.grace_seconds}) must be at least proof_seconds "
+            f"({lease.proof_seconds}), or a seat could be lent twice."
+        )
+
+
+def _is_loopback(entry: str) -> bool:
+    """Also of what is no address: that is told already."""
+    try:
+        return _address(entry).is_loopback
+    except ValueError:
+        return True
 
 
 _LAST_PORT = 65_535
+_PORT_DIGITS = 5
+_SHOWN = 100
 
 
-def _address(entry: str, source: str) -> Address:
+def _address(entry: str) -> Address:
     host, separator, port = entry.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if (
         not separator
-        or not (port.isascii() and port.isdigit() and int(port) <= _LAST_PORT)
+        or not (port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and int(port) <= _LAST_PORT)
         or not host
         or bracketed != (":" in host)
         or (bracketed and not _is_ip(host))
         or any(letter.isspace() or letter == "/" for letter in host)
+        or not host.isascii()
     ):
-        raise SetupFault(f'{source}: [server] listen: "{entry}" is not host:port; write 192.0.2.7:6501 or [::]:6501.')
+        raise ValueError(
+            f'[server] listen: "{entry[:_SHOWN]}" is not host:port; write 192.0.2.7:6501 or '
+            "[::]:6501, and a name with other letters than a-z in its ASCII form (xn--...)."
+        )
     return Address(host=host, port=int(port))
 
 

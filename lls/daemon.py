@@ -45,6 +45,7 @@ from lls.tls import make_certificate, server_context, spki_sha256
 from lls.writer import Writer
 
 ADMIN_GROUP: Final = "lls-admin"
+GARBAGE: Final = 20_000
 PROBE_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
@@ -147,6 +148,8 @@ class Daemon:
         # What was loaded stays for good: without this the collector walks a hundred thousand leases again and again.
         gc.collect()
         gc.freeze()
+        # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
+        gc.set_threshold(GARBAGE, 10, 10)
         await self._open_doors(state_dir)
         housekeeping = scheduled(self.writer, self.airgap)
         housekeeping.start()
@@ -196,9 +199,7 @@ class Daemon:
             await self._listen(app, address, context, gate)
 
     async def _door(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(
-            app, handler_cancellation=True, shutdown_timeout=float(self.config.server.drain_seconds)
-        )
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=float(self.config.server.drain_seconds))
         await runner.setup()
         self._doors.append(runner)
         return runner

@@ -1,27 +1,40 @@
 """Who this server is: its id, its keys, and what identifies the machine under it.
 
 Rules (design §4)
-1. Keys are made at the first start, with mode 0600, whole or not at all, and never leave the machine. A name on a
+1. Keys are made at the first start, with mode 0600, all of them or none, and never leave the machine. A name on a
    public key is a request's and a certificate's business.
-2. The site key makes commitments of names; it is symmetric and stays here, so that nobody outside can guess a name from
+2. Keys are never made beside others: when one of the files is missing, damaged or open to other users, the server
+   does not start. Whether an empty folder is a first start or a loss, the store's history says (``airgap``).
+3. The site key makes commitments of names; it is symmetric and stays here, so that nobody outside can guess a name from
    one.
-3. Components of the host are hashed together with the server id: the vendor can compare, never read.
+4. Components of the host are hashed together with the server id: the vendor can compare, never read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from lls.faults import SetupFault
+from lls.faults import RefusedDocument, SetupFault
 from lls.signed.jose import EncryptionKey, SigningKey
 
+Key = TypeVar("Key", SigningKey, EncryptionKey)
+
+SERVER_ID_FILE: Final = "server-id"
+SIGNING_FILE: Final = "signing.pem"
+ENCRYPTION_FILE: Final = "encryption.pem"
+SITE_KEY_FILE: Final = "site.key"
+SITE_KEY_BYTES: Final = 32
+
+_SERVER_ID = re.compile(rb"lls_[A-Za-z0-9_-]{22}\s*")
+_OPEN_TO_OTHERS: Final = 0o077
 _COMPONENTS: Final = {
     "machine_id": "/etc/machine-id",
     "product_uuid": "/sys/class/dmi/id/product_uuid",
@@ -40,16 +53,25 @@ class Identity:
 
 
 def load_identity(folder: Path) -> Identity:
-    """The identity kept in ``folder``, made there when it is empty. Raises SetupFault."""
+    """The identity kept in ``folder``, made there when none of its files is there.
+
+    Raises SetupFault that names the file which is missing, damaged or readable by others.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        missing = [name for name in _MAKERS if not _finished(folder, name)]
+        if missing and len(missing) < len(_MAKERS):
+            raise SetupFault(
+                f"Of the server's keys in {folder}, {' and '.join(missing)} is missing; put it back from your backup."
+                " Nothing was made in its place, because a new key would make this another server."
+            )
+        if missing:
+            _make(folder)
         return Identity(
-            server_id=_kept(folder / "server-id", _new_server_id).decode("ascii").strip(),
-            signing=SigningKey.from_pem(_kept(folder / "signing.pem", lambda: SigningKey.generate().to_pem())),
-            encryption=EncryptionKey.from_pem(
-                _kept(folder / "encryption.pem", lambda: EncryptionKey.generate().to_pem())
-            ),
-            site_key=_kept(folder / "site.key", lambda: secrets.token_bytes(32)),
+            server_id=_read_server_id(folder / SERVER_ID_FILE),
+            signing=_read_key(folder / SIGNING_FILE, SigningKey.from_pem),
+            encryption=_read_key(folder / ENCRYPTION_FILE, EncryptionKey.from_pem),
+            site_key=_read_site_key(folder / SITE_KEY_FILE),
         )
     except OSError as error:
         raise SetupFault(f"The keys in {folder} cannot be read or made: {error.strerror}.") from error
@@ -86,14 +108,63 @@ def write_private(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    if not path.exists():
-        write_private(path, make())
+_MAKERS: Final[dict[str, Callable[[], bytes]]] = {
+    SERVER_ID_FILE: lambda: new_id("lls_").encode("ascii"),
+    SIGNING_FILE: lambda: SigningKey.generate().to_pem(),
+    ENCRYPTION_FILE: lambda: EncryptionKey.generate().to_pem(),
+    SITE_KEY_FILE: lambda: secrets.token_bytes(SITE_KEY_BYTES),
+}
+
+
+def _make(folder: Path) -> None:
+    """All of them under other names first, so that a power cut between two renames leaves what can be finished."""
+    for name, make in _MAKERS.items():
+        write_private(_unfinished(folder, name), make())
+    for name in _MAKERS:
+        _unfinished(folder, name).replace(folder / name)
+
+
+def _finished(folder: Path, name: str) -> bool:
+    """Whether a file is there, after what a power cut has left of :func:`_make` was finished."""
+    others = any((folder / other).exists() for other in _MAKERS)
+    if others and not (folder / name).exists() and _unfinished(folder, name).exists():
+        _unfinished(folder, name).replace(folder / name)
+    return (folder / name).exists()
+
+
+def _unfinished(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
+
+
+def _read_private(path: Path) -> bytes:
+    if path.stat().st_mode & _OPEN_TO_OTHERS:
+        raise SetupFault(f"The key file {path} is open to other users; run: chmod 600 {path}")
     return path.read_bytes()
 
 
-def _new_server_id() -> bytes:
-    return new_id("lls_").encode("ascii")
+def _read_server_id(path: Path) -> str:
+    content = _read_private(path)
+    if not _SERVER_ID.fullmatch(content):
+        raise _damaged(path, "holds no server id")
+    return content.decode("ascii").strip()
+
+
+def _read_key(path: Path, read: Callable[[bytes], Key]) -> Key:
+    try:
+        return read(_read_private(path))
+    except RefusedDocument as fault:
+        raise _damaged(path, "holds no private key of its kind") from fault
+
+
+def _read_site_key(path: Path) -> bytes:
+    content = _read_private(path)
+    if len(content) != SITE_KEY_BYTES:
+        raise _damaged(path, f"is not {SITE_KEY_BYTES} bytes long")
+    return content
+
+
+def _damaged(path: Path, complaint: str) -> SetupFault:
+    return SetupFault(f"The key file {path} {complaint}; put it back from your backup.")
 
 
 def _read_component(path: Path) -> str:

@@ -78,7 +78,11 @@ def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
-        return x509.DNSName(name)
+        # RFC 5280 §4.2.1.6: DNS names are IA5; a machine may be called otherwise.
+        try:
+            return x509.DNSName(name if name.isascii() else name.encode("idna").decode("ascii"))
+        except UnicodeError as error:
+            raise SetupFault(f"{name!a} is no host name that a TLS certificate can carry.") from error
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:

@@ -48,10 +48,10 @@ from lls.api.admin_wire import (
 from lls.api.edge import (
     BYTES,
     EDGE,
+    JSON,
     Query,
     Route,
     answer,
-    answer_bytes,
     done,
     encode,
     instant_of,
@@ -120,8 +120,8 @@ async def leases(request: web.Request) -> web.StreamResponse:
     """Who holds what."""
     given, writer = parameters(request, "product", "holder"), request.app[EDGE].writer
     ledger = await writer.settled()
-    return await _long(
-        await leases_view(ledger, writer.now(), product=given.get("product"), holder=given.get("holder"))
+    return await _told_in_slices(
+        request, await leases_view(ledger, writer.now(), product=given.get("product"), holder=given.get("holder"))
     )
 
 
@@ -230,16 +230,20 @@ def _flag(text: str | None, name: str) -> bool:
     return text == "1"
 
 
-async def _long(view: LeasesView) -> web.Response:
-    """The same bytes as in one piece."""
-    pieces = []
-    for name, items in (("leases", view.leases), ("waiting", view.waiting)):
-        encoded = []
-        for part in sliced(list[Any](items)):
-            encoded.append(encode(part)[1:-1])
+async def _told_in_slices(request: web.Request, view: LeasesView) -> web.StreamResponse:
+    """The same bytes as in one piece: putting thirty megabytes together would hold the loop for a tenth of a second."""
+    response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": "no-store"})
+    await response.prepare(request)
+    lead = b'{"leases":['
+    for items in (view.leases, view.waiting):
+        await response.write(lead)
+        for count, part in enumerate(sliced(list[Any](items))):
+            await response.write((b"," if count else b"") + encode(part)[1:-1])
             await asyncio.sleep(0)
-        pieces.append(b'"%s":[%s]' % (name.encode(), b",".join(encoded)))
-    return answer_bytes(b"{%s}" % b",".join(pieces))
+        lead = b'],"waiting":['
+    await response.write(b"]}")
+    await response.write_eof()
+    return response
 
 
 def _file(data: bytes, name: str) -> web.Response:

@@ -347,7 +347,9 @@ def sliced(items: list[T]) -> Iterator[list[T]]:
 def _matches(product: str, holder: Holder, wanted_product: str | None, wanted_holder: str | None) -> bool:
     if wanted_product is not None and product != wanted_product:
         return False
-    part = (wanted_holder or "").casefold()
+    if not wanted_holder:
+        return True
+    part = wanted_holder.casefold()
     return any(part in value.casefold() for value in holder.named().values())
 
 

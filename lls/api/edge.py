@@ -24,7 +24,7 @@ from aiohttp import web
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
-from lls.api.wire import Form, T
+from lls.api.wire import FeatureView, Form, T
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
@@ -57,6 +57,16 @@ class EdgeSetting:
     """The TLS keys that clients may meet: current, next, a proxy's (contract §2)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What every lease of an entitlement shows alike, made once: new terms are another object."""
+
+    terms: Entitlement
+    claims: str
+    features: list[FeatureView]
+    attributes: dict[str, str | int]
+
+
 class Edge:
     """One process's edge, shared by its applications. ``setting`` may be replaced on reload; ``drain`` is one-way."""
 
@@ -68,7 +78,9 @@ class Edge:
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}
         self.beats = self.clones = 0
-        self.claims: dict[str, tuple[Entitlement, str]] = {}
+        self.grants: Counter[tuple[str, str]] = Counter()
+        self.denials: Counter[str] = Counter()
+        self.shown: dict[str, Shown] = {}
 
     def drain(self) -> None:
         """No new checkouts from now on; who waits for a seat is told at once. Heartbeats and checkins go on."""
@@ -90,6 +102,12 @@ class Edge:
         self.metrics.heartbeats.inc(self.beats)
         self.metrics.clones.inc(self.clones)
         self.beats = self.clones = 0
+        for labels, grants in self.grants.items():
+            self.metrics.grants.labels(*labels).inc(grants)
+        for code, denials in self.denials.items():
+            self.metrics.denials.labels(code).inc(denials)
+        self.grants.clear()
+        self.denials.clear()
 
 
 EDGE: Final = web.AppKey("edge", Edge)
@@ -221,11 +239,6 @@ encode = msgspec.json.Encoder().encode
 def answer(value: object) -> web.Response:
     """200 with a value as JSON."""
     return web.Response(body=encode(value), headers=_JSON_HEADERS)
-
-
-def answer_bytes(body: bytes) -> web.Response:
-    """200 with JSON that is bytes already."""
-    return web.Response(body=body, headers=_JSON_HEADERS)
 
 
 def created(value: object) -> web.Response:

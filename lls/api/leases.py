@@ -16,14 +16,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from datetime import timedelta
 from typing import Any, Final
 
 from aiohttp import web
 
 from lls.api import problems
 from lls.api.auth import bearer
-from lls.api.edge import EDGE, Edge, Route, answer, created, done, instant, optional_instant, read_form, second
+from lls.api.edge import EDGE, Edge, Route, Shown, answer, created, done, optional_instant, read_form, second
 from lls.api.wire import (
     MOST_BEATS,
     BeatForm,
@@ -110,8 +109,8 @@ async def show(request: web.Request) -> web.StreamResponse:
     """A live lease."""
     edge = request.app[EDGE]
     lease, now = await edge.writer.lease(_lease_id(request), secret=bearer(request))
-    ledger = edge.writer.ledger
-    return answer(LeaseAnswer(lease=lease_view(ledger, lease, ledger.pools[lease.entitlement_id].entitlement, now)))
+    terms = edge.writer.ledger.pools[lease.entitlement_id].entitlement
+    return answer(LeaseAnswer(lease=lease_view(edge, lease, terms, now)))
 
 
 async def checkin(request: web.Request) -> web.StreamResponse:
@@ -190,26 +189,27 @@ async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | De
 
 def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
     lease, terms, now = seated.lease, seated.entitlement, edge.writer.now()
-    view = lease_view(edge.writer.ledger, lease, terms, now)
+    view = lease_view(edge, lease, terms, now)
     issued_at = int(now.wall.timestamp())
     capability = _capability(edge, lease, terms, issued_at=issued_at, left=view.expires_in_seconds, nonce=nonce)
     granted = CheckoutAnswer(lease=view, capability=capability)
     if seated.again:
         return answer(granted)
-    edge.metrics.grants.labels(lease.product, lease.entitlement_id).inc()
+    edge.grants[lease.product, lease.entitlement_id] += 1
     return created(granted)
 
 
 def _denied(edge: Edge, denial: Denial) -> web.Response:
-    edge.metrics.denials.labels(denial.code).inc()
+    edge.denials[denial.code] += 1
     return problems.response(problems.of_denial(denial))
 
 
 # ---------------------------------------------------------------- showing
 
 
-def lease_view(ledger: Ledger, lease: Lease, terms: Entitlement, now: Now) -> LeaseView:
+def lease_view(edge: Edge, lease: Lease, terms: Entitlement, now: Now) -> LeaseView:
     """A lease as its client sees it."""
+    ledger, shown = edge.writer.ledger, _shown(edge, terms)
     left = ledger.remaining(lease, now)
     return LeaseView(
         lease_id=lease.lease_id,
@@ -221,12 +221,12 @@ def lease_view(ledger: Ledger, lease: Lease, terms: Entitlement, now: Now) -> Le
         seats=lease.seats,
         overdraft=lease.overdraft,
         holder=lease.holder.named(),
-        granted_at=instant(lease.granted_at),
-        expires_at=instant(now.wall + timedelta(seconds=left)),
+        granted_at=second(int(lease.granted_at.timestamp())),
+        expires_at=second(int(now.wall.timestamp()) + left),
         expires_in_seconds=left,
         heartbeat_seconds=ledger.pace(lease),
-        features=feature_views(terms),
-        attributes=dict(terms.attributes),
+        features=shown.features,
+        attributes=shown.attributes,
         entitlement=_standing_view(terms, now),
     )
 
@@ -279,17 +279,21 @@ def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, issued_at: int,
         entitlement_id=lease.entitlement_id,
         seats=lease.seats,
         seat_id=lease.holder.seat_id,
-        terms=_claims_of(edge, terms),
+        terms=_shown(edge, terms).claims,
     )
 
 
-def _claims_of(edge: Edge, terms: Entitlement) -> str:
-    """Encoded once for all the beats of an entitlement's leases; new terms are another object."""
-    kept = edge.claims.get(terms.entitlement_id)
-    if kept is None or kept[0] is not terms:
+def _shown(edge: Edge, terms: Entitlement) -> Shown:
+    kept = edge.shown.get(terms.entitlement_id)
+    if kept is None or kept.terms is not terms:
         features = {feature.key: feature.value > 0 for feature in terms.features if feature.type is FeatureType.BOOL}
-        kept = edge.claims[terms.entitlement_id] = terms, terms_claims(features, terms.attributes)
-    return kept[1]
+        kept = edge.shown[terms.entitlement_id] = Shown(
+            terms=terms,
+            claims=terms_claims(features, terms.attributes),
+            features=feature_views(terms),
+            attributes=dict(terms.attributes),
+        )
+    return kept
 
 
 def _sum(numbers: list[int | None]) -> int | None:

@@ -59,6 +59,11 @@ class Admin:
         with self._asked(method, _target(where), json.dumps(body).encode(), kind="application/json") as answer:
             answer.read()
 
+    def tell(self, method: str, where: str, body: Document) -> Document:
+        """Ask for something, and hear how things are then."""
+        with self._asked(method, _target(where), json.dumps(body).encode(), kind="application/json") as answer:
+            return _document(answer)
+
     def upload(self, where: str, content: bytes, **query: str | int | None) -> Document:
         """Hand a signed document in."""
         with self._asked("POST", _target(where, query), content, kind=_OCTETS) as answer:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from lls.cli import files, show
+from lls.cli import clock, files, show
 from lls.cli.admin import admin
 from lls.cli.frame import AsJson, Force, Output, noun
 
@@ -53,7 +53,8 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     yield "Customer", _customer(answer.get("customer"))
     yield "Licence", _licence(_part(answer, "license"), now)
     yield "Receipt due", _sync(_part(answer, "license"), now)
-    yield "Clock", _clock(_part(answer, "clock"))
+    yield "Machine", _machine(_part(answer, "binding"), now)
+    yield "Clock", clock.told(_part(answer, "clock"))
     yield "Key set", f"version {show.said(answer.get('keys_version'))}"
     yield "Last bundle", f"sequence {answer['bundle_sequence']}" if answer.get("bundle_sequence") else "none yet"
     yield "Writership", f"epoch {show.said(writer.get('epoch'))}, line {show.said(writer.get('seq'))}"
@@ -71,11 +72,10 @@ def _next_steps(answer: Mapping[str, Any]) -> Iterator[str]:
             yield "this server's licence has ended and no lease is granted; ask your vendor for a renewed bundle."
         case "report_overdue":
             yield "lls report export -o FILE and send it to your vendor; its receipt opens new leases again."
-    match _part(answer, "clock").get("state"):
-        case "behind":
-            yield "set this machine's clock right (timedatectl); new leases are granted again by themselves."
-        case "jumped":
-            yield "the clock jumped forward; if the time above is right, lls clock accept, else set it right."
+    if _part(answer, "binding").get("state") == "unbound":
+        yield "lls server request -o FILE and send it to your vendor, who issues a bundle for this machine; import it."
+    if step := clock.ADVICE.get(str(_part(answer, "clock").get("state"))):
+        yield step
     if answer.get("chain") == "forked":
         yield "the vendor's record of this journal is another one (was this machine cloned or rolled back?); tell them."
     if _part(answer, "store").get("up") is False:
@@ -99,14 +99,16 @@ def _sync(licence: Mapping[str, Any], now: object) -> object:
     return f"{show.until(licence['sync_due_at'], now)}, every {show.count(licence.get('sync_within_days'), 'day')}"
 
 
-def _clock(clock: Mapping[str, Any]) -> str:
-    state = str(clock.get("state", show.NOTHING))
-    behind = clock.get("behind_seconds")
-    if state == "behind" and isinstance(behind, int | float):
-        state = f"BEHIND by {show.duration(behind)}"
-    elif state == "jumped":
-        state = f"JUMPED; time seen before: {show.instant(clock.get('mark'))}"
-    return f"{show.instant(clock.get('now'))}, {state}"
+def _machine(binding: Mapping[str, Any], now: object) -> object:
+    match binding.get("state"):
+        case "key_only":
+            return "any: the licence is bound to this server's key alone"
+        case "bound":
+            return "the licensed one"
+        case "unbound":
+            since = show.instant(binding.get("since"))
+            return f"NOT THE LICENSED ONE since {since}; new leases until {show.until(binding.get('ends_at'), now)}"
+    return binding.get("state")
 
 
 def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -207,7 +207,9 @@ def read_catalog(text: str) -> Catalog:
     """A catalogue file's text → the catalogue. Raises :class:`CatalogRefused` that names the place."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as failure:
+    except RecursionError as failure:
+        raise CatalogRefused("The catalogue is not valid TOML: it is nested too deeply.") from failure
+    except ValueError as failure:  # TOMLDecodeError, and what int() says of thousands of digits
         raise CatalogRefused(f"The catalogue is not valid TOML: {failure}.") from failure
     try:
         return _read(document)

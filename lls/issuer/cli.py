@@ -4,7 +4,8 @@ Rules
 1. Every command opens the home, calls one method of :class:`~lls.issuer.office.Issuer`, and shows what it gave.
 2. Exit status (contract, common rules): 0 done, 1 refused with one sentence on standard error, 2 wrong usage. A
    user's mistake never shows a traceback; a programming error always does.
-3. ``--json`` prints documents and nothing else on standard output; messages and progress go to standard error.
+3. ``--json`` prints documents and nothing else on standard output, in ASCII: a customer's name must not reach a
+   terminal as the control characters that it may hold; messages and progress go to standard error.
 4. A passphrase comes from a file, from ``LLS_ISSUER_PASSPHRASE`` or from the terminal, never from an argument: those
    are in the process list.
 5. Activation codes are shown by ``entitlement show`` and ``order fulfil``, whose purpose that is, and nowhere else.
@@ -401,7 +402,7 @@ def entitlement_show(
         return
     table = Table(show_header=False, title=entitlement_id)
     for key, value in _sold_document(sold).items():
-        table.add_row(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        table.add_row(key, value if isinstance(value, str) else json.dumps(value))
     _stdout.print(table)
 
 
@@ -611,9 +612,7 @@ def usage_export(
     if format_ is Format.CSV:
         data = billing_csv(lines)
     else:
-        data = (
-            json.dumps({"lines": [billing_document(line) for line in lines]}, indent=2, ensure_ascii=False) + "\n"
-        ).encode()
+        data = (json.dumps({"lines": [billing_document(line) for line in lines]}, indent=2) + "\n").encode()
     if output is None:
         typer.echo(data, nl=False)
     else:
@@ -653,7 +652,12 @@ def _passphrase(file: Path | None, *, anew: bool = False) -> bytes:
     if file is not None:
         text = read_bounded(file, what="passphrase file", most=4096).rstrip(b"\r\n")
     elif "LLS_ISSUER_PASSPHRASE" in os.environ:
-        text = os.environ["LLS_ISSUER_PASSPHRASE"].encode()
+        try:
+            text = os.environ["LLS_ISSUER_PASSPHRASE"].encode()
+        except UnicodeEncodeError:
+            raise HomeRefused(
+                "LLS_ISSUER_PASSPHRASE is not UTF-8; give the passphrase with --passphrase-file."
+            ) from None
     elif sys.stdin.isatty():
         text = str(typer.prompt("Passphrase of the vendor's keys", hide_input=True, confirmation_prompt=anew)).encode()
     else:
@@ -662,7 +666,14 @@ def _passphrase(file: Path | None, *, anew: bool = False) -> bytes:
         )
     if not text:
         raise HomeRefused("The passphrase is empty; give one, or say --no-passphrase at init.")
+    if len(text) > _LONGEST_PASSPHRASE:
+        raise HomeRefused(
+            f"The passphrase is longer than {_LONGEST_PASSPHRASE} bytes, which PKCS #8 files cannot take."
+        )
     return text
+
+
+_LONGEST_PASSPHRASE: Final = 1023  # OpenSSL's limit
 
 
 def _writable(output: Path) -> None:
@@ -686,7 +697,7 @@ def _say(sentence: str) -> None:
 
 
 def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(document, indent=2))
 
 
 def _show(

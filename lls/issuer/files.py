@@ -19,6 +19,14 @@ PUBLIC: Final = 0o644
 
 def write_whole(path: Path, data: bytes, *, mode: int = PUBLIC) -> None:
     """Writes ``data`` to ``path`` atomically; the file has ``mode`` from its first moment. Raises OSError."""
+    try:
+        _write_whole(path, data, mode=mode)
+    except OSError as failure:
+        # Whoever reads the error knows the file that was asked for, not the one beside it.
+        raise OSError(failure.errno, failure.strerror, str(path)) from failure
+
+
+def _write_whole(path: Path, data: bytes, *, mode: int) -> None:
     descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -5,10 +5,13 @@ Judged in this order; the code repeats the numbers:
 1. Archive, signature and hashes (:func:`lls.signed.report.open_report`), by the key that the server's request proved.
 2. A report id seen before: the same report changes nothing; another one under its id is refused.
 3. The range begins right behind a line that is stored: further on is a *gap*, behind another line is a *fork*.
-4. Every line is canonical and follows the one before; a line that is stored already must be that very line, else a
+4. Every line is canonical, follows the one before and is stamped within 400 days of the time in which the server was
+   known here; a line that is stored already must be that very line, else a
    *fork*. It is compared by its hash and counted once.
 5. The range ends with the report's own seal, at the manifest's head.
-6. The usage table, recomputed from the lines, is the report's byte for byte: nobody edits a table on its way.
+6. The usage table, recomputed from the lines, is the report's byte for byte: nobody edits a table on its way. The
+   recomputation stops where it would grow beyond that table: two lines with a thousand years between them would
+   otherwise give a table that no machine holds.
 7. A commitment has one clear value, whatever report brings it.
 
 Everything happens inside one transaction, so a report that fails at its last line leaves nothing behind. Memory does
@@ -18,16 +21,16 @@ not grow with the report. It refuses to own prices and periods (``billing``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from lls.faults import Refusal, RefusedDocument
 from lls.issuer.refusals import ReportProblem, ReportRefused
-from lls.issuer.register import IngestedReport, Json, Register
-from lls.licensing.fields import Fields
+from lls.issuer.register import IngestedReport, Json, Register, Server
+from lls.licensing.fields import Fields, read_instant, write_instant
 from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, verify_line
 from lls.licensing.usage import Fold, UsageLine, read_usage_csv, usage_csv
 from lls.signed.jose import EncryptionKey
@@ -37,6 +40,9 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the lines done and the lines in all."""
 
 _BATCH: Final = 2_000
+_STRAY: Final = timedelta(days=400)
+"""How far a server's clock may have been off: a mistyped year, and some."""
+_LARGEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +97,10 @@ def _take_in(report: Report, register: Register, *, now: datetime, progress: Pro
     if known is not None:  # 2
         return _again(known, manifest)
     _check_beginning(manifest, register)  # 3
-    folded = _read_lines(report, register, progress=progress)  # 4, 5
-    _check_table(folded.whole.lines(), report.usage_csv())  # 6
+    table = report.usage_csv()
+    bounds = _Bounds.of(register.server(manifest.server_id), manifest, table, now=now)
+    folded = _read_lines(report, register, bounds, progress=progress)  # 4, 5
+    _check_table(folded.whole.lines(), table)  # 6
     names = _keep_names(report, register)  # 7
     ingested = IngestedReport(
         report_id=manifest.report_id,
@@ -107,6 +115,7 @@ def _take_in(report: Report, register: Register, *, now: datetime, progress: Pro
     )
     register.add_report(ingested)
     usage = tuple(folded.fresh.lines()) if folded.fresh else ()
+    _check_amounts(usage)
     if folded.new_lines:
         register.add_carry(manifest.server_id, seq=manifest.to_seq, state=folded.whole.carry())
         register.add_usage(manifest.server_id, first_seq=manifest.to_seq - folded.new_lines + 1, lines=usage)
@@ -166,7 +175,51 @@ class _Folded:
     new_lines: int = 0
 
 
-def _read_lines(report: Report, register: Register, *, progress: Progress) -> _Folded:
+@dataclass(slots=True, kw_only=True)
+class _Bounds:
+    """What one report may make of this machine, whoever signed it. ``rows``: how many its own table still has."""
+
+    earliest: datetime
+    latest: datetime
+    rows: int
+    before: datetime | None = None
+
+    @classmethod
+    def of(cls, server: Server | None, manifest: Manifest, table: bytes, *, now: datetime) -> _Bounds:
+        since = now if server is None else min(server.registered_at, now)
+        bounds = cls(earliest=since - _STRAY, latest=now + _STRAY, rows=table.count(b"\n"))
+        bounds.check_instant(manifest.made_at, what="The report")
+        return bounds
+
+    def check_instant(self, at: datetime, *, what: str) -> None:
+        if not self.earliest <= at <= self.latest:
+            raise ReportRefused(
+                ReportProblem.IMPLAUSIBLE,
+                f"{what} is stamped {write_instant(at)}, and only {write_instant(self.earliest)} to "
+                f"{write_instant(self.latest)} can be true of this server. Nothing was counted; ask the site about its "
+                "clock.",
+            )
+
+    def check_line(self, line: Json, fold: Fold) -> None:
+        """Before ``fold`` takes ``line``: each day that it closes gives a row for each entitlement in use."""
+        at = read_instant(line["at"], place="at")
+        self.check_instant(at, what=f"Line {line['seq']} of the journal")
+        if self.before is None:
+            begun = fold.carry()["at"]
+            self.before = at if begun is None else read_instant(begun, place="at")
+        days = (at.date() - self.before.date()).days
+        if days > 0:
+            self.rows -= days * sum(1 for pool in fold.carry()["pools"] if pool["level"])
+        if self.rows < 0:
+            raise ReportRefused(
+                ReportProblem.USAGE_DIFFERS,
+                f"The report's usage.csv is not what its journal gives: at line {line['seq']} the journal gives more "
+                "lines than the table has. Nothing was counted.",
+            )
+        self.before = max(at, self.before)
+
+
+def _read_lines(report: Report, register: Register, bounds: _Bounds, *, progress: Progress) -> _Folded:
     manifest = report.manifest
     end, _ = _end(register, manifest.server_id)
     stored = register.journal_hashes(manifest.server_id, first=manifest.from_seq, last=min(end, manifest.to_seq))
@@ -181,6 +234,7 @@ def _read_lines(report: Report, register: Register, *, progress: Progress) -> _F
                 ReportProblem.RANGE, f"The report goes on after line {manifest.to_seq}, where its range ends."
             )
         head = head_of(line)
+        bounds.check_line(line, folded.whole)
         if head.seq <= end:
             if next(stored) != head.hash:
                 raise _fork(manifest.server_id, head.seq)
@@ -257,6 +311,18 @@ def _check_table(computed: list[UsageLine], table: bytes) -> None:
         ReportProblem.USAGE_DIFFERS,
         f"The report's usage.csv is not what its journal gives: {where}. Nothing was counted.",
     )
+
+
+def _check_amounts(usage: Iterable[UsageLine]) -> None:
+    # Sums of amounts that are each within their limits; SQLite keeps 64 bits.
+    for line in usage:
+        for name in UsageLine.__dataclass_fields__:
+            value = getattr(line, name)
+            if isinstance(value, int) and value > _LARGEST:
+                raise ReportRefused(
+                    ReportProblem.IMPLAUSIBLE,
+                    f"The journal gives {name} {value} for {line.day}, which cannot be true. Nothing was counted.",
+                )
 
 
 def _keep_names(report: Report, register: Register) -> int:

@@ -52,7 +52,7 @@ from lls.issuer.register import (
     Sold,
 )
 from lls.licensing.entitlement import normalise_code
-from lls.licensing.fields import Fields
+from lls.licensing.fields import Fields, write_instant
 from lls.signed.keys import KeySet
 from lls.signed.request import ActivationRequest, read_request
 
@@ -196,7 +196,7 @@ class Issuer:
         """Takes an activation request in: a new server, or the newer state of one that is known.
 
         ``customer`` is an account reference; without it the first order settles whose server it is. Raises
-        :class:`Conflict` when the server id is known with another signing key.
+        :class:`Conflict` when the server id is known with another signing key, or from a newer request.
         """
         asked = read_request(request)
         with self.register.transaction():
@@ -206,6 +206,8 @@ class Issuer:
                     f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
                     "it has a new server id; if not, somebody else uses its id."
                 )
+            if known is not None:
+                _check_newer(asked, known)
             self._check_branch(asked)
             owner = self.customer(customer).customer_id if customer else known.customer_id if known else None
             if known is not None and known.customer_id not in (None, owner):
@@ -501,6 +503,19 @@ def _server(
         request_made_at=asked.made_at,
         registered_at=known.registered_at if known else now,
         certificate=known.certificate if known else None,
+    )
+
+
+def _check_newer(asked: ActivationRequest, known: Server) -> None:
+    """An old request, found on a stick, would seal the next bundle to a key that the server no longer has."""
+    if asked.made_at >= known.request_made_at and asked.seq >= known.journal_seq:
+        return
+    raise Conflict(
+        f"The request of {asked.server_id} is older than the one registered: it was made at "
+        f"{write_instant(asked.made_at)} with the journal at line {asked.seq}, the one registered at "
+        f"{write_instant(known.request_made_at)} at line {known.journal_seq}. Ask the site for a new one: lls server "
+        "request -o FILE. If a new one is older too, the server was set back to an earlier state, which this version "
+        "cannot take up again: install it anew."
     )
 
 

@@ -109,11 +109,13 @@ def read_orders(data: bytes) -> list[Order]:
         for n, item in enumerate(document if several else [document])
     ]
     references = [order.order_ref for order in orders]
+    seen: set[str] = set()
     for reference in references:
-        if references.count(reference) > 1:
+        if reference in seen:
             raise OrderRefused(
                 f"The order {reference} stands in this file more than once; give each its own order_ref."
             )
+        seen.add(reference)
     if not orders:
         raise OrderRefused("The file holds no order.")
     return orders

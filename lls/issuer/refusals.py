@@ -66,6 +66,7 @@ class ReportProblem(StrEnum):
     NAMES_DIFFER = "names_differ"
     REPORT_ID_TAKEN = "report_id_taken"
     RANGE = "range"
+    IMPLAUSIBLE = "implausible"
 
 
 class ReportRefused(IssuerRefused):

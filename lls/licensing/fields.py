@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, TypeAlias, TypeVar
 
 from lls.faults import Refusal, RefusedDocument
@@ -43,6 +44,7 @@ def read_instant(text: Json, *, place: str) -> datetime:
     raise malformed(place, "must be an instant like 2026-11-21T07:00:00Z")
 
 
+@lru_cache(maxsize=64)
 def write_instant(at: datetime) -> str:
     """An aware instant → RFC 3339 in UTC with ``Z``, microseconds only where there are any."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

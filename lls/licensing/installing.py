@@ -38,7 +38,8 @@ def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
     if known is not None:
         if known.digest != kept.digest:
             raise RefusedDocument(Refusal.REPLAYED, f"Bundle {kept.bundle_id} was imported before with other content.")
-        return Outcome(steps=tuple(_kept_step(ledger, terms) for terms in installation.entitlements), already_applied=True)
+        steps = tuple(_kept_step(ledger, terms) for terms in installation.entitlements)
+        return Outcome(steps=steps, already_applied=True)
     _refuse_sequence(ledger, installation)
     _refuse_beyond_us(installation)
     _refuse_twice(installation)
@@ -63,7 +64,8 @@ def _refuse_sequence(ledger: Ledger, installation: Installation) -> None:
     if kept.sequence <= seen:
         raise RefusedDocument(
             Refusal.OLDER,
-            f"This bundle has sequence {kept.sequence}, and {seen} was seen here already; ask the vendor for a new one.",
+            f"This bundle has sequence {kept.sequence}, and {seen} was seen here already;"
+            " ask the vendor for a new one.",
         )
 
 

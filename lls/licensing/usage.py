@@ -148,7 +148,7 @@ class Fold:
         only move the time. Raises :class:`~lls.faults.RefusedDocument` (``malformed``) that names a member of ``data``
         which is not what the ledger writes; the fold is of no use afterwards.
         """
-        if line["at"] != self._read:
+        if line["at"] != self._read or self._reset_to is not None:
             self._advance(line["at"])
         kind = line["kind"]
         if kind == Kind.GRANTED:

@@ -4,9 +4,12 @@
 
 1. Size.
 2. Decryption with this server's key.
-3. The key-set versions that the bundle brings, each verified by the one before. Until here nothing in it is trusted
-   but that chain, which needs no trust: it proves itself or is refused.
-4. Signatures and threshold of the role ``bundle``, under the newest version.
+3. Signatures and threshold of the role ``bundle``, under the newest version known here. Where they do not hold, the
+   key-set versions that the bundle brings are looked for in its bytes, and each is verified by the one before: that
+   chain needs no trust, it proves itself or is refused. Nothing else of the payload is read before its signature holds:
+   encrypting to a server takes only its public key, so whoever saw its request could send it a file that takes minutes
+   to read.
+4. The chain as the payload has it, and the signatures under the newest version that it leads to.
 5. ``format``: a later one may mean other things by the same words, so nothing else is read of it.
 6. Audience.
 7. The server certificate: signed for its role, for this server, for this server's key.
@@ -15,12 +18,13 @@
 Dates are asked for separately (:meth:`Bundle.check_dates`), because an expired bundle is refused and yet remembered
 for its sequence. :func:`verify_stored` repeats 4 to 8 at each start, under the version in force at the import.
 
-Limits: 64 MiB sealed, 10,000 entitlements, 1,000 commands, 64 key sets.
+Limits: 64 MiB sealed, 10,000 entitlements, 1,000 commands, 64 key sets of 1 MiB together.
 Refuses to own: sequences, sessions, what changes (the ledger's), and the clock.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,7 +35,7 @@ from lls.faults import Refusal, RefusedDocument
 from lls.licensing.entitlement import Entitlement, read_entitlement
 from lls.licensing.fields import Fields, write_instant
 from lls.signed.certificate import ServerCertificate, read_certificate
-from lls.signed.encoding import Json, malformed, members, required, texts
+from lls.signed.encoding import Json, malformed, members, read_json, required, texts
 from lls.signed.jose import (
     MOST_SEALED,
     EncryptionKey,
@@ -43,7 +47,7 @@ from lls.signed.jose import (
     read_public_key,
     sign_document,
     token_text,
-    unverified_payload,
+    unverified_bytes,
 )
 from lls.signed.keys import KeySet, follow
 
@@ -53,6 +57,11 @@ AHEAD_TOLERANCE: Final = timedelta(days=1)
 _MOST_ENTITLEMENTS: Final = 10_000
 _MOST_COMMANDS: Final = 1_000
 _MOST_KEY_SETS: Final = 64
+_MOST_KEY_BYTES: Final = 2**20
+_MOST_KEY_PLACES: Final = 16
+_KEYS_NAME: Final = b'"keys"'
+_KEYS_ARRAY: Final = re.compile(rb'\s*+:\s*+(\[\s*+"(?:[^"\\]|\\.)*+"(?:\s*+,\s*+"(?:[^"\\]|\\.)*+")*+\s*+\])')
+"""A member's value that is a list of texts, one at least; possessive, so that it cannot backtrack."""
 _LONGEST_GRACE_SECONDS: Final = 3650 * 86_400
 _MEMBERS: Final = (
     "format",
@@ -169,16 +178,27 @@ def open_bundle(
     ``format``, ``audience``.
     """
     plain = decrypt(data, key=encryption_key, limit=MOST_SEALED)  # 1, 2
-    brought = Fields(unverified_payload(plain, limit=MOST_SEALED), place="bundle").list("keys", most=_MOST_KEY_SETS)
-    in_force, new = follow(keys, [_token(item, "keys") for item in brought])  # 3
     jws = token_text(plain)
-    bundle = verify_stored(jws, keys=in_force, server_id=server_id, server_jwk=server_jwk)  # 4 to 8
+    signed_under = keys
+    if not keys.has_signed(jws, role="bundle", typ=TYP, limit=MOST_SEALED):  # 3
+        signed_under, _ = follow(keys, _keys_somewhere_in(unverified_bytes(jws, limit=MOST_SEALED)))
+    payload = signed_under.verify(jws, role="bundle", typ=TYP, limit=MOST_SEALED)
+    brought = Fields(payload, place="bundle").list("keys", most=_MOST_KEY_SETS)
+    in_force, new = follow(keys, [_token(item, "keys") for item in brought])  # 4
+    if in_force.version != signed_under.version:
+        # By keys that the bundle itself replaces.
+        in_force.verify(jws, role="bundle", typ=TYP, limit=MOST_SEALED)
+    bundle = _judge(payload, keys=in_force, server_id=server_id, server_jwk=server_jwk)  # 5 to 8
     return OpenedBundle(bundle=bundle, jws=jws, key_sets=new, keys=in_force)
 
 
 def verify_stored(jws: str, *, keys: KeySet, server_id: str, server_jwk: Jwk | None = None) -> Bundle:
     """The bundle in a stored ``jws``, judged anew. ``keys`` is the version that was in force when it was imported."""
     payload = keys.verify(jws, role="bundle", typ=TYP, limit=MOST_SEALED)  # 4
+    return _judge(payload, keys=keys, server_id=server_id, server_jwk=server_jwk)
+
+
+def _judge(payload: Json, *, keys: KeySet, server_id: str, server_jwk: Jwk | None) -> Bundle:
     fields = Fields(payload, place="bundle")
     if fields.integer("format") != FORMAT:  # 5
         sentence = f"The bundle is of format {payload['format']}, and this server reads {FORMAT}; upgrade the server."
@@ -193,6 +213,24 @@ def verify_stored(jws: str, *, keys: KeySet, server_id: str, server_jwk: Jwk | N
         sentence = "The certificate in the bundle is for another key than this server's; carry out a new request."
         raise RefusedDocument(Refusal.AUDIENCE, sentence)
     return _read(payload, certificate)  # 8
+
+
+def _keys_somewhere_in(payload: bytes) -> list[str]:
+    """The first non-empty list of texts that follows the name ``keys``; none where there is none.
+
+    A guess, and that is enough: what it finds proves itself, and is compared with what the payload really has once that
+    may be read. Linear in the payload, whatever it holds.
+    """
+    at = -1
+    for _ in range(_MOST_KEY_PLACES):
+        at = payload.find(_KEYS_NAME, at + 1)
+        if at < 0:
+            break
+        begin = at + len(_KEYS_NAME)
+        if found := _KEYS_ARRAY.match(payload, begin, begin + _MOST_KEY_BYTES):
+            listed = read_json(b'{"keys":%b}' % found[1], most=_MOST_KEY_BYTES)
+            return [_token(item, "keys") for item in Fields(listed, place="bundle").list("keys", most=_MOST_KEY_SETS)]
+    return []
 
 
 def seal_bundle(payload: Mapping[str, object], *, signers: Sequence[SigningKey], encryption_jwk: Jwk) -> bytes:

@@ -10,6 +10,8 @@ Owns: signing keys, encryption keys, JWS (compact and general JSON) and JWE (com
 5. The key decides the algorithm; the header only has to agree, so there is nothing to confuse. ES256 everywhere,
    EdDSA (Ed25519) where :func:`algorithms_of` says so.
 6. A signature that is wrong, or by an unknown key, does not count. No signature left: ``signature``.
+7. A payload is read after its signature was found right. What has to be read before (headers, the general form's outer
+   object, small documents that say who they are) is bounded, because a stranger may have written it.
 
 JWE is ECDH-ES+A256KW on P-256 with A256GCM, never ``zip``: a decompression bomb has no way in.
 
@@ -43,6 +45,8 @@ EDDSA: Final = "EdDSA"
 MOST_TOKEN: Final = 256 * 1024
 MOST_SEALED: Final = 64 * 1024 * 1024
 MOST_SIGNATURES: Final = 16
+MOST_HEADER: Final = 4096
+_MOST_OUTER_STRUCTURE: Final = 1_000
 
 Token: TypeAlias = bytes | str
 Jwk: TypeAlias = Mapping[str, object]
@@ -84,16 +88,18 @@ def verify(
 
     ``algs`` defaults to what the contract accepts for ``typ``. Refusals: ``too_large``, ``malformed``, ``signature``.
     """
-    allowed = algorithms_of(typ) if algs is None else algs
     parts = _split(token, limit)
-    kids = frozenset(
-        signature.kid
-        for signature in parts.signatures
-        if _is_right(signature, parts.payload, _header(signature, typ), key_of(signature.kid), allowed)
-    )
+    kids = _signers(parts, typ, key_of, algorithms_of(typ) if algs is None else algs)
     if not kids:
         raise RefusedDocument(Refusal.SIGNATURE, "No signature on the document is by a key that may sign it.")
     return Verified(payload=read_json(b64decode(parts.payload)), kids=kids)
+
+
+def signers_of(
+    token: Token, *, typ: str, key_of: Callable[[str], PublicKey | None], limit: int = MOST_TOKEN
+) -> frozenset[str]:
+    """The keys whose signatures on ``token`` are right, of those known to ``key_of``. Reads nothing of the payload."""
+    return _signers(_split(token, limit), typ, key_of, algorithms_of(typ))
 
 
 def verify_self_signed(token: Token, *, typ: str, limit: int = MOST_TOKEN) -> tuple[Verified, PublicKey]:
@@ -117,7 +123,12 @@ def verify_self_signed(token: Token, *, typ: str, limit: int = MOST_TOKEN) -> tu
 
 def unverified_payload(token: Token, *, limit: int = MOST_TOKEN) -> Json:
     """The payload *before* its signature is known to be right: only to find out which key has to verify it."""
-    return read_json(b64decode(_split(token, limit).payload))
+    return read_json(unverified_bytes(token, limit=limit))
+
+
+def unverified_bytes(token: Token, *, limit: int = MOST_TOKEN) -> bytes:
+    """The same, not even read: for documents too large to be read for a stranger."""
+    return b64decode(_split(token, limit).payload)
 
 
 def sign_compact(
@@ -185,7 +196,7 @@ def decrypt(token: Token, *, key: EncryptionKey, limit: int = MOST_SEALED) -> by
     parts = _bytes(token, limit).split(b".")
     if len(parts) != _JWE_PARTS:
         raise malformed("The file is cut off, or is not an encrypted document of a license server.")
-    check_sealed_header(b64decode(parts[0]), key)
+    check_sealed_header(_bounded_header(parts[0]), key)
     for part in parts[1:]:
         b64decode(part)
     try:
@@ -383,7 +394,7 @@ class _Parts:
 def _split(token: Token, limit: int) -> _Parts:
     data = _bytes(token, limit)
     if data.startswith(b"{"):
-        return _split_general(read_json(data))
+        return _split_general(read_json(data, most=_MOST_OUTER_STRUCTURE))
     parts = data.split(b".")
     if len(parts) != _JWS_PARTS:
         raise malformed("The document is cut off, or is not a signed document of a license server.")
@@ -409,11 +420,27 @@ def _read_member(member: object) -> _Signature:
 
 
 def _read_signature(protected: bytes, signature: bytes) -> _Signature:
-    header = read_json(b64decode(protected))
+    header = read_json(_bounded_header(protected))
     kid = header.get("kid")
     if not isinstance(kid, str):
         raise malformed("The header 'kid' is missing.")
     return _Signature(protected=protected, header=header, kid=kid, raw=b64decode(signature))
+
+
+def _bounded_header(encoded: bytes) -> bytes:
+    if len(encoded) > MOST_HEADER:
+        raise RefusedDocument(Refusal.TOO_LARGE, f"A header of the document is larger than {MOST_HEADER} bytes.")
+    return b64decode(encoded)
+
+
+def _signers(
+    parts: _Parts, typ: str, key_of: Callable[[str], PublicKey | None], algs: Collection[str]
+) -> frozenset[str]:
+    return frozenset(
+        signature.kid
+        for signature in parts.signatures
+        if _is_right(signature, parts.payload, _header(signature, typ), key_of(signature.kid), algs)
+    )
 
 
 def _header(signature: _Signature, typ: str, *, self_signed: bool = False) -> Json:

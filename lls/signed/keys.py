@@ -34,6 +34,7 @@ from lls.signed.jose import (
     algorithms_of,
     read_public_key,
     sign_general,
+    signers_of,
     token_text,
     unverified_payload,
     verify,
@@ -81,6 +82,17 @@ class KeySet:
             sentence = f"The document has {len(verified.kids)} of the {needed.threshold} signatures that it needs."
             raise RefusedDocument(Refusal.THRESHOLD, sentence)
         return verified.payload
+
+    def has_signed(self, token: Token, *, role: str, typ: str, limit: int = MOST_TOKEN) -> bool:
+        """Whether enough keys of ``role`` signed ``token``. Reads nothing of its payload.
+
+        Refusals: ``too_large`` and ``malformed``, of what is around the payload.
+        """
+        needed = self.roles[role]
+        found = signers_of(
+            token, typ=typ, key_of=lambda kid: self.keys[kid] if kid in needed.kids else None, limit=limit
+        )
+        return len(found) >= needed.threshold
 
     def successor(self, token: Token) -> KeySet:
         """The next version, signed by the root threshold of this one and of its own.

@@ -22,6 +22,7 @@ Refuses to own: whether the chain and the table are right (``lls.licensing`` and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
@@ -376,7 +377,6 @@ def _atomic(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _broken_archive_refused() -> Iterator[None]:
-    # What zipfile and zlib raise on hostile input is nowhere promised; these are what reading their source gives.
     try:
         yield
     except (
@@ -390,6 +390,12 @@ def _broken_archive_refused() -> Iterator[None]:
         ValueError,
         LookupError,
         OverflowError,
-        OSError,
     ) as error:
+        # What zipfile and zlib raise on hostile input is nowhere promised; these are what reading their source gives.
+        raise malformed("The report's archive is damaged.") from error
+    except OSError as error:
+        # zipfile seeks where the archive says, before the file's beginning too. Any other error is the disk's own, and
+        # a report on a bad disk is not a forged one.
+        if error.errno not in (None, errno.EINVAL):
+            raise
         raise malformed("The report's archive is damaged.") from error

@@ -148,6 +148,10 @@ class _Connection(aiosqlite.Connection):
         result: T = await self._execute(step, self._conn, *args, **kw)  # type: ignore[no-untyped-call] # aiosqlite's own
         return result
 
+    async def gone(self) -> None:
+        """Wait for the thread of a connection that could not be opened: it would speak to a loop that is closed."""
+        await asyncio.to_thread(self._thread.join)
+
 
 async def _connect(path: Path) -> _Connection:
     def connector() -> sqlite3.Connection:
@@ -158,7 +162,11 @@ async def _connect(path: Path) -> _Connection:
         return database
 
     connection = _Connection(connector, iter_chunk_size=64)
-    await connection
+    try:
+        await connection
+    except Exception:
+        await connection.gone()
+        raise
     return connection
 
 

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -18,14 +18,18 @@ import pytest
 from aiohttp import web
 
 from lls.airgap import Airgap
-from lls.api import Edge, EdgeSetting, init_admin_app, init_app
+from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
+from lls.api.connections import Gate, Site
 from lls.clock import GuardedClock
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import metrics
 from lls.writer import Writer
-from tests.vendor import NOW, Document, Site, Vendor, entitlement
+from tests.vendor import NOW, Document, Vendor, entitlement
+from tests.vendor import Site as Customer
+
+CLOSING_SECONDS = 20
 
 
 @dataclass
@@ -90,12 +94,14 @@ class Seat:
 @dataclass
 class World:
     vendor: Vendor
-    site: Site
+    site: Customer
     machine: Machine
     store: SqliteStore
     writer: Writer
     airgap: Airgap
     edge: Edge
+    gate: Gate
+    port: int
     http: aiohttp.ClientSession
     admin: aiohttp.ClientSession
 
@@ -125,18 +131,19 @@ class World:
             return response.status, await response.json(content_type=None) if await response.read() else None
 
 
-async def served(app: web.Application) -> tuple[web.AppRunner, str]:
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+async def served(app: web.Application, listener: socket.socket, edge: Edge, **more: Any) -> tuple[web.AppRunner, Site]:
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return runner, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    more.setdefault("gate", Gate(most=1_000))
+    site = Site(runner, listener, edge=edge, refuse=refuse(edge), **more)
+    await site.start()
+    return runner, site
 
 
-async def served_on(app: web.Application, path: Path) -> web.AppRunner:
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    await web.UnixSite(runner, str(path)).start()
-    return runner
+def bound(family: socket.AddressFamily, place: tuple[str, int] | str) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.bind(place)
+    return listener
 
 
 @pytest.fixture
@@ -161,31 +168,36 @@ async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]
         state_dir=tmp_path,
         setting=Setting(),
     )
-    queue_limit = setting.pop("queue_limit", 10_000)
+    queue_limit, most = setting.pop("queue_limit", 10_000), setting.pop("most", 1_000)
+    idle_seconds = setting.pop("idle_seconds", 900.0)
     writer = Writer(store, clock=clock, build=airgap.build, observer=Silent(), queue_limit=queue_limit)
     airgap.writer = writer
     await writer.start(epoch)
     made = EdgeSetting(version="9.9", name="site", started_at=NOW, tls_spki_sha256=("A" * 43,), **setting)
     edge = Edge(writer=writer, airgap=airgap, metrics=metrics(), setting=made)
-    lan, url = await served(init_app(edge))
+    gate = Gate(most=most)
+    listener = bound(socket.AF_INET, ("127.0.0.1", 0))
+    lan, site = await served(init_app(edge), listener, edge, gate=gate, idle_seconds=idle_seconds)
     door = tmp_path / "admin.sock"
-    desk = await served_on(init_admin_app(edge), door)
-    site = Site(name="site", server_id=identity.server_id, signing=identity.signing, encryption=identity.encryption)
+    desk, _ = await served(init_admin_app(edge), bound(socket.AF_UNIX, str(door)), edge)
+    customer = Customer(
+        name="site", server_id=identity.server_id, signing=identity.signing, encryption=identity.encryption
+    )
     async with (
-        aiohttp.ClientSession(url) as http,
+        aiohttp.ClientSession(f"http://127.0.0.1:{site.port}") as http,
         aiohttp.ClientSession("http://admin", connector=aiohttp.UnixConnector(str(door))) as admin,
     ):
-        yield World(vendor, site, machine, store, writer, airgap, edge, http, admin)
-    await lan.cleanup()
-    await desk.cleanup()
-    await writer.stop()
-    await store.close()
+        yield World(vendor, customer, machine, store, writer, airgap, edge, gate, site.port, http, admin)
+    async with asyncio.timeout(CLOSING_SECONDS):
+        await lan.cleanup()
+        await desk.cleanup()
+        await writer.stop()
+        await store.close()
 
 
 async def raw_request(world: World, data: bytes) -> bytes:
     """What comes back on a connection of its own until the server closes it or is silent."""
-    port = world.http._base_url.port  # type: ignore[union-attr]  # noqa: SLF001  # the session keeps it to itself
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, family=socket.AF_INET)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
     try:
         writer.write(data)
         await writer.drain()
@@ -193,3 +205,29 @@ async def raw_request(world: World, data: bytes) -> bytes:
             return await reader.read(65_536)
     finally:
         writer.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if holds():
+            return
+        await asyncio.sleep(0.005)
+    pytest.fail("it never came to hold")
+
+
+class Held:
+    """A store whose next commits wait until they are let go."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting, self._go, commit = asyncio.Event(), asyncio.Event(), world.store.commit
+
+        async def held(*given: Any, **more: Any) -> None:
+            self.waiting.set()
+            async with asyncio.timeout(10):
+                await self._go.wait()
+            await commit(*given, **more)
+
+        monkeypatch.setattr(world.store, "commit", held)
+
+    def let_go(self) -> None:
+        self._go.set()

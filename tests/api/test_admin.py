@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from lls.api import auth
-from tests.api.conftest import Seat, World
+from lls.api.admin_views import leases_view
+from lls.api.edge import encode
+from lls.api.wire import CheckoutForm, Form
+from lls.schedule import warn_of_unbound
+from tests.api.conftest import Held, Seat, World, until
 from tests.vendor import entitlement, new_id
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -87,6 +92,88 @@ async def test_entitlements_leases_and_waiters_are_listed(world: World) -> None:
     assert (([], []), 1) == ((nobody["leases"], nobody["waiting"]), len(somebody["leases"]))
     await world.ask("DELETE", f"/leases/{Seat('alice').lease_id}", json={"reason": "needed elsewhere"})
     assert 201 == (await waiting)[0]
+
+
+async def test_a_long_list_is_made_in_slices_and_stays_in_order(world: World) -> None:
+    await world.host(entitlement(seats=None))
+    read = Form(CheckoutForm)
+    names = [f"seat {number}" for number in range(600)]
+    for name in names:
+        world.machine.pass_(0.001)
+        await world.writer.checkout(read.read(encode(Seat(name).body())).as_checkout(name.encode()))
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    view = await leases_view(world.writer.ledger, world.writer.now())
+    beside.cancel()
+    assert turns >= 5
+    assert [Seat(name).lease_id for name in names] == [lease.lease_id for lease in view.leases]
+    _, listed = await world.ask("GET", "/leases")
+    assert json.loads(encode(view)) == listed
+    _, one = await world.ask("GET", "/leases?holder=seat%20599")
+    assert ([Seat("seat 599").lease_id], []) == ([lease["lease_id"] for lease in one["leases"]], one["waiting"])
+
+
+async def test_a_release_whose_caller_is_gone_is_carried_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.host()
+    alice = Seat("alice")
+    await world.checkout(alice)
+    held = Held(world, monkeypatch)
+    other = asyncio.create_task(world.checkout(Seat("bob")))
+    await held.waiting.wait()
+    releasing = asyncio.create_task(world.ask("DELETE", f"/leases/{alice.lease_id}", json={"reason": "gone"}))
+    await until(lambda: world.writer.queued == 1)
+    releasing.cancel()
+    await until(releasing.done)
+    held.let_go()
+    assert 201 == (await other)[0]
+    await until(lambda: alice.lease_id not in world.writer.ledger.leases)
+
+
+async def test_a_clock_that_jumped_is_shown_and_accepted(world: World) -> None:
+    _, calm = await world.ask("GET", "/clock")
+    assert ("ok", 0) == (calm["state"], calm["behind_seconds"])
+    world.machine.wall += timedelta(days=3)
+    _, jumped = await world.ask("GET", "/clock")
+    assert ("jumped", "2026-11-24T07:00:00Z", "2026-11-21T07:00:00Z") == (
+        jumped["state"],
+        jumped["now"],
+        jumped["mark"],
+    )
+    assert 400 == (await world.ask("POST", "/clock", json={"act": "reset"}))[0]
+    status, believed = await world.ask("POST", "/clock", json={"act": "accept"})
+    assert (200, "ok", "2026-11-24T07:00:00Z") == (status, believed["state"], believed["mark"])
+    async with world.admin.get("/v1/admin/journal?after=0&limit=100") as response:
+        kinds = [json.loads(line)["kind"] for line in (await response.text()).splitlines()]
+    assert "AdminActed" in kinds
+
+
+async def test_a_machine_that_is_not_the_licensed_one_is_visible_everywhere(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def told() -> tuple[str, str, bool]:
+        _, shown = await world.ask("GET", "/server")
+        _, ready = await world.call("GET", "/readyz")
+        async with world.admin.get("/metrics") as response:
+            metric = "lls_unbound 1.0" in (await response.text()).splitlines()
+        warn_of_unbound(world.writer)
+        assert metric == bool(caplog.records)
+        return shown["binding"]["state"], ready["binding"], metric
+
+    assert ("key_only", "key_only", False) == await told()
+    terms = {"policy": "host", "required": 1, "components": {"machine_id": "of another"}, "grace_seconds": 86_400}
+    license_ = {"expires_at": "2027-11-21T07:00:00Z", "sync_within_days": 90, "binding": terms}
+    await world.host(server_license=license_)
+    assert ("unbound", "unbound", True) == await told()
+    _, shown = await world.ask("GET", "/server")
+    assert {"state": "unbound", "since": "2026-11-21T07:00:00Z", "ends_at": "2026-11-22T07:00:00Z"} == shown["binding"]
+    assert ["unbound"] == [record.message for record in caplog.records]
 
 
 async def test_a_seat_is_taken_back(world: World) -> None:

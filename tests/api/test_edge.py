@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import re
 from typing import Any
 
@@ -15,6 +17,7 @@ from lls.api.edge import Route
 from lls.faults import Fault, StoreDown, TooManyRequests
 from lls.signed.capability import STATEMENT
 from lls.signed.jose import verify
+from lls.telemetry import set_up_logging
 from tests.api.conftest import Seat, World, nonce_of, raw_request
 from tests.vendor import entitlement
 
@@ -201,9 +204,18 @@ async def test_after_too_many_failures_codes_are_not_judged_and_leases_go_on(wor
     bob = Seat("bob")
     async with world.http.post("/v1/leases", headers=bob.headers, json=bob.body(activation_code="GOOD")) as response:
         assert (429, "20") == (response.status, response.headers["Retry-After"])
-    assert 429 == (await world.call("POST", "/v1/leases", data=b"{", headers={"Content-Type": "application/json"}))[0]
     assert 200 == (await world.beat(seat, 1))[0]
     assert 204 == (await world.checkin(seat))[0]
+
+
+@pytest.mark.parametrize("setting", [{"failures_per_minute": 3}])
+async def test_malformed_requests_lock_out_nobody_who_has_a_code(world: World) -> None:
+    await world.host(entitlement(activation_codes=["GOOD"]))
+    json_ = {"Content-Type": "application/json", **Seat("x").headers}
+    broken = [(await world.call("POST", "/v1/leases", data=b"{", headers=json_))[0] for _ in range(4)]
+    assert [400, 400, 400, 429] == broken
+    assert 201 == (await world.checkout(Seat("alice"), activation_code="GOOD"))[0]
+    assert 401 == (await world.checkout(Seat("bob"), activation_code="BAD"))[0]
 
 
 # ---------------------------------------------------------------- documents
@@ -274,6 +286,7 @@ async def test_metrics_show_the_last_commit(world: World) -> None:
         'lls_http_requests_total{route="/v1/leases",status="409"} 1.0',
     ):
         assert line in text.splitlines()
+    assert "_created" not in text
 
 
 # ---------------------------------------------------------------- the tables
@@ -313,3 +326,19 @@ async def test_the_openapi_document_is_whole(world: World, where: str) -> None:
             assert all(re.fullmatch("[1-5][0-9]{2}", status) for status in operation["responses"])
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "error"])
+def test_libraries_write_nothing_of_what_passes_through_them(level: str) -> None:
+    root, stream = logging.getLogger(), io.StringIO()
+    before = root.level
+    handler = set_up_logging(level=level, as_json=False, stream=stream)
+    try:
+        for name in ("aiosqlite", "asyncio"):
+            logging.getLogger(name).debug("executing INSERT with alice and bob")
+        logging.getLogger("aiohttp.server").error("Error handling request from 127.0.0.1: Bearer alice")
+        logging.getLogger("lls.api.app").error("seen")
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+    assert ("alice" not in stream.getvalue(), "seen" in stream.getvalue()) == (True, True)

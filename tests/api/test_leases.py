@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,16 +12,8 @@ import pytest
 from lls.licensing.fields import write_instant
 from lls.signed.capability import verify_capability
 from lls.signed.certificate import read_certificate
-from tests.api.conftest import Seat, World, nonce_of
+from tests.api.conftest import Held, Seat, World, nonce_of, until
 from tests.vendor import NOW, entitlement, new_id
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if holds():
-            return
-        await asyncio.sleep(0.005)
-    pytest.fail("it never came to hold")
 
 
 async def test_a_checkout_is_answered_as_the_contract_shows_it(world: World) -> None:
@@ -370,6 +361,50 @@ async def test_a_batch_has_one_to_five_hundred(world: World, count: int, status:
     assert status == (await world.call("POST", "/v1/heartbeats", json={"leases": [beat] * count}))[0]
 
 
+async def test_one_lease_that_waits_for_a_commit_holds_up_no_other_of_the_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.host()
+    alice, bob = Seat("alice"), Seat("bob")
+    await world.checkout(alice)
+    await world.checkout(bob)
+    held = Held(world, monkeypatch)
+    leaving = asyncio.create_task(world.checkin(alice))
+    await held.waiting.wait()
+    world.machine.pass_(4)
+    before = world.writer.ledger.leases[bob.lease_id].deadline
+    beats = [
+        {"lease_id": seat.lease_id, "secret": seat.secret, "beat": beat, "nonce": nonce_of("n")}
+        for seat, beat in ((alice, 1), (bob, 1), (alice, 2))
+    ]
+    batch = asyncio.create_task(world.call("POST", "/v1/heartbeats", json={"leases": beats}))
+    await until(lambda: world.writer.ledger.leases[bob.lease_id].deadline > before)
+    held.let_go()
+    _, answer = await batch
+    assert [(alice.lease_id, 410), (bob.lease_id, 200), (alice.lease_id, 410)] == [
+        (result["lease_id"], result["status"]) for result in answer["results"]
+    ]
+    assert (204, None) == await leaving
+
+
+async def test_a_checkin_whose_client_is_gone_is_carried_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.host()
+    alice = Seat("alice")
+    await world.checkout(alice)
+    held = Held(world, monkeypatch)
+    other = asyncio.create_task(world.checkout(Seat("bob")))
+    await held.waiting.wait()
+    _, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    secret = alice.headers["Authorization"]
+    writer.write(f"DELETE /v1/leases/{alice.lease_id} HTTP/1.1\r\nHost: x\r\nAuthorization: {secret}\r\n\r\n".encode())
+    writer.close()
+    await until(lambda: world.writer.queued == 1)
+    await until(lambda: world.gate.inside == 1)
+    held.let_go()
+    assert 201 == (await other)[0]
+    await until(lambda: alice.lease_id not in world.writer.ledger.leases)
+
+
 # ---------------------------------------------------------------- products, draining
 
 
@@ -394,6 +429,13 @@ async def test_products_show_seats_over_all_entitlements_in_force(world: World) 
 @pytest.mark.parametrize("setting", [{"show_products": False}])
 async def test_a_site_may_hide_its_products(world: World) -> None:
     assert (403, "forbidden") == ((answer := await world.call("GET", "/v1/products"))[0], answer[1]["code"])
+
+
+@pytest.mark.parametrize("setting", [{"show_products": False}])
+async def test_a_site_that_hides_its_products_hides_its_metrics_from_the_network_only(world: World) -> None:
+    assert (403, "forbidden") == ((answer := await world.call("GET", "/metrics"))[0], answer[1]["code"])
+    async with world.admin.get("/metrics") as response:
+        assert 200 == response.status
 
 
 async def test_a_server_that_stops_grants_nothing_new_and_keeps_what_is_held(world: World) -> None:

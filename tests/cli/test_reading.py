@@ -24,6 +24,7 @@ SERVER: dict[str, Any] = {
         "sync_due_at": "2026-12-01T10:00:00Z",
     },
     "clock": {"now": "2026-11-21T10:00:00Z", "mark": "2026-11-21T10:00:00Z", "state": "ok", "behind_seconds": 0},
+    "binding": {"state": "key_only", "since": None, "ends_at": None},
     "writership": {"epoch": 3, "seq": 1042, "head": "ab" * 32},
     "store": {"kind": "sqlite", "up": True},
     "chain": "ok",
@@ -84,6 +85,7 @@ def test_a_healthy_server_is_shown_on_one_page(lls: Lls, daemon: Daemon) -> None
         "Customer       Example Works (cus_BBBBBBBBBBBBBBBBBBBBBB)\n"
         "Licence        active, until 2027-03-01 00:00:00Z (in 99 d 14 h)\n"
         "Receipt due    2026-12-01 10:00:00Z (in 10 d), every 90 days\n"
+        "Machine        any: the licence is bound to this server's key alone\n"
         "Clock          2026-11-21 10:00:00Z, ok\n"
         "Key set        version 2\n"
         "Last bundle    sequence 12\n"
@@ -372,3 +374,68 @@ def test_a_whole_chain_is_said_and_a_broken_one_fails(lls: Lls, daemon: Daemon) 
     broken = lls("journal", "verify", "--json")
     assert (1, False) == (broken.status, json.loads(broken.out)["ok"])
     assert "line 4 was changed. Stop" in broken.err
+
+
+# ---------------------------------------------------------------- clock
+
+
+CLOCK = SERVER["clock"]
+JUMPED = {**CLOCK, "now": "2027-11-21T10:00:00Z", "state": "jumped"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (CLOCK, ["Machine  2026-11-21 10:00:00Z", "State    ok"]),
+        (JUMPED, ["Server   2026-11-21 10:00:00Z (365 d ago)", "State    jumped", "Next: the clock jumped forward"]),
+        ({**CLOCK, "state": "behind", "behind_seconds": 3_700}, ["Behind   1 h 1 min", "Next: set this machine's"]),
+    ],
+)
+def test_the_clock_is_shown_with_advice(daemon: Daemon, lls: Lls, answer: dict[str, Any], said: list[str]) -> None:
+    daemon.says("GET clock", answer)
+    ended = lls("clock", "show")
+    assert 0 == ended.status
+    for words in said:
+        assert words in ended.out
+    assert answer == json.loads(lls("clock", "show", "--json").out)
+
+
+def test_a_clock_that_jumped_is_accepted(daemon: Daemon, lls: Lls) -> None:
+    daemon.says("GET clock", JUMPED)
+    daemon.says("POST clock", {**JUMPED, "mark": JUMPED["now"], "state": "ok"})
+    ended = lls("clock", "accept")
+    assert (0, "The server goes by 2027-11-21 10:00:00Z now; what has ended by then ends.\n") == (
+        ended.status,
+        ended.out,
+    )
+    assert {"act": "accept"} == json.loads(daemon.heard[-1].body)
+
+
+def test_a_clock_that_is_right_needs_no_word_and_one_that_is_behind_takes_none(daemon: Daemon, lls: Lls) -> None:
+    daemon.says("GET clock", CLOCK)
+    daemon.says("GET clock", {**CLOCK, "state": "behind", "behind_seconds": 3_700})
+    right, behind = lls("clock", "accept"), lls("clock", "accept")
+    assert (0, True) == (right.status, "nothing to accept" in right.out)
+    assert (1, "") == (behind.status, behind.out)
+    assert "only your vendor can" in behind.err
+    assert {"GET"} == {heard.method for heard in daemon.heard}
+
+
+@pytest.mark.parametrize(
+    ("binding", "said"),
+    [
+        ({"state": "key_only"}, "any: the licence is bound to this server's key alone"),
+        ({"state": "bound"}, "the licensed one"),
+        (
+            {"state": "unbound", "since": "2026-11-20T10:00:00Z", "ends_at": "2026-11-27T10:00:00Z"},
+            "NOT THE LICENSED ONE since 2026-11-20 10:00:00Z; new leases until 2026-11-27 10:00:00Z (in 6 d)",
+        ),
+    ],
+)
+def test_the_server_says_whether_this_is_its_machine(
+    daemon: Daemon, lls: Lls, binding: dict[str, Any], said: str
+) -> None:
+    daemon.says("GET server", {**SERVER, "binding": binding})
+    out = lls("server", "show").out
+    assert said in out
+    assert ("lls server request -o FILE" in out) == (binding["state"] == "unbound")

@@ -262,3 +262,17 @@ def test_whatever_happens_a_right_clock_heals_within_a_day(story: list[tuple[tim
     machine.passes(DAY)
     now = clock.now()
     assert now.state is OK or now.wall > machine.wall
+
+
+def test_a_reset_that_was_not_written_leaves_no_trace() -> None:
+    machine = Machine()
+    clock, witness = (machine.start(mark=NOON + DAY * 100) for _ in range(2))
+    for one in (clock, witness):
+        one.now()
+    before = clock.snapshot()
+    clock.reset(NOON - DAY)
+    machine.passes(MINUTE)
+    assert OK == clock.now().state
+    clock.restore(before)
+    machine.passes(HOUR)
+    assert witness.now() == clock.now()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lls.config import Config, LogFormat, TlsMode, addresses, load, rendered
+from lls.config import Config, LogFormat, TlsMode, addresses, load, problems, rendered
 from lls.faults import SetupFault
 
 Write = Callable[[str], Path]
@@ -172,3 +172,49 @@ def test_the_named_file_wins_over_the_variable_and_the_default_may_be_missing(
 def test_a_directory_is_not_a_settings_file(tmp_path: Path) -> None:
     with pytest.raises(SetupFault, match="cannot be read"):
         load(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("a = " + "[" * 3000 + "]" * 3000, {}),
+        ("[server]\nqueue_limit = " + "9" * 5000, {}),
+        ("[server]\nqueue_limit = " + "9" * 4000, {}),
+        ("[server]\nfailures_per_minute = " + "9" * 4000, {}),
+        ("", {"LLS__LEASE__GRACE_SECONDS": "9" * 5000}),
+        ("", {"LLS__SERVER__LISTEN": "[" * 100_000}),
+        ("", {"LLS__SERVER__LISTEN": "127.0.0.1:" + "0" * 5000}),
+        ("", {"LLS__SERVER__NAME": "\udcff"}),
+        ('[server]\nname = "a\\u001b[31m"', {}),
+        ('[server]\nstate_dir = "/tmp/a\\u0000b"', {}),
+        ('[trust]\nkeys = "/tmp/a\\u0000b"', {}),
+        ('[server]\nlisten = ["bücher.local:0"]', {}),
+    ],
+)
+def test_what_exhausts_a_reader_or_steers_a_terminal_is_one_short_sentence(
+    write: Write, text: str, environ: dict[str, str]
+) -> None:
+    with pytest.raises(SetupFault) as caught:
+        load(write(text), environ)
+    assert len(caught.value.detail) < 500
+    assert caught.value.detail.isprintable()
+
+
+def test_every_mistake_is_told_at_once_and_one_mistake_once(write: Write) -> None:
+    path = write('[server]\nnme = "x"\nlisten = ["nowhere"]\nqueue_limit = 0\n[lease]\ngrace_seconds = 1\n[tsl]\na = 1')
+    found = problems(path, {"LLS__CLOCK__TOLERANCE_SECONDS": "soon"})
+    expected = [
+        "[tsl]",
+        "[server] nme",
+        "[server] queue_limit",
+        "LLS__CLOCK__TOLERANCE_SECONDS",
+        "listen:",
+        "[lease] grace",
+    ]
+    assert len(expected) == len(found), found
+    assert [] == [(word, told) for word, told in zip(expected, found, strict=True) if word not in told]
+
+
+def test_where_nothing_is_wrong_there_is_no_problem(write: Write, tmp_path: Path) -> None:
+    assert [] == problems(write(rendered()), {})
+    assert 1 == len(problems(tmp_path / "missing.toml", {}))

@@ -78,3 +78,9 @@ def test_a_mistake_is_named_with_its_place(before: str, after: str, sentence: st
     assert before in SMALL
     with pytest.raises(CatalogRefused, match=sentence):
         read_catalog(SMALL.replace(before, after, 1))
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000 + "]" * 3000, "format = " + "9" * 5000])
+def test_toml_that_exhausts_its_reader_is_refused_in_words(text: str) -> None:
+    with pytest.raises(CatalogRefused, match="not valid TOML"):
+        read_catalog(text)

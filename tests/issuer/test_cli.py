@@ -176,3 +176,25 @@ def test_names_are_printed_as_they_are(terminal: Terminal) -> None:
     terminal.done("customer", "add", "ACME", "[red]Acme[/red] 株式会社", "--field", "region=eu")
     assert "[red]Acme[/red] 株式会社" in terminal.done("customer", "list")
     assert {"region": "eu"} == terminal.json("customer", "list")["customers"][0]["custom_fields"]
+
+
+def test_json_is_ascii_whatever_names_hold(terminal: Terminal) -> None:
+    name = "Äcme ü"
+    assert terminal.done("customer", "add", "C-1", name, "--json").isascii()
+    assert name == terminal.json("customer", "list")["customers"][0]["name"]
+
+
+def test_a_passphrase_that_no_key_file_takes_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal(tmp_path / "new")
+    (tmp_path / "pass").write_bytes(b"x" * 1024)
+    assert "longer than 1023 bytes" in terminal.refused("init", "--passphrase-file", tmp_path / "pass")
+    monkeypatch.setenv("LLS_ISSUER_PASSPHRASE", "\udcff\udcfe")
+    assert "not UTF-8" in terminal.refused("init")
+    assert not (terminal.home / "keys").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for(terminal: Terminal, tmp_path: Path) -> None:
+    for output in (tmp_path, tmp_path / "no" / "such"):
+        assert terminal.refused("usage", "export", "-o", output).startswith(f"lls-issuer: {output}: ")

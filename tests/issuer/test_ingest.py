@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lls.faults import Refusal, RefusedDocument
 from lls.issuer import Issuer, ReportProblem, ReportRefused
+from lls.licensing.fields import write_instant
 from lls.licensing.journal import FIRST_PREV, Head, Kind, entry
+from lls.licensing.usage import Fold
 from tests.issuer.appliance import NOW, Appliance, hosted
 
 
@@ -305,3 +310,63 @@ def test_a_first_report_must_begin_the_chain(
     with pytest.raises(ReportRefused) as refused:
         issuer.ingest(tmp_path / "r", now=NOW)
     assert ReportProblem.FORK is problem(refused)
+
+
+@pytest.mark.parametrize("days", [-1000 * 365, -401, 401, 7000 * 365])
+def test_a_line_from_another_age_is_refused_in_its_own_words(
+    days: int, issuer: Issuer, appliance: Appliance, entitlement_id: str, tmp_path: Path
+) -> None:
+    appliance.grant(entitlement_id)
+    was, appliance.now = appliance.now, appliance.now + timedelta(days=days)
+    appliance.report(tmp_path / "r", table=b"day\r\n", made_at=was)
+    with pytest.raises(ReportRefused, match="ask the site about its clock") as refused:
+        issuer.ingest(tmp_path / "r", now=NOW)
+    assert ReportProblem.IMPLAUSIBLE is problem(refused)
+    assert nothing_stored(issuer, appliance)
+
+
+def test_a_report_that_was_made_in_another_age_is_refused(
+    issuer: Issuer, appliance: Appliance, entitlement_id: str, tmp_path: Path
+) -> None:
+    worked(appliance, entitlement_id)
+    appliance.report(tmp_path / "r", made_at=NOW + timedelta(days=4000))
+    with pytest.raises(ReportRefused, match="The report is stamped"):
+        issuer.ingest(tmp_path / "r", now=NOW)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_journal_that_gives_more_lines_than_the_table_has_is_not_folded_to_its_end(
+    issuer: Issuer, appliance: Appliance, entitlement_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    *, overlap: bool,
+) -> None:  # fmt: skip
+    appliance.grant(entitlement_id)
+    after = 0
+    if overlap:
+        appliance.report(tmp_path / "first")
+        issuer.ingest(tmp_path / "first", now=NOW)
+        after = appliance.head.seq
+    appliance.wait(days=300)
+    appliance.report(tmp_path / "r", after=after, table=b"day\r\n")
+    taken: list[object] = []
+    step = Fold.step
+
+    def counted(fold: Fold, line: Mapping[str, Any]) -> None:
+        taken.append(line["at"])
+        step(fold, line)
+
+    monkeypatch.setattr(Fold, "step", counted)
+    with pytest.raises(ReportRefused, match="more lines than the table has") as refused:
+        issuer.ingest(tmp_path / "r", now=appliance.now)
+    assert ReportProblem.USAGE_DIFFERS is problem(refused)
+    assert write_instant(appliance.now) not in taken
+
+
+def test_an_amount_that_no_register_keeps_is_refused_in_words(
+    issuer: Issuer, appliance: Appliance, entitlement_id: str, tmp_path: Path
+) -> None:
+    for _ in range(1025):
+        appliance.post(Kind.DENIED, entitlement_id=entitlement_id, product="cad", count=2**53 - 1, code="no_seat")
+    appliance.report(tmp_path / "r")
+    with pytest.raises((ReportRefused, RefusedDocument)):
+        issuer.ingest(tmp_path / "r", now=NOW)
+    assert nothing_stored(issuer, appliance)

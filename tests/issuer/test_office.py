@@ -276,3 +276,14 @@ def test_what_is_no_register_is_refused(issuer: Issuer, home: Path) -> None:
     (home / "register.sqlite").write_bytes(b"not a database" * 1_000)
     with pytest.raises(HomeRefused, match="cannot be opened"):
         Issuer(home, now=NOW)
+
+
+def test_an_older_request_does_not_replace_a_newer_one(issuer: Issuer, appliance: Appliance) -> None:
+    older = appliance.request()
+    appliance.wait(days=1)
+    newer = appliance.request(seq=50)
+    issuer.register_server(newer, now=NOW)
+    for request in (older, appliance.request(seq=49)):
+        with pytest.raises(Conflict, match="older than the one registered"):
+            issuer.register_server(request, now=NOW)
+    assert 50 == issuer.register_server(newer, now=NOW).journal_seq

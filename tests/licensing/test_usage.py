@@ -40,6 +40,11 @@ def installed(after: timedelta, *, seats: int | None = 2, status: str = "active"
     return line(after, "Installed", customer_ref="ACME", entitlements=[item], skipped=[], commands=[])
 
 
+def reset(after: timedelta, to: timedelta) -> Line:
+    data = {"customer_ref": "ACME", "entitlements": [], "skipped": [], "commands": ["cmd_1"]}
+    return line(after, "Installed", **data, clock_reset_to=write_instant(DAY + to))
+
+
 def granted(after: timedelta, taken: int = 1, *, entitlement: str = CAD) -> Line:
     return line(after, "Granted", entitlement_id=entitlement, product="cad", taken=taken)
 
@@ -213,6 +218,44 @@ def test_time_that_goes_back_counts_as_standing_still() -> None:
     assert DAY + h(6) == lines[0].period_end
 
 
+def test_after_a_clock_reset_usage_counts_from_the_right_time() -> None:
+    far = h(24 * 1000)
+    lines = fold(
+        [installed(far), granted(far + h(1)), reset(far + h(2), h(0)), noted(h(5)), granted(h(6)), noted(h(7))]
+    ).lines()
+    assert [("2026-11-21", 3 * 3600, 1, 1), ("2029-08-17", 3600, 1, 0)] == [
+        (each.day, each.seat_seconds, each.checkouts, each.low) for each in lines
+    ]
+    assert (DAY + h(5), DAY + h(7)) == (lines[0].period_start, lines[0].period_end)
+
+
+def test_the_rest_of_the_group_of_a_clock_reset_still_has_its_time() -> None:
+    far = h(24 * 1000)
+    lines = [installed(far), reset(far, h(0)), granted(far), noted(h(5)), noted(h(6))]
+    assert [3600, 0] == [each.seat_seconds for each in fold(lines).lines()]
+
+
+def test_a_day_that_comes_twice_is_one_line_with_the_last_words() -> None:
+    lines = fold(
+        [installed(h(10), seats=1), granted(h(11)), reset(h(20), h(3)), installed(h(4), seats=5), noted(h(6))]
+    ).lines()
+    assert [(9 * 3600 + 2 * 3600, 1, 5, DAY + h(4), DAY + h(20))] == [
+        (each.seat_seconds, each.checkouts, each.seats, each.period_start, each.period_end) for each in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [noted(h(2)), noted(h(6))],  # earlier than the vendor allowed
+        [noted(h(5.5)), noted(h(5)), noted(h(6))],  # time had gone on
+    ],
+)
+def test_a_clock_reset_allows_one_step_back_and_no_further(after: list[Line]) -> None:
+    lines = fold([installed(h(4)), granted(h(5)), reset(h(5), h(3)), *after]).lines()
+    assert [3600] == [each.seat_seconds for each in lines]
+
+
 def test_more_freed_than_taken_leaves_nothing_in_use() -> None:
     folded = fold([installed(h(0)), granted(h(1)), returned(h(2), 5), granted(h(3)), noted(h(4))])
     assert (7200, 1) == (folded.lines()[0].seat_seconds, folded.lines()[0].peak)
@@ -309,6 +352,7 @@ SAID = st.one_of(
     st.tuples(st.just("Installed"), st.sampled_from([CAD, CAM]), st.one_of(st.none(), st.integers(0, 3))),
     st.tuples(st.just("Denied"), st.sampled_from([CAD, CAM, None]), st.integers(1, 3)),
     st.tuples(st.just("ReportSealed"), st.none(), st.none()),
+    st.tuples(st.just("Reset"), st.none(), st.integers(0, 4 * 86_400_000_000)),
 )
 BUCKETS = st.sampled_from(Bucket)
 
@@ -317,6 +361,11 @@ def told(said: Sequence[tuple[int, tuple[str, str | None, int | None]]]) -> list
     at, lines = DAY, []
     for n, (gap, (kind, entitlement, amount)) in enumerate(said):
         at += timedelta(microseconds=gap)
+        if kind == "Reset":
+            back = max(timedelta(0), at - DAY - timedelta(microseconds=amount or 0))
+            lines += [reset(at - DAY, back), noted(at - DAY), noted(back + timedelta(seconds=n))]
+            at = DAY + back + timedelta(seconds=n)
+            continue
         data: Line = {"entitlement_id": entitlement, "product": "cad", "taken": amount, "freed": amount}
         if kind == "Installed":
             data = installed(h(0), seats=amount, entitlement=entitlement or CAD)["data"] | {"customer_ref": f"C{n}"}
@@ -340,7 +389,7 @@ def test_ranges_cut_anywhere_merge_to_the_whole(journal: list[Line], cuts: list[
     whole = fold(journal, bucket=bucket)
     parts: list[UsageLine] = []
     carry: dict[str, Any] | None = None
-    edges = [0, *sorted(cuts), len(journal)]
+    edges = [0, *sorted(min(cut, len(journal)) for cut in cuts), len(journal)]
     for start, end in pairwise(edges):
         part = fold(journal[start:end], carry, bucket=bucket)
         carry = json.loads(json.dumps(part.carry()))
@@ -369,14 +418,24 @@ def test_the_sums_are_those_of_a_plain_reckoning(journal: list[Line], bucket: Bu
 
 
 def reckoned(journal: list[Line], bucket: Bucket) -> dict[tuple[str, str], tuple[int, int]]:
-    """Seat- and overdraft-microseconds by bucket: between each two lines, each bucket in between, one by one."""
+    """Seat- and overdraft-microseconds by bucket: between each two lines, each bucket in between, one by one.
+
+    A clock reset drops what is below a second, as the fold does: what ran before it is told and closed.
+    """
     width = timedelta(days=1) if bucket is Bucket.DAY else timedelta(hours=1)
     level: dict[str, int] = defaultdict(int)
     seats: dict[str, int | None] = {}
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     now = datetime.fromisoformat(journal[0]["at"])
+    allowed: datetime | None = None
     for each in journal:
-        until = max(now, datetime.fromisoformat(each["at"]))
+        at = datetime.fromisoformat(each["at"])
+        if allowed is not None and allowed <= at < now:
+            now, allowed = at, None
+            sums = {key: (used // 1_000_000 * 1_000_000, over // 1_000_000 * 1_000_000)
+                    for key, (used, over) in sums.items()}  # fmt: skip
+        until = max(now, at)
+        allowed = None if until > now else allowed
         while now < until:
             start = DAY + (now - DAY) // width * width
             end = min(until, start + width)
@@ -393,6 +452,8 @@ def reckoned(journal: list[Line], bucket: Bucket) -> dict[tuple[str, str], tuple
             level[data["entitlement_id"]] += data["taken"]
         elif each["kind"] in ("Returned", "Expired", "Released"):
             level[data["entitlement_id"]] = max(0, level[data["entitlement_id"]] - data["freed"])
+        elif each["kind"] == "Installed" and "clock_reset_to" in data:
+            allowed = datetime.fromisoformat(data["clock_reset_to"])
         elif each["kind"] == "Installed":
             seats[data["entitlements"][0]["entitlement_id"]] = data["entitlements"][0]["seats"]
     return sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import write_instant
+from lls.signed import encoding
 from lls.signed.bundle import BindingPolicy, OpenedBundle, open_bundle, seal_signed, verify_stored
-from lls.signed.jose import encrypt
+from lls.signed.encoding import b64encode, write_json
+from lls.signed.jose import MOST_SEALED, encrypt, sign_document
 from lls.signed.keys import KeySet
 from tests.vendor import (
     NOW,
@@ -40,6 +43,10 @@ def refusal(action: Callable[[], object]) -> Refusal:
     with pytest.raises(RefusedDocument) as caught:
         action()
     return caught.value.reason
+
+
+def sealed(token: str) -> bytes:
+    return seal_signed(token, encryption_jwk=SITE.encryption_jwk)
 
 
 def test_what_the_vendor_sealed_the_site_reads() -> None:
@@ -129,6 +136,101 @@ def test_a_bundle_of_a_thousand_entitlements_is_read() -> None:
 
     assert len(data) > 2**20
     assert 1000 == len(opened(data, vendor.keys).bundle.entitlements)
+
+
+# 3 nothing of a stranger's payload is read
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of every text that was parsed as JSON."""
+    lengths: list[int] = []
+    loads = json.loads
+
+    def counted(text: str, **how: Any) -> Any:
+        lengths.append(len(text))
+        return loads(text, **how)
+
+    monkeypatch.setattr(json, "loads", counted)
+    return lengths
+
+
+@pytest.mark.parametrize("kid", ["stranger", "known"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"keys":[],"x":[' + b"[]," * 500_000 + b"[]]}",
+        b'{"keys":[' + b"[]," * 500_000 + b"[]]}",
+        b'{"keys":["' + b"A" * 2_000_000 + b'"]}',
+        b'{"keys":[' * 200_000,
+        b"[" * 1_000_000,
+    ],
+)
+def test_a_forged_bundle_is_refused_without_reading_its_payload(read: list[int], payload: bytes, kid: str) -> None:
+    vendor = Vendor()
+    named = next(iter(vendor.keys.roles["bundle"].kids)) if kid == "known" else "x"
+    header = b64encode(write_json({"alg": "ES256", "typ": "lls-bundle+jws", "kid": named}))
+    forged = f"{header}.{b64encode(payload)}.{b64encode(bytes(64))}"
+
+    assert Refusal.SIGNATURE is refusal(lambda: opened(sealed(forged), vendor.keys))
+    assert max(read) < 10_000  # a key set of the vendor's own
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b'{"payload":"e30","x":[' + b"[]," * 500_000 + b'[]],"signatures":[]}',
+        b64encode(b'{"x":[' + b"[]," * 500_000 + b"[]]}").encode() + b".e30.AA",
+    ],
+)
+def test_nothing_large_is_read_around_a_payload_either(read: list[int], token: bytes) -> None:
+    assert Refusal.TOO_LARGE is refusal(lambda: opened(sealed(token.decode()), Vendor().keys))
+    assert max(read) < 10_000  # a key set of the vendor's own
+
+
+def test_a_bundle_with_more_members_than_any_has_is_refused_though_it_is_signed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vendor = Vendor()
+    data = vendor.bundle(SITE, later=[[]] * 2_000)
+    opened(data, vendor.keys)
+    monkeypatch.setattr(encoding.read_json, "__kwdefaults__", {"most": 2_000})
+
+    assert Refusal.TOO_LARGE is refusal(lambda: opened(data, vendor.keys))
+
+
+def test_the_limit_of_members_lets_the_densest_bundle_through_that_fits_its_size() -> None:
+    feature = {
+        "key": "f", "type": "bool", "value": 1, "unit": None, "currency": None, "overdraft": {"type": "none"},
+        "reset": "never", "undo_seconds": 0, "grants": [],
+    }  # fmt: skip
+    densest = entitlement("p", features=[{**feature, "key": f"f{n}"} for n in range(1_000)])
+    text = write_json(densest)
+    structure = sum(map(text.count, (b",", b"[", b"{")))
+
+    assert structure / len(text) * MOST_SEALED * 9 / 16 < encoding.MOST_STRUCTURE
+
+
+def test_a_large_bundle_that_brings_the_keys_it_is_signed_by_is_read() -> None:
+    vendor = Vendor()
+    known = vendor.keys
+    vendor.rotate(root=True)
+    data = vendor.bundle(SITE, entitlements=[entitlement(f"p{n}") for n in range(200)])
+
+    assert (2, 200) == ((result := opened(data, known)).keys.version, len(result.bundle.entitlements))
+    assert 1 == len(result.key_sets)
+
+
+def test_the_keys_are_found_wherever_they_stand_in_the_payload() -> None:
+    vendor = Vendor()
+    known = vendor.keys
+    vendor.rotate()
+    decoys = {"keys": [], "note": 'the "keys": ["are"] elsewhere'}
+    customer = {"customer_id": new_id("cus_", "acme"), "name": "Acme", "custom_fields": decoys}
+    payload = {"customer": customer, **vendor.payload(SITE, customer=REMOVED)}
+
+    signed = sign_document(payload, signers=vendor.bundle_keys[:1], typ="lls-bundle+jws")
+    assert 2 == opened(sealed(signed), known).keys.version
 
 
 # 3 key sets

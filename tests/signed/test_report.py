@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import secrets
 import struct
@@ -403,3 +404,19 @@ def test_a_report_beyond_the_limit_is_neither_written_nor_read(tmp_path: Path, m
     with pytest.raises(RefusedDocument):
         written(tmp_path / "second")
     assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_failing_disk_is_told_as_such_and_not_as_a_forged_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    written(tmp_path / "r", report_key=None)
+    with (
+        open_report(tmp_path / "r", report_key=None, server_jwk=SITE.signing_jwk) as report,
+        monkeypatch.context() as patched,
+    ):
+        patched.setattr(zipfile.ZipExtFile, "readline", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            list(report.lines())

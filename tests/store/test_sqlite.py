@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,7 @@ from lls.faults import SetupFault, StoreDown, WritershipLost
 from lls.licensing.journal import Head, verify_line
 from lls.licensing.ledger import Ledger
 from lls.store.sqlite import DATABASE, SqliteStore
-from tests.ledgers import Vendor, at, checkout, entitlement, secret_of
+from tests.ledgers import Vendor, at, checkout, commit_to, entitlement, secret_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,3 +228,77 @@ async def test_a_killed_daemon_loses_nothing_that_it_reported(tmp_path: Path, an
     assert reported[-1] <= head.seq
     assert head.seq - 1 == len((await store.load()).leases)
     await store.close()
+
+
+async def test_lines_are_found_by_time_also_where_the_vendor_set_the_clock_back(store: SqliteStore) -> None:
+    ledger, epoch = await begun(store, Vendor())
+    for seconds in (900, 910, 10, 20, 905, 950):  # lines 2 to 7
+        ledger.note_act("noted", actor="ann", now=at(seconds))
+        await save(store, ledger, epoch)
+    assert {0: 0, 1: 1, 15: 1, 900: 1, 901: 2, 911: 6, 951: 7} == {
+        seconds: await store.seq_at(at(seconds).wall) for seconds in (0, 1, 15, 900, 901, 911, 951)
+    }
+
+
+async def test_a_closed_store_stays_closed(store: SqliteStore) -> None:
+    await begun(store, Vendor())
+    lines = store.lines(after=0, upto=1)
+    await store.close()
+    with pytest.raises(StoreDown, match="stopping"):
+        await anext(lines)
+    with pytest.raises(StoreDown, match="stopping"):
+        await store.load()
+
+
+async def test_readers_that_come_at_once_leave_no_thread_behind(store: SqliteStore) -> None:
+    await store.take_writership()
+    before = threading.active_count()
+    await asyncio.gather(*(store.bundles() for _ in range(5)))
+    assert before + 1 == threading.active_count()
+
+
+async def test_a_full_disk_does_not_keep_the_writership_from_us(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    assert 1 == await store.take_writership()
+
+
+async def test_ends_are_forgotten_by_an_index_and_those_of_the_future_in_their_turn(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    ledger, epoch = await begun(store, Vendor())
+    for name, seconds in (("old", 1), ("future", 9_000_000), ("new", 100_000)):
+        ledger.checkout(checkout(name), now=at(seconds))
+        ledger.release(name, actor="ann", reason="", now=at(seconds))
+    ledger.batch.forget_ended_before = at(2).wall
+    await store.commit(ledger.batch, epoch=epoch, mark=at(100_001).wall)
+    ledger.settle()
+    assert {"new": at(100_000).wall, "future": at(100_001).wall} == {
+        lease_id: ended.at for lease_id, ended in (await store.load()).ended.items()
+    }
+    with sqlite3.connect(tmp_path / DATABASE) as database:
+        (plan,) = database.execute("EXPLAIN QUERY PLAN DELETE FROM ended WHERE at < 1").fetchall()
+    database.close()
+    assert "USING COVERING INDEX ended_at" in plan[-1] or "USING INDEX ended_at" in plan[-1]
+
+
+async def test_a_name_is_known_from_the_group_that_brought_it(store: SqliteStore) -> None:
+    ledger, epoch = await begun(store, Vendor())
+    for place, actor in enumerate(("ann", "bob"), start=2):
+        ledger.note_act("noted", actor=actor, now=at(place))
+        await save(store, ledger, epoch)
+    wanted = {commit_to(name) for name in ("ann", "bob")}
+    assert ["ann"] == [value for _, _, value in await store.names(wanted, upto=2)]
+    assert {"ann", "bob"} == {value for _, _, value in await store.names(wanted, upto=3)}
+
+
+async def test_every_bundle_is_known_again_and_only_those_in_force_with_their_text(store: SqliteStore) -> None:
+    vendor = Vendor()
+    ledger, epoch = await begun(store, vendor)
+    ledger.install(vendor.bundle(entitlement("cad", sequence=2)), actor="ann", now=at())
+    await save(store, ledger, epoch)
+    assert [(1, ""), (2, "bundle 2")] == [(kept.sequence, kept.jws) for kept in (await store.load()).bundles]
