@@ -503,13 +503,13 @@ class Ledger:
                 raise LeaseIdTaken
             self._refuse_ended(lease, now)
             return self._seated(lease, again=True)
-        self._remembered.refuse(request)
         waiter = self.waiting.get(request.lease_id)
         if waiter is not None and (waiter.checkout.secret, waiter.checkout.content) != (
             request.secret,
             request.content,
         ):
             raise LeaseIdTaken
+        self._remembered.refuse(request)
         return None
 
     def _refusal(self, request: Checkout, now: Now) -> Denial | None:
