@@ -24,6 +24,7 @@ from aiohttp import web
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
+from lls.api.signing import Signing
 from lls.api.wire import FeatureView, Form, T
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
@@ -78,6 +79,7 @@ class Edge:
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}
         self.beats = self.clones = 0
+        self.signing = Signing(airgap.capabilities)
         self.grants: Counter[tuple[str, str]] = Counter()
         self.denials: Counter[str] = Counter()
         self.shown: dict[str, Shown] = {}

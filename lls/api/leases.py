@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from lls.api import problems
@@ -64,14 +65,15 @@ async def heartbeat(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret, lease_id = bearer(request), _lease_id(request)
     form = await read_form(request, edge, _HEARTBEAT)
-    return answer(await _beat(edge, lease_id, secret=secret, beat=form.beat, nonce=form.nonce))
+    beaten = await _beat(edge, lease_id, secret=secret, beat=form.beat, nonce=form.nonce)
+    return answer(beaten.told(await beaten.capability))
 
 
 async def heartbeats(request: web.Request) -> web.StreamResponse:
     """Prolong many leases (a host with many processes); each is answered as if it had come alone."""
     edge = request.app[EDGE]
     form = await read_form(request, edge, _BEATS, least_limit=BEATS_BYTES)
-    results: list[dict[str, Any]] = [{}] * len(form.leases)
+    results: list[dict[str, Any] | _Beaten] = [{}] * len(form.leases)
     pending: dict[str, list[int]] = {}
     for place, one in enumerate(form.leases):
         lease_id = one.lease_id.lower()
@@ -84,7 +86,7 @@ async def heartbeats(request: web.Request) -> web.StreamResponse:
             await asyncio.sleep(0)
     for place in itertools.chain.from_iterable(pending.values()):
         results[place] = await _one_of_many(edge, form.leases[place])
-    return answer({"results": results})
+    return answer({"results": [await _told(result) for result in results]})
 
 
 async def checkout(request: web.Request) -> web.StreamResponse:
@@ -99,7 +101,9 @@ async def checkout(request: web.Request) -> web.StreamResponse:
         # A right code among many wrong ones is a guess, too (auth, rule 3).
         edge.guesses.check(request.remote or "", elapsed=edge.writer.now().elapsed)
     verdict = await _decided(edge, wish, wait_seconds)
-    response = _denied(edge, verdict) if isinstance(verdict, Denial) else _granted(edge, verdict, nonce=wish.nonce)
+    response = (
+        _denied(edge, verdict) if isinstance(verdict, Denial) else await _granted(edge, verdict, nonce=wish.nonce)
+    )
     if wait_seconds:
         response.headers["Preference-Applied"] = f"wait={wait_seconds}"
     return response
@@ -135,7 +139,27 @@ async def products(request: web.Request) -> web.StreamResponse:
 # ---------------------------------------------------------------- deciding
 
 
-async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: str) -> HeartbeatAnswer:
+class _Beaten(NamedTuple):
+    """A beat that the ledger has taken, and the capability that will be signed for it."""
+
+    lease: Lease
+    expires_at: str
+    left: int
+    pace: int
+    capability: asyncio.Future[str]
+
+    def told(self, capability: str) -> HeartbeatAnswer:
+        """The answer."""
+        return HeartbeatAnswer(
+            expires_at=self.expires_at,
+            expires_in_seconds=self.left,
+            heartbeat_seconds=self.pace,
+            state=self.lease.state,
+            capability=capability,
+        )
+
+
+async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: str) -> _Beaten:
     writer = edge.writer
     try:
         lease, now = await writer.heartbeat(lease_id, secret=secret, beat=beat, nonce=nonce)
@@ -146,30 +170,28 @@ async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: s
     ledger = writer.ledger
     left, terms = ledger.remaining(lease, now), ledger.pools[lease.entitlement_id].entitlement
     issued_at = int(now.wall.timestamp())
-    return HeartbeatAnswer(
+    return _Beaten(
+        lease=lease,
         expires_at=second(issued_at + left),
-        expires_in_seconds=left,
-        heartbeat_seconds=ledger.pace(lease),
-        state=lease.state,
+        left=left,
+        pace=ledger.pace(lease),
         capability=_capability(edge, lease, terms, issued_at=issued_at, left=left, nonce=nonce),
     )
 
 
-async def _one_of_many(edge: Edge, one: BeatForm) -> dict[str, Any]:
+async def _one_of_many(edge: Edge, one: BeatForm) -> dict[str, Any] | _Beaten:
     lease_id = one.lease_id.lower()
     try:
-        beaten = await _beat(edge, lease_id, secret=secret_digest(one.secret), beat=one.beat, nonce=one.nonce)
+        return await _beat(edge, lease_id, secret=secret_digest(one.secret), beat=one.beat, nonce=one.nonce)
     except Fault as fault:
         return {"lease_id": lease_id, **problems.of_fault(fault)}
-    return {
-        "lease_id": lease_id,
-        "status": 200,
-        "expires_at": beaten.expires_at,
-        "expires_in_seconds": beaten.expires_in_seconds,
-        "heartbeat_seconds": beaten.heartbeat_seconds,
-        "state": beaten.state,
-        "capability": beaten.capability,
-    }
+
+
+async def _told(result: dict[str, Any] | _Beaten) -> dict[str, Any]:
+    if not isinstance(result, _Beaten):
+        return result
+    told = msgspec.structs.asdict(result.told(await result.capability))
+    return {"lease_id": result.lease.lease_id, "status": 200, **told}
 
 
 async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | Denial:
@@ -187,11 +209,11 @@ async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | De
         raise Draining from None
 
 
-def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
+async def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
     lease, terms, now = seated.lease, seated.entitlement, edge.writer.now()
     view = lease_view(edge, lease, terms, now)
     issued_at = int(now.wall.timestamp())
-    capability = _capability(edge, lease, terms, issued_at=issued_at, left=view.expires_in_seconds, nonce=nonce)
+    capability = await _capability(edge, lease, terms, issued_at=issued_at, left=view.expires_in_seconds, nonce=nonce)
     granted = CheckoutAnswer(lease=view, capability=capability)
     if seated.again:
         return answer(granted)
@@ -267,8 +289,10 @@ def _standing_view(terms: Entitlement, now: Now) -> StandingView:
     )
 
 
-def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, issued_at: int, left: int, nonce: str) -> str:
-    return edge.airgap.capabilities.issue(
+def _capability(
+    edge: Edge, lease: Lease, terms: Entitlement, *, issued_at: int, left: int, nonce: str
+) -> asyncio.Future[str]:
+    message = edge.airgap.capabilities.prepare(
         product=lease.product,
         lease_id=lease.lease_id,
         issued_at=issued_at,
@@ -281,6 +305,7 @@ def _capability(edge: Edge, lease: Lease, terms: Entitlement, *, issued_at: int,
         seat_id=lease.holder.seat_id,
         terms=_shown(edge, terms).claims,
     )
+    return edge.signing.sign(message)
 
 
 def _shown(edge: Edge, terms: Entitlement) -> Shown:

@@ -28,6 +28,7 @@ FIRST_PREV: Final = "0" * 64
 LONGEST_LINE: Final = 4 * 1024 * 1024
 """No line is longer: an import of 10,000 entitlements fits."""
 
+
 def _encoder() -> Callable[[Any], str]:
     """``JSONEncoder.encode`` makes its C encoder anew for every value, which is half of its time; keep one."""
     plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))

@@ -25,6 +25,9 @@ from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, 
 COMMITMENTS_KEPT: Final = 20_000
 
 
+MOST_STORED: Final = 20_000
+
+
 class Posting:
     """What the group in flight has posted so far."""
 
@@ -32,11 +35,16 @@ class Posting:
         self.batch = Batch(before=head, head=head)
         self.facts = dict(facts)
         self._committed = dict(facts)
+        self._stored: set[tuple[str, str]] = set()
+        """Names that the store has: the same few people and machines come again and again."""
         self.commit_to = lru_cache(COMMITMENTS_KEPT)(commit_to)
 
     def settle(self) -> None:
         """The store has the batch; begin an empty one."""
         self._committed.update(self.batch.facts)
+        if len(self._stored) > MOST_STORED:
+            self._stored.clear()
+        self._stored.update(self.batch.names)
         self.batch = Batch(before=self.batch.head, head=self.batch.head)
 
     def abandon(self) -> None:
@@ -52,7 +60,8 @@ class Posting:
     def name(self, field: str, value: str) -> str:
         """The commitment that stands for a text; the text goes beside the journal."""
         commitment = self.commit_to(value)
-        self.batch.names[commitment, field] = value
+        if (commitment, field) not in self._stored:
+            self.batch.names[commitment, field] = value
         return commitment
 
     def set_facts(self, facts: Mapping[Fact, str]) -> None:

@@ -51,7 +51,7 @@ _encode = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def terms_claims(features: Mapping[str, object], attributes: Mapping[str, object]) -> str:
-    """The claims that an entitlement's leases share, as a piece of JSON for :meth:`CapabilitySigner.issue`."""
+    """The claims that an entitlement's leases share, as a piece of JSON for :meth:`CapabilitySigner.prepare`."""
     return f'"features":{_encode(dict(features))},"attributes":{_encode(dict(attributes))}'
 
 
@@ -73,7 +73,7 @@ class CapabilitySigner:
         """The thumbprint of the key that signs."""
         return self._key.kid
 
-    def issue(
+    def prepare(
         self,
         *,
         product: str,
@@ -88,8 +88,8 @@ class CapabilitySigner:
         seat_id: str,
         terms: str,
         jkt: str | None = None,
-    ) -> str:
-        """A capability for one lease.
+    ) -> bytes:
+        """What :meth:`signed` makes a capability for one lease of: header and claims.
 
         ``issued_at`` and ``expires_at`` are NumericDates (RFC 7519 §2), ``ttl`` is in seconds; ``jkt`` binds it to a
         machine's key (RFC 7800 ``cnf``).
@@ -103,7 +103,8 @@ class CapabilitySigner:
             f'"nonce":{_quoted(nonce)},"mode":{_quoted(mode)},"ent":{_quoted(entitlement_id)},"seats":{seats},'
             f'"seat_id":{_quoted(seat_id)},{terms}'
         )
-        return self._sign(self._capability, claims + ("}" if jkt is None else f',"cnf":{{"jkt":{_quoted(jkt)}}}}}'))
+        claims += "}" if jkt is None else f',"cnf":{{"jkt":{_quoted(jkt)}}}}}'
+        return self._capability + _encoded(claims.encode("ascii"))
 
     def statement(
         self, *, server_id: str, tls_spki_sha256: Sequence[str], nonce: str | None, issued_at: datetime
@@ -115,11 +116,15 @@ class CapabilitySigner:
             "nonce": nonce,
             "iat": int(issued_at.timestamp()),
         }
-        return self._sign(self._statement, _encode(claims))
+        return self.signed(self._statement + _encoded(_encode(claims).encode("ascii")))
 
-    def _sign(self, header: bytes, claims: str) -> str:
-        message = header + urlsafe_b64encode(claims.encode("ascii")).rstrip(b"=")
-        return (message + b"." + urlsafe_b64encode(self._key.sign(message)).rstrip(b"=")).decode("ascii")
+    def signed(self, message: bytes) -> str:
+        """The compact JWS of a prepared message."""
+        return (message + b"." + _encoded(self._key.sign(message))).decode("ascii")
+
+
+def _encoded(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
 
 
 def verify_capability(token: Token, *, certificate: ServerCertificate) -> Json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from lls.faults import LeaseEnd
@@ -26,6 +27,7 @@ REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, 
 BUNDLE_COLUMNS: Final = "bundle_id, sequence, keys_version, issued_at, imported_at, digest, jws"
 
 
+@lru_cache(maxsize=256)
 def to_micros(at: datetime) -> int:
     """An aware instant → microseconds."""
     return (at - _EPOCH) // _MICROSECOND

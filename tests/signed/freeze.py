@@ -51,18 +51,20 @@ def documents() -> dict[str, bytes]:
             made_at=NOW,
             signer=vendor.bundle_keys[0],
         ),
-        "capability.jwt": signer.issue(
-            product="cad",
-            lease_id="0d9c0000-0000-4000-8000-000000000000",
-            issued_at=int(NOW.timestamp()),
-            expires_at=int(NOW.timestamp()) + 600,
-            ttl=600,
-            nonce="n" * 43,
-            mode="floating",
-            entitlement_id=new_id("ent_", "cad"),
-            seats=1,
-            seat_id="fingerprint",
-            terms=terms_claims({"render": 1}, {"max_layers": 64}),
+        "capability.jwt": signer.signed(
+            signer.prepare(
+                product="cad",
+                lease_id="0d9c0000-0000-4000-8000-000000000000",
+                issued_at=int(NOW.timestamp()),
+                expires_at=int(NOW.timestamp()) + 600,
+                ttl=600,
+                nonce="n" * 43,
+                mode="floating",
+                entitlement_id=new_id("ent_", "cad"),
+                seats=1,
+                seat_id="fingerprint",
+                terms=terms_claims({"render": 1}, {"max_layers": 64}),
+            )
         ),
         "statement.jwt": signer.statement(
             server_id=site.server_id, tls_spki_sha256=["b" * 64], nonce="n" * 43, issued_at=NOW

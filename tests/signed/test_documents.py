@@ -244,7 +244,8 @@ def capability(signer: CapabilitySigner | None = None, **changes: Any) -> str:
         "seat_id": "müller's machine",
         "terms": terms_claims({"render": 1}, {"max_layers": 64}),
     }
-    return (signer or CapabilitySigner(SITE.signing, SITE.server_id)).issue(**{**arguments, **changes})
+    signer = signer or CapabilitySigner(SITE.signing, SITE.server_id)
+    return signer.signed(signer.prepare(**{**arguments, **changes}))
 
 
 def test_a_capability_carries_the_claims_of_the_contract_in_its_order() -> None:

@@ -40,18 +40,20 @@ def test_thumbprints_agree(key: SigningKey) -> None:
 
 
 def test_pyjwt_reads_a_capability() -> None:
-    token = CapabilitySigner(SITE.signing, SITE.server_id).issue(
-        product="cad",
-        lease_id="0d9c0000-0000-4000-8000-000000000000",
-        issued_at=int(NOW.timestamp()),
-        expires_at=int(NOW.timestamp()),
-        ttl=600,
-        nonce="n" * 22,
-        mode="floating",
-        entitlement_id=new_id("ent_", "cad"),
-        seats=1,
-        seat_id="müller",
-        terms=terms_claims({}, {}),
+    token = CapabilitySigner(SITE.signing, SITE.server_id).signed(
+        CapabilitySigner(SITE.signing, SITE.server_id).prepare(
+            product="cad",
+            lease_id="0d9c0000-0000-4000-8000-000000000000",
+            issued_at=int(NOW.timestamp()),
+            expires_at=int(NOW.timestamp()),
+            ttl=600,
+            nonce="n" * 22,
+            mode="floating",
+            entitlement_id=new_id("ent_", "cad"),
+            seats=1,
+            seat_id="müller",
+            terms=terms_claims({}, {}),
+        )
     )
     key = jwt.PyJWK(SITE.signing.public_jwk()).key
     assert isinstance(key, ec.EllipticCurvePublicKey)
