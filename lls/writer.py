@@ -158,13 +158,17 @@ class Writer:
 
         Raises what the verb raises, Overloaded when too many wait, StoreDown when the commit failed.
         """
+        return await self.put(verb)
+
+    def put(self, verb: Callable[[Ledger, Now], T]) -> asyncio.Future[T]:
+        """The same as a future, for who shields it: a verb whose future is cancelled before its group is not run."""
         if self.down is not None:
             raise self.down
         if self._stopping:
             raise Draining(retry_after_seconds=1)
         if len(self._queue) >= self._queue_limit:
             raise Overloaded(retry_after_seconds=1)
-        return await self._enqueue(verb)
+        return self._enqueue(verb)
 
     async def checkout(self, request: Checkout, *, wait_seconds: float = 0.0) -> Seated | Denial:
         """Check out, waiting for a seat for at most so many seconds while the caller is there.

@@ -122,7 +122,7 @@ async def checkin(request: web.Request) -> web.StreamResponse:
     secret, lease_id = bearer(request), _lease_id(request)
     writer = request.app[EDGE].writer
     # A program that ends says so and is gone: what it asked for is done all the same.
-    await asyncio.shield(writer.do(lambda ledger, now: ledger.checkin(lease_id, secret=secret, now=now)))
+    await asyncio.shield(writer.put(lambda ledger, now: ledger.checkin(lease_id, secret=secret, now=now)))
     return done()
 
 

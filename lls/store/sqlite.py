@@ -19,11 +19,12 @@ import gc
 import hashlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from importlib import resources
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -38,6 +39,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK: Final = 5_000
+MOST_ROWS: Final = 64
+"""Rows in one statement: the widest has 15 columns, and 999 parameters are the oldest limit of SQLite."""
 DATABASE: Final = "lls.sqlite3"
 
 
@@ -202,15 +205,15 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
         stamps = [rows.to_micros(entry.at) for entry in batch.entries]
         latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
         entries = [(e.seq, at, high, e.line) for e, at, high in zip(batch.entries, stamps, latest, strict=True)]
-        many("INSERT INTO journal (seq, at, latest, line) VALUES (?, ?, ?, ?)", entries)
+        _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
     gone = [(lease_id,) for lease_id, lease in batch.leases.items() if lease is None]
     live = [rows.lease_row(lease) for lease in batch.leases.values() if lease is not None]
-    many("DELETE FROM leases WHERE lease_id = ?", gone)
-    many(f"INSERT OR REPLACE INTO leases ({rows.LEASE_COLUMNS}) VALUES ({_marks(rows.LEASE_COLUMNS)})", live)
+    _put(database, "DELETE FROM leases WHERE (lease_id) IN (VALUES", gone, after=")")
+    _put(database, f"INSERT OR REPLACE INTO leases ({rows.LEASE_COLUMNS}) VALUES", live)
     ended = [rows.ended_row(lease_id, one) for lease_id, one in batch.ended.items()]
-    many("INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES (?, ?, ?, ?)", ended)
+    _put(database, "INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES", ended)
     names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
-    many("INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES (?, ?, ?, ?)", names)
+    _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
         facts = [(key.value, value) for key, value in batch.facts.items()]
         many("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", facts)
@@ -218,6 +221,25 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
         _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
     if batch.bundles or batch.placed or batch.key_sets or batch.receipts or batch.reports or batch.closed_sessions:
         _write_documents(database, batch)
+
+
+def _put(database: sqlite3.Connection, before: str, many: Sequence[rows.Row], *, after: str = "") -> None:
+    """Many rows in few statements, each of a power of two of them, so that the same few statements stay prepared.
+
+    ``executemany`` gives the interpreter's lock away for every row, and a busy loop takes its time to give it back.
+    """
+    done = 0
+    while done < len(many):
+        size = min(MOST_ROWS, 1 << (len(many) - done).bit_length() - 1)
+        chunk = many[done : done + size]
+        database.execute(f"{before} {_values(len(chunk[0]), size)}{after}", list(chain.from_iterable(chunk)))
+        done += size
+
+
+@cache
+def _values(columns: int, size: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return ", ".join([row] * size)
 
 
 def _write_documents(database: sqlite3.Connection, batch: Batch) -> None:
