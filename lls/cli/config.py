@@ -1,7 +1,7 @@
 """``lls config check``: the settings in force, where each comes from, and what is wrong with them.
 
-The settings themselves are judged by :mod:`lls.config`, which stops at the first that is wrong; whether the files that
-they name can be used is asked here, all at once. The check needs no daemon. A password in ``store.url`` is not shown.
+The settings themselves are judged by :mod:`lls.config`, all of them; when they are right, whether the files that they
+name can be used is asked here. The check needs no daemon. A password in ``store.url`` is not shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lls.cli import show
 from lls.cli.frame import AsJson, Failure, given, noun
 from lls.cli.show import column
 from lls.config import DEFAULT_PATH, PATH_VARIABLE, PREFIX, Config, TlsMode, load
-from lls.faults import SetupFault
+from lls.config import problems as wrong_settings
 
 app = noun("config", "The settings.")
 
@@ -28,11 +28,10 @@ app = noun("config", "The settings.")
 def check(ctx: typer.Context, as_json: AsJson = False) -> None:
     """Show the settings in force and every problem."""
     path, environ = given(ctx)
-    try:
-        config: Config | None = load(path, environ)
-        problems = list(_problems(config)) if config else []
-    except SetupFault as fault:
-        config, problems = None, [fault.detail]
+    problems = wrong_settings(path, environ)
+    config = None if problems else load(path, environ)
+    if config is not None:
+        problems = list(_unusable(config))
     source = str(_source(path, environ) or "")
     if as_json:
         shown = _tables(config) if config else None
@@ -45,13 +44,15 @@ def check(ctx: typer.Context, as_json: AsJson = False) -> None:
     if len(problems) == 1:
         raise Failure(problems[0])
     if problems:
-        numbered = " ".join(f"({number}) {one}" for number, one in enumerate(problems, 1))
-        raise Failure(f"There are {len(problems)} problems: {numbered}")
+        if not as_json:
+            for problem in problems:
+                show.say(problem)
+        raise Failure(f"There are {len(problems)} problems; mend them and check again.")
     if not as_json:
         show.say("No problems.")
 
 
-def _problems(config: Config) -> Iterator[str]:
+def _unusable(config: Config) -> Iterator[str]:
     """What the daemon would stumble over when it opens what the settings name."""
     yield from _unreadable(config.trust.keys, "[trust] keys", "put the vendor's key set there")
     if config.policy.file:

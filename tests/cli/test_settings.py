@@ -55,7 +55,10 @@ def test_every_file_that_is_missing_is_named_at_once(lls: Lls, settings: Path, f
     )
     shown = lls("--config", settings, "config", "check")
     assert (1, 1) == (shown.status, shown.err.count("\n"))
-    assert shown.err.startswith("lls: There are 4 problems: (1) [trust] keys: ")
+    assert "lls: There are 4 problems; mend them and check again.\n" == shown.err
+    assert ["[trust] keys", "[policy] file", "[tls] cert", "[tls] key"] == [
+        line.partition(":")[0] for line in shown.out.splitlines() if line.startswith("[")
+    ]
     told = json.loads(lls("--config", settings, "config", "check", "--json").out)
     assert (4, "site-1", str(settings)) == (len(told["problems"]), told["settings"]["server"]["name"], told["file"])
 
@@ -97,3 +100,10 @@ def test_times_are_read_as_people_type_them(typed: str | None, meant: str | None
 def test_what_is_no_time_is_wrong_usage(typed: str) -> None:
     with pytest.raises(typer.BadParameter, match="is no time"):
         when.instant(typed, "--since", now=NOON)
+
+
+def test_every_setting_that_is_wrong_is_named_at_once(lls: Lls, settings: Path) -> None:
+    settings.write_text('[server]\nlisen = []\nstate_dir = "here"\n[lease]\ngrace_seconds = 1\n')
+    shown = lls("--config", settings, "config", "check")
+    assert (1, "lls: There are 3 problems; mend them and check again.\n") == (shown.status, shown.err)
+    assert all(word in shown.out for word in ("lisen", "state_dir must be an absolute path", "grace_seconds (1)"))
