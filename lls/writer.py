@@ -204,7 +204,7 @@ class Writer:
 
     async def settled(self) -> Ledger:
         """The ledger for a wide read; waits only while an import is in flight, whose terms are not committed yet."""
-        while self.ledger.changing and self._settled is not None and self.down is None:
+        while self.ledger.changing and self._settled and not self._settled.done() and self.down is None:
             await asyncio.shield(self._settled)
         return self.ledger
 
@@ -365,7 +365,11 @@ class Writer:
         except TimeoutError:
             if self.down is not None:
                 raise self.down from None
-            verdict = await self._enqueue(lambda ledger, now: ledger.stop_waiting(lease_id, now=now))
+            verdict = await self._enqueue(
+                lambda ledger, now: ledger.stop_waiting(
+                    lease_id, now=now, keep=len(self._waiters.get(lease_id, ())) > 1
+                )
+            )
             # What a group decided in the last moment counts; ``stop_waiting`` no longer knew the place then.
             return future.result() if future.done() else verdict
 

@@ -36,7 +36,11 @@ class Signing:
     def _sign(self) -> None:
         for _turn in range(min(IN_A_ROW, len(self._waiting))):
             message, signed = self._waiting.popleft()
-            if not signed.done():  # its client may have gone
+            if signed.done():
+                continue  # its client has gone
+            try:
                 signed.set_result(self._signer.signed(message))
+            except Exception as error:  # noqa: BLE001  # whoever waits must hear of it, and the others must have theirs
+                signed.set_exception(error)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._sign)

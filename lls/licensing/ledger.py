@@ -181,7 +181,8 @@ class Ledger:
         ``now`` after a slow commit: whoever was granted in it could not beat meanwhile, so its time begins anew.
         """
         if now is not None:
-            for lease in self.batch.leases.values():
+            # While an import is in flight every beat waits for it, not only those of the leases that it touches.
+            for lease in list((self.leases if self.installing else self.batch.leases).values()):
                 if lease is not None:
                     lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease))
         self._posting.settle()
@@ -204,6 +205,10 @@ class Ledger:
             self.server.terms, self.placed = self._server_terms_before, self._placed_before
         for report in self.batch.reports:
             del self.reports[report.report_id]
+        for kept in self.batch.bundles:
+            self.bundles.pop(kept.bundle_id, None)
+        self.receipts -= self.batch.receipts
+        self.commands -= self.batch.commands
         self._posting.abandon()
         self._posting.batch.facts.clear()
         self._posting.batch.reports.clear()
@@ -282,8 +287,11 @@ class Ledger:
         self._post_end(Kind.RELEASED, lease, freed, now, **data)
         self._serve(lease.product, now)
 
-    def stop_waiting(self, lease_id: str, *, now: Now) -> Verdict:
-        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position."""
+    def stop_waiting(self, lease_id: str, *, now: Now, keep: bool = False) -> Verdict:
+        """The wait is over: the lease if it was granted in the last moment, else a denial with the queue position.
+
+        ``keep``: another request of the same client still waits, so the place stays open.
+        """
         waiter = self.waiting.get(lease_id)
         lease = self.leases.get(lease_id)
         if lease is not None:
@@ -293,9 +301,12 @@ class Ledger:
             known = self._remembered.ended(lease_id)
             return LeaseEnded(known.reason if known else LeaseEnd.CHECKED_IN)
         position = self.waiting.position(lease_id)
-        self.waiting.close(lease_id, elapsed=now.elapsed)
+        if not keep:
+            self.waiting.close(lease_id, elapsed=now.elapsed)
         self.server.refuse_new(now)
         verdict = self._refusal(waiter.checkout, now) or self._sought(waiter.checkout, now)
+        if lease_id in self.leases:
+            return self._seated(self.leases[lease_id], again=True)
         if isinstance(verdict, Seat):
             return self._take(waiter.checkout, verdict, now)
         self.serve(waiter.checkout.product, now=now)

@@ -253,3 +253,33 @@ def test_many_wait_and_none_is_judged_twice_in_a_group() -> None:
     assert 199 == len(waiters)
     assert isinstance(ledger.checkout(checkout("late", activation_code="ONE"), now=at()), Denial)
     assert isinstance(ledger.checkout(checkout("other", activation_code="TWO"), now=at()), Seated)
+
+
+def test_a_place_stays_open_while_another_request_of_its_client_waits() -> None:
+    ledger = ledger_of(entitlement(seats=1))
+    seated(ledger, "a")
+    assert isinstance(ledger.checkout(checkout("w"), now=at(1), wait=True), Queued)
+    assert isinstance(ledger.stop_waiting("w", now=at(2), keep=True), Denial)
+    ledger.checkin("a", secret=secret_of("a"), now=at(3))
+    assert isinstance(ledger.resolved["w"], Seated)
+
+
+def test_a_slow_import_takes_no_time_from_leases_that_it_does_not_touch() -> None:
+    vendor = Vendor()
+    ledger = ledger_of(entitlement(lease_seconds=60), vendor=vendor)
+    seated(ledger, "a")
+    ledger.settle()
+    ledger.install(vendor.bundle(entitlement("cam", product="cam")), actor="ada", now=at(40))
+    ledger.settle(now=at(95))
+    ledger.sweep(now=at(96))
+    assert "a" in ledger.leases
+
+
+def test_a_receipt_whose_commit_failed_is_not_known() -> None:
+    vendor = Vendor()
+    ledger = ledger_of(entitlement(), vendor=vendor)
+    ledger.settle()
+    installation = vendor.bundle(entitlement("cam", product="cam"))
+    ledger.install(installation, actor="ada", now=at(1))
+    ledger.abandon()
+    assert not ledger.preview(installation, now=at(2)).already_applied
