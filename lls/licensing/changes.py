@@ -44,12 +44,77 @@ class KeptBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """Which bundle an entitlement's terms come from. The terms themselves are read from that bundle, verified."""
+    """Which bundle an entitlement's terms come from. The terms themselves are read from that bundle, verified.
+
+    ``started_at`` is the first lease's instant where that starts the term; ``returning`` while it is being drained;
+    ``assigned`` are the named users that the site has chosen, ``renamed_at`` when it changed its mind.
+    """
 
     entitlement_id: str
     session_id: str
     sequence: int
     bundle_id: str
+    started_at: datetime | None = None
+    returning: bool = False
+    assigned: tuple[str, ...] = ()
+    renamed_at: tuple[datetime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LotUse:
+    """What was taken of one lot of a counted feature (a grant, a period's allowance, the overdraft)."""
+
+    entitlement_id: str
+    feature: str
+    lot: str
+    used: int
+    ended: bool = False
+    """Its remainder is lost and journalled; it never comes back, whatever the clock says."""
+
+
+class FeatureAct(StrEnum):
+    """What a lease may do with a feature."""
+
+    CHECKOUT = "checkout"
+    RETURN = "return"
+    USE = "use"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweredRequest:
+    """A feature call that was answered, kept so that its repetition gets the same answer and takes nothing.
+
+    ``draws`` are the units taken from each lot, ``held``/``available``/``total`` the answer; None is unlimited.
+    """
+
+    lease_id: str
+    request_id: str
+    act: FeatureAct
+    entitlement_id: str
+    feature: str
+    amount: int
+    at: datetime
+    held: int
+    available: int | None
+    total: int | None
+    draws: tuple[tuple[str, int], ...] = ()
+    undone: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnedEntitlement:
+    """An entitlement that went back: all that its signed return says (contract §3), so that it can be made again.
+
+    ``meters`` is the JSON text of the final meters; ``borrowed_until`` when the last borrowed seat ends.
+    """
+
+    entitlement_id: str
+    session_id: str
+    up_to_seq: int
+    head: str
+    meters: str
+    borrowed_until: datetime | None
+    made_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +142,8 @@ class Fact(StrEnum):
     CHAIN_FORKED = "chain_forked"
     CLOCK_STATE = "clock_state"
     UNBOUND_SINCE = "unbound_since"
+    POLICY = "policy"
+    """The commitment of the site policy in force; empty: none."""
     SERVER_ID = "server_id"
 
 
@@ -91,21 +158,28 @@ class Batch:
     ended: dict[str, Ended] = field(default_factory=dict)
     names: dict[tuple[str, str], str] = field(default_factory=dict)
     bundles: list[KeptBundle] = field(default_factory=list)
-    placed: dict[str, Placed] = field(default_factory=dict)
+    placed: dict[str, Placed | None] = field(default_factory=dict)
     key_sets: dict[int, str] = field(default_factory=dict)
     closed_sessions: set[str] = field(default_factory=set)
     commands: set[str] = field(default_factory=set)
     receipts: set[str] = field(default_factory=set)
     reports: list[SealedReport] = field(default_factory=list)
     facts: dict[Fact, str] = field(default_factory=dict)
+    lots: dict[tuple[str, str, str], LotUse | None] = field(default_factory=dict)
+    """By entitlement, feature and lot."""
+    requests: dict[tuple[str, str], AnsweredRequest] = field(default_factory=dict)
+    """By lease and request id."""
+    returns: list[ReturnedEntitlement] = field(default_factory=list)
     forget_ended_before: datetime | None = None
+    forget_requests_before: datetime | None = None
     stamp: bool = False
     """Write the clock's mark although nothing else changed."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
-        return not (self.entries or self.facts or self.key_sets or self.forget_ended_before or self.stamp)
+        forgotten = self.forget_ended_before or self.forget_requests_before
+        return not (self.entries or self.facts or self.key_sets or forgotten or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,5 +200,9 @@ class Loaded:
     receipts: frozenset[str] = frozenset()
     reports: Sequence[SealedReport] = ()
     facts: Mapping[Fact, str] = field(default_factory=dict)
+    lots: Sequence[LotUse] = ()
+    requests: Sequence[AnsweredRequest] = ()
+    """In the order of ``at``."""
+    returns: Sequence[ReturnedEntitlement] = ()
     last_at: datetime | None = None
     last_line: bytes | None = None

@@ -5,10 +5,12 @@ Rules
 2. ``standing`` is the one place that judges dates and status: not started → active → grace → expired, disabled at any
    time.
 3. The seats that may be taken are ``seats`` and the overdraft on top; ``None`` means that there is no limit.
-4. What this version cannot enforce is named by ``beyond_us``, so that an import refuses it: a limit that nobody keeps
-   would be worse than a bundle that waits for an upgrade.
+4. A term that starts on the first lease has no dates until the server has set them (``begun``); until then it is in
+   force. The vendor's own dates, when a later bundle brings them, win.
+5. A counted feature has ``value`` units of its own (an element pool's size, or the allowance of each period) and its
+   dated grants beside them (``meters`` says how they are consumed).
 
-It refuses to own seats in use (``ledger``) and the site's own rules.
+It refuses to own seats in use (``ledger``), what was consumed (``meters``) and the site's own rules (``policy``).
 """
 
 from __future__ import annotations
@@ -16,17 +18,25 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from lls.licensing import calendar
+from lls.licensing.calendar import Term, Unit
 from lls.licensing.fields import Fields, malformed
 
 MOST_SEATS: Final = 1_000_000_000
+MOST_UNITS: Final = 10**15
+"""Units of a counted feature: their sums stay exact integers in JSON (2**53) and in SQL (2**63)."""
 LONGEST_LEASE_SECONDS: Final = 30 * 86_400
+LONGEST_BORROW_SECONDS: Final = 3650 * 86_400
+LONGEST_UNDO_SECONDS: Final = 366 * 86_400
 SHORTEST_LEASE_SECONDS: Final = 3
 
+_LATEST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""No first lease comes later than this; a term that is longer from here on is refused at its import."""
 _VERSION_PART = re.compile(r"([0-9]{1,18})([^.]*)")
 
 
@@ -99,6 +109,24 @@ class OverdraftType(StrEnum):
     UNLIMITED = "unlimited"
 
 
+class Reset(StrEnum):
+    """When the allowance of a counted feature begins anew. ``on_renewal`` comes as the vendor's command."""
+
+    NEVER = "never"
+    ON_RENEWAL = "on_renewal"
+    MONTHLY = "monthly"
+
+
+class GrantExpiry(StrEnum):
+    """When what is left of a grant is lost."""
+
+    NEVER = "never"
+    END_OF_CONTRACT = "end_of_contract"
+    END_OF_PERIOD = "end_of_period"
+    CUSTOM = "custom"
+    AT = "at"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overdraft:
     """What may be taken on top of what was bought."""
@@ -120,13 +148,67 @@ class Overdraft:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Units given at a date: ``amount`` from ``active_from`` on. ``term`` counts for ``custom``, ``at`` for ``at``."""
+
+    grant_id: str
+    amount: int
+    active_from: datetime
+    expiry: GrantExpiry
+    term: Term | None = None
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """A part of the product that is switched or counted; ``value`` of a ``bool`` is 1 or 0."""
+    """A part of the product that is switched or counted; ``value`` of a ``bool`` is 1 or 0.
+
+    ``tracked`` (bool only): who has it checked out is journalled and reported. ``currency`` is an ISO 4217 code, the
+    amounts of a credit are its minor units.
+    """
 
     key: str
     type: FeatureType
     value: int
     unit: str | None = None
+    currency: str | None = None
+    overdraft: Overdraft = Overdraft()
+    reset: Reset = Reset.NEVER
+    undo_seconds: int = 0
+    grants: tuple[Grant, ...] = ()
+    tracked: bool = False
+
+    @property
+    def counted(self) -> bool:
+        """Whether amounts are kept of it."""
+        return self.type is not FeatureType.BOOL
+
+    @property
+    def consumed(self) -> bool:
+        """Whether what is taken is gone for good."""
+        return self.type in (FeatureType.USAGE_COUNT, FeatureType.CREDIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BorrowTerms:
+    """How long and how many seats may be borrowed; zero of either: none."""
+
+    max_seconds: int = 0
+    max_seats: int = 0
+
+    @property
+    def allowed(self) -> bool:
+        """Whether there is borrowing at all."""
+        return self.max_seconds > 0 and self.max_seats > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedUsers:
+    """Who may sit here: the vendor's ``names``, and ``by_site`` the site's own choice for the places that are left."""
+
+    names: tuple[str, ...] = ()
+    by_site: bool = False
+    changes_per_month: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +242,12 @@ class Entitlement:
     linger_seconds: int
     features: tuple[Feature, ...]
     attributes: Mapping[str, str | int]
+    term: Term | None = None
+    """How long it lasts where the first lease starts it."""
+    borrow: BorrowTerms = BorrowTerms()
+    named_users: NamedUsers = NamedUsers()
+    node_lock_release: timedelta | None = None
+    """After how long without a beat a machine's seat comes free; None: only by its return."""
     ends_at: datetime | None = field(init=False, compare=False, repr=False)
     """The instant at which its leases end: the end of the grace. None: never. Asked for by every heartbeat."""
 
@@ -205,14 +293,14 @@ class Entitlement:
         return not (version and self.max_version) or _version(version) <= _version(self.max_version, ceiling=True)
 
     @property
-    def beyond_us(self) -> str | None:
-        """What this version of the server cannot enforce, in words; None when there is nothing."""
-        if self.concurrency is not Concurrency.CONCURRENT:
-            return f"concurrency {self.concurrency}"
-        if self.start is Start.ON_FIRST_LEASE:
-            return "a term that starts on the first lease"
-        metered = [feature.key for feature in self.features if feature.type is not FeatureType.BOOL]
-        return f"the metered feature {metered[0]}" if metered else None
+    def starts_on_first_lease(self) -> bool:
+        """Whether its dates are still to be set by the first lease."""
+        return self.start is Start.ON_FIRST_LEASE and self.starts_at is None
+
+    def begun(self, at: datetime) -> Entitlement:
+        """The same terms, in force from ``at`` on."""
+        ends_at = self.expires_at if self.term is None else calendar.add(at, self.term)
+        return replace(self, starts_at=at, expires_at=ends_at)
 
 
 def normalise_code(activation_code: str) -> str:
@@ -260,6 +348,10 @@ def read_entitlement(document: object, *, place: str = "entitlement") -> Entitle
         linger_seconds=fields.integer("linger_seconds", most=LONGEST_LEASE_SECONDS),
         features=tuple(_read_feature(feature) for feature in fields.objects("features", most=1_000)),
         attributes=_read_attributes(fields),
+        term=_read_term(plan) if start is Start.ON_FIRST_LEASE else None,
+        borrow=_read_borrow(fields),
+        named_users=_read_named_users(fields),
+        node_lock_release=_seconds(fields, "node_lock_release_after_seconds"),
     )
     _check(entitlement, place=place)
     return entitlement
@@ -270,28 +362,102 @@ def _check(entitlement: Entitlement, *, place: str) -> None:
         raise malformed(f"{place}.starts_at", "is missing")
     if entitlement.expires_at and entitlement.starts_at and entitlement.expires_at < entitlement.starts_at:
         raise malformed(f"{place}.expires_at", "lies before starts_at")
+    if entitlement.starts_on_first_lease and entitlement.term is not None:
+        _within_calendar(_LATEST_START, entitlement.term, place=f"{place}.plan.term")
     keys = [feature.key for feature in entitlement.features]
     if len(keys) != len(set(keys)):
         raise malformed(f"{place}.features", "names a feature twice")
 
 
-def _read_overdraft(fields: Fields) -> Overdraft:
+def _read_overdraft(fields: Fields, *, most: int = MOST_SEATS) -> Overdraft:
     if not fields.has("overdraft"):
         return Overdraft()
     overdraft = fields.object("overdraft")
     kind = overdraft.kind("type", OverdraftType)
     counted = kind in (OverdraftType.ABSOLUTE, OverdraftType.PERCENTAGE)
-    return Overdraft(type=kind, value=overdraft.integer("value", most=MOST_SEATS) if counted else 0)
+    return Overdraft(type=kind, value=overdraft.integer("value", most=most) if counted else 0)
 
 
 def _read_feature(feature: Fields) -> Feature:
     kind = feature.kind("type", FeatureType)
+    if kind is FeatureType.BOOL:
+        tracked = feature.flag("tracked") if feature.has("tracked") else False
+        return Feature(key=feature.word("key"), type=kind, value=feature.integer("value", most=1), tracked=tracked)
+    grants = tuple(_read_grant(grant) for grant in feature.objects("grants", most=1_000))
+    if len(grants) != len({grant.grant_id for grant in grants}):
+        raise malformed(f"{feature.place}.grants", "names a grant twice")
     return Feature(
         key=feature.word("key"),
         type=kind,
-        value=feature.integer("value", most=1) if kind is FeatureType.BOOL else feature.integer("value"),
+        value=feature.integer("value", most=MOST_UNITS),
         unit=feature.optional_text("unit", most=50),
+        currency=feature.optional_text("currency", most=3),
+        overdraft=_read_overdraft(feature, most=MOST_UNITS),
+        reset=feature.kind("reset", Reset) if feature.has("reset") else Reset.NEVER,
+        undo_seconds=feature.optional_integer("undo_seconds", most=LONGEST_UNDO_SECONDS) or 0,
+        grants=grants,
     )
+
+
+def _read_grant(grant: Fields) -> Grant:
+    expiry = grant.object("expiry")
+    kind = expiry.kind("type", GrantExpiry)
+    active_from = grant.instant("active_from")
+    term = _read_term(expiry) if kind is GrantExpiry.CUSTOM else None
+    if kind is GrantExpiry.CUSTOM and term is None:
+        raise malformed(f"{expiry.place}.unit", "is missing")
+    if term is not None:
+        _within_calendar(active_from, term, place=expiry.place)
+    return Grant(
+        grant_id=grant.id("grant_id", "grt_"),
+        amount=grant.integer("amount", least=1, most=MOST_UNITS),
+        active_from=active_from,
+        expiry=kind,
+        term=term,
+        at=expiry.instant("at") if kind is GrantExpiry.AT else None,
+    )
+
+
+def _read_term(fields: Fields) -> Term | None:
+    """``plan.term``, or the members of an expiry."""
+    source = fields.object("term") if fields.has("term") else fields
+    if not source.has("unit"):
+        return None
+    return Term(unit=source.kind("unit", Unit), count=source.integer("count", least=1, most=36_500))
+
+
+def _within_calendar(at: datetime, term: Term, *, place: str) -> None:
+    try:
+        calendar.add(at, term)
+    except OverflowError:
+        raise malformed(place, "goes beyond the calendar") from None
+
+
+def _read_borrow(fields: Fields) -> BorrowTerms:
+    if not fields.has("borrow"):
+        return BorrowTerms()
+    borrow = fields.object("borrow")
+    return BorrowTerms(
+        max_seconds=borrow.integer("max_seconds", most=LONGEST_BORROW_SECONDS),
+        max_seats=borrow.integer("max_seats", most=MOST_SEATS),
+    )
+
+
+def _read_named_users(fields: Fields) -> NamedUsers:
+    names = fields.texts("named_users", most=100_000)
+    if not fields.has("named_user_assignment"):
+        return NamedUsers(names=names)
+    assignment = fields.object("named_user_assignment")
+    return NamedUsers(
+        names=names,
+        by_site=assignment.flag("by_site"),
+        changes_per_month=assignment.integer("changes_per_month", most=100_000),
+    )
+
+
+def _seconds(fields: Fields, key: str) -> timedelta | None:
+    seconds = fields.optional_integer(key, least=1, most=LONGEST_BORROW_SECONDS)
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _read_attributes(fields: Fields) -> Mapping[str, str | int]:

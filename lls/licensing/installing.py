@@ -83,13 +83,6 @@ def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> 
 
 
 def _refuse_beyond_us(installation: Installation) -> None:
-    for terms in installation.entitlements:
-        if terms.beyond_us:
-            raise RefusedDocument(
-                Refusal.FORMAT,
-                f"Entitlement {terms.entitlement_id} needs {terms.beyond_us}, which this version cannot enforce;"
-                " upgrade the server, then import the bundle again.",
-            )
     for command_id, kind in installation.commands.items():
         if kind not in KNOWN_COMMANDS:
             raise RefusedDocument(Refusal.FORMAT, f"Command {command_id} ({kind}) is unknown here; upgrade the server.")

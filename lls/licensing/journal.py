@@ -51,7 +51,14 @@ class Kind(StrEnum):
     RETURNED = "Returned"
     EXPIRED = "Expired"
     RELEASED = "Released"
+    BORROWED = "Borrowed"
+    STARTED = "Started"
     DENIED = "Denied"
+    FEATURE_CHECKED_OUT = "FeatureCheckedOut"
+    FEATURE_RETURNED = "FeatureReturned"
+    USED = "Used"
+    UNDONE = "Undone"
+    GRANT_ENDED = "GrantEnded"
     OVERDRAFT = "Overdraft"
     CLOCK_BEHIND = "ClockBehind"
     CLOCK_JUMPED = "ClockJumped"
@@ -60,9 +67,11 @@ class Kind(StrEnum):
     DISTRUSTED = "Distrusted"
     UNBOUND = "Unbound"
     REBOUND = "Rebound"
+    POLICY_CHANGED = "PolicyChanged"
     ADMIN_ACTED = "AdminActed"
     REPORT_SEALED = "ReportSealed"
     ACKNOWLEDGED = "Acknowledged"
+    RETURNED_ENTITLEMENT = "ReturnedEntitlement"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

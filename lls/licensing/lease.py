@@ -4,16 +4,23 @@ Rules
 1. A lease is authorised by a secret of the client's own making; only its SHA-256 is kept (contract §2).
 2. Everything about a lease is fixed at its grant but three things that a heartbeat moves in place: its deadline, its
    last beat and that beat's nonce. They live in memory only, so a heartbeat never touches the disk (design §2).
-3. A change of state makes a new object: what the store has not yet taken can be told from what it has.
+3. A change of state or of held features makes a new object: what the store has not yet taken can be told from what it
+   has.
+4. A borrowed lease has no deadline; it ends at ``until`` on guarded wall time, and its seat is not lent before.
 
 ``deadline`` is on boot-time (seconds), never on the wall clock; it includes the grace that is not advertised.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+NOTHING_HELD: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class LeaseState(StrEnum):
@@ -21,6 +28,14 @@ class LeaseState(StrEnum):
 
     ACTIVE = "active"
     LINGERING = "lingering"
+
+
+class Mode(StrEnum):
+    """What keeps a lease: heartbeats, a date, or its machine."""
+
+    FLOATING = "floating"
+    BORROWED = "borrowed"
+    NODE_LOCKED = "node_locked"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +76,8 @@ class Checkout:
     edition: str | None = None
     version: str | None = None
     released_on: date | None = None
+    address: str | None = None
+    """Where the request came from, for the site's rules about networks; no part of ``content``."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +95,14 @@ class Lease:
     overdraft: bool
     granted_at: datetime
     state: LeaseState = LeaseState.ACTIVE
+    mode: Mode = Mode.FLOATING
+    features: Mapping[str, int] = NOTHING_HELD
+    """Units held of element pools and tracked switches, never zero; freed with the lease."""
+    until: datetime | None = None
+    """The end of a borrowed lease, guarded wall time."""
+    key: str | None = None
+    """The thumbprint of the key that a machine without the network has made (``cnf.jkt``)."""
+    address: str | None = None
     deadline: float = 0.0
     beat: int | None = None
     nonce: str | None = field(default=None, repr=False)
@@ -98,4 +123,9 @@ class Lease:
             self.overdraft,
             self.granted_at,
             self.state,
+            self.mode,
+            dict(self.features),
+            self.until,
+            self.key,
+            self.address,
         )
