@@ -38,7 +38,7 @@ from lls.config import Address, Config, LogFormat, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
-from lls.schedule import scheduled, warn_of_unbound
+from lls.schedule import scheduled
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics, set_up_logging
 from lls.tls import make_certificate, server_context, spki_sha256
@@ -65,7 +65,7 @@ async def _serve(config: Config) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: _log.info("reloaded"))
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     try:
         await daemon.start()
         _notify("READY=1")
@@ -101,6 +101,7 @@ class Daemon:
         self.edge: Edge
         self.urls: list[str] = []
         self._adjust = clock
+        self._reloading: asyncio.Task[None] | None = None  # the loop itself keeps weak references only
         self._doors: list[web.AppRunner] = []
         self._stack = AsyncExitStack()
 
@@ -132,12 +133,14 @@ class Daemon:
             clock=clock,
             state_dir=state_dir,
             setting=setting,
+            policy_file=Path(config.policy.file) if config.policy.file else None,
         )
         self.writer = self.airgap.writer = Writer(
             store,
             clock=clock,
             build=self.airgap.build,
             observer=_Counting(self.metrics),
+            begin=self.airgap.govern,
             queue_limit=config.server.queue_limit,
         )
         self._stack.push_async_callback(self.writer.stop)
@@ -153,7 +156,6 @@ class Daemon:
         await self._open_doors(state_dir)
         housekeeping = scheduled(self.writer, self.airgap)
         housekeeping.start()
-        warn_of_unbound(self.writer)
         self._stack.callback(housekeeping.shutdown, wait=False)
 
     async def stop(self) -> None:
@@ -164,6 +166,17 @@ class Daemon:
             await runner.cleanup()
         self._doors.clear()
         await self._stack.aclose()
+
+    def reload(self) -> None:
+        """SIGHUP: read the site's policy again. A refused one is logged, and the present one stays in force."""
+        if hasattr(self, "edge"):
+            self._reloading = asyncio.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self.airgap.reload_policy(actor="SIGHUP")
+        except Fault as fault:
+            _log.error("policy_refused", extra={"fields": {"why": fault.detail}})
 
     async def _clock(self, store: SqliteStore) -> GuardedClock:
         clock = GuardedClock(

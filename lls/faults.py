@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
@@ -102,6 +103,30 @@ class LeaseIdTaken(Fault):
     code = "lease_id_taken"
 
 
+class RequestIdTaken(Fault):
+    """This request id was used before for another call of this lease; make a new id for each new call."""
+
+    code = "request_id_taken"
+
+
+class NotHeld(Fault):
+    """The lease does not hold that much of the feature; ask for the lease to see what it holds."""
+
+    code = "not_held"
+
+
+class UndoTooLate(Fault):
+    """The use cannot be undone any more: its time for that is over, or the vendor has begun the count anew since."""
+
+    code = "undo_too_late"
+
+
+class AlreadyUndone(Fault):
+    """This use was undone before; its units came back then and do not come back twice."""
+
+    code = "already_undone"
+
+
 class LeaseEnd(StrEnum):
     """Why a lease ended (contract §2, ``lease_ended``)."""
 
@@ -129,6 +154,20 @@ _ENDED = {
     LeaseEnd.ENTITLEMENT_ENDED: "The lease ended because its entitlement expired, was disabled or was removed.",
     LeaseEnd.BORROW_ENDED: "The borrowed lease reached its end; check out again.",
 }
+
+
+class StillBorrowed(Fault):
+    """The seat is borrowed and is not lent again before its end."""
+
+    code = "borrowed"
+
+    def __init__(self, until: datetime) -> None:
+        stamp = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+        super().__init__(
+            f"The seat is borrowed until {stamp} and stays away until then, unless the machine that holds it returns"
+            " it earlier.",
+            until=stamp,
+        )
 
 
 class TooLarge(Fault):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -22,9 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
-    """The scheduler with its jobs, not yet started."""
+    """The scheduler with its jobs, not yet started; each runs at the start too."""
+    endings = Endings()
     jobs: list[tuple[str, int, Callable[[], None]]] = [
-        ("warn_of_endings", 12, lambda: warn_of_endings(writer)),
+        ("warn_of_endings", 1, lambda: endings.warn(writer)),
         ("warn_of_silence", 12, lambda: warn_of_silence(writer, airgap)),
         ("warn_of_unbound", 1, lambda: warn_of_unbound(writer)),
     ]
@@ -32,20 +33,45 @@ def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
     scheduler = AsyncIOScheduler(timezone="UTC")
     for name, hours, job in jobs:
         scheduler.add_job(
-            job, "interval", hours=hours, id=name, coalesce=True, max_instances=1, misfire_grace_time=None
+            job,
+            "interval",
+            hours=hours,
+            id=name,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+            next_run_time=datetime.now(UTC),
         )
     return scheduler
 
 
-def warn_of_endings(writer: Writer) -> None:
-    """Entitlements that end within 30, 7 and 1 days, in the log."""
-    now = writer.now().wall
-    for pool in writer.ledger.pools.values():
-        ends = pool.entitlement.expires_at
-        if ends is None or ends - now > timedelta(days=WARN_BEFORE_DAYS[0]):
-            continue
-        fields = {"entitlement_id": pool.entitlement.entitlement_id, "product": pool.entitlement.product}
-        _log.warning("entitlement_ends", extra={"fields": {**fields, "days_left": (ends - now).days}})
+class Endings:
+    """Entitlements that end within 30, 7 and 1 days, in the log: each step once, and again after a restart."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[datetime, int]] = {}
+
+    def warn(self, writer: Writer) -> None:
+        """Log what has come closer."""
+        now = writer.now().wall
+        for pool in writer.ledger.pools.values():
+            terms = pool.entitlement
+            step = None if terms.expires_at is None else _step(terms.expires_at - now)
+            if terms.expires_at is None or step is None:
+                continue
+            if self._told.get(terms.entitlement_id) == (terms.expires_at, step):
+                continue
+            self._told[terms.entitlement_id] = terms.expires_at, step
+            fields = {"entitlement_id": terms.entitlement_id, "product": terms.product, "expires_at": terms.expires_at}
+            days = (terms.expires_at - now).days
+            _log.warning("entitlement_ends", extra={"fields": {**fields, "days_left": days}})
+
+
+def _step(left: timedelta) -> int | None:
+    """The nearest of the days at which a warning is due; 0 when it has ended."""
+    if left <= timedelta(0):
+        return 0
+    return min((days for days in WARN_BEFORE_DAYS if left <= timedelta(days=days)), default=None)
 
 
 def warn_of_silence(writer: Writer, airgap: Airgap) -> None:

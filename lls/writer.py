@@ -68,7 +68,10 @@ class _Wish(Generic[T]):
 
 
 class Writer:
-    """Owns the ledger of this process. ``build`` makes one from what was loaded (and verifies its bundles again)."""
+    """Owns the ledger of this process.
+
+    ``build`` makes one from what was loaded (and verifies its bundles again); ``begin`` posts what a start changes.
+    """
 
     def __init__(
         self,
@@ -77,12 +80,14 @@ class Writer:
         clock: Clock,
         build: Callable[[Loaded, Now], Ledger],
         observer: Observer,
+        begin: Callable[[Ledger, Now], None] = lambda _ledger, _now: None,
         queue_limit: int = 10_000,
     ) -> None:
         self._store = store
         self._clock = clock
         self._build = build
         self._observer = observer
+        self._begin = begin
         self._queue_limit = queue_limit
         self._queue: deque[_Wish[Any]] = deque()
         self._wake = asyncio.Event()
@@ -110,6 +115,7 @@ class Writer:
         self.ledger.server.note_clock(now=now)
         if loaded.last_at is not None:
             self.ledger.resume(outage_from=loaded.last_at, outage_to=now.wall, cause="start", now=now)
+        self._begin(self.ledger, now)
         self._ticked_at = self._committed_at = now.elapsed
         await self._commit(verbs=1, now=now)
         self.ledger.settle()

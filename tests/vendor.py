@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import uuid
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from lls.signed.encoding import b64encode, write_json
 from lls.signed.jose import EncryptionKey, SigningKey, sign_document, sign_general
 from lls.signed.keys import KeySet, read_key_set
 from lls.signed.request import make_request
+from lls.signed.returned import EntitlementReturn, read_return
 
 Document: TypeAlias = dict[str, object]
 Change: TypeAlias = Callable[[Document], object]
@@ -131,6 +133,41 @@ class Site:
             head=NO_HEAD,
         )
 
+    def entitlement_return(
+        self,
+        *,
+        signers: Sequence[SigningKey] | None = None,
+        typ: str = "lls-return+jws",
+        change: Change | None = None,
+        **members: object,
+    ) -> str:
+        """The server's word that it hosts ``cad`` no more, with one meter of ``render``."""
+        payload: Document = {
+            "server_id": self.server_id,
+            "entitlement_id": new_id("ent_", "cad"),
+            "session_id": new_id("ses_", "cad"),
+            "up_to_seq": 7,
+            "head": "a" * 64,
+            "meters": [meter()],
+            "borrowed_until": None,
+            "made_at": write_instant(NOW),
+        }
+        return sign_document(changed(payload, change, members), signers=signers or [self.signing], typ=typ)
+
+
+def meter(**members: object) -> Document:
+    """The last account of a feature that is used up, as a return tells it."""
+    document: Document = {
+        "feature": "render",
+        "type": "usage_count",
+        "unit": "frame",
+        "lots": [{"lot": "allowance", "amount": 100, "used": 40, "ended": False}],
+        "consumed": 40,
+        "overage": 0,
+        "in_use": 0,
+    }
+    return changed(document, None, members)
+
 
 def entitlement(name: str = "cad", **members: object) -> Document:
     """An entitlement of the contract's form, active for a year: 50 floating seats of the product ``name``."""
@@ -165,6 +202,88 @@ def entitlement(name: str = "cad", **members: object) -> Document:
         "attributes": [{"key": "max_layers", "type": "number", "value": 64}],
     }
     return changed(document, None, members)
+
+
+def reset_usage(
+    entitlement_id: str, feature: str | None = None, /, *, name: str = "reset", **members: object
+) -> Document:
+    """A bundle's command by which one counted feature, or all of them, begin anew."""
+    document: Document = {
+        "command_id": f"cmd_{name}",
+        "type": "reset_usage",
+        "entitlement_id": entitlement_id,
+        "feature": feature,
+    }
+    return changed(document, None, members)
+
+
+def clock_reset(*, name: str = "clock", **members: object) -> Document:
+    """A bundle's command that lowers a wrong high-water mark."""
+    return changed({"command_id": f"cmd_{name}", "type": "clock_reset"}, None, members)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A workstation without the network: its fingerprint and the key that it made to borrow."""
+
+    name: str = "laptop"
+    now: datetime = NOW
+    key: SigningKey
+
+    @classmethod
+    def named(cls, name: str = "laptop", *, now: datetime = NOW) -> Machine:
+        return cls(name=name, now=now, key=signing_key(f"machine {name}"))
+
+    @property
+    def lease_id(self) -> str:
+        """The lease that it asks for, unless a test names another."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.name))
+
+    @property
+    def fingerprint(self) -> str:
+        return f"fingerprint of {self.name}"
+
+    def borrow_request(
+        self,
+        *,
+        typ: str = "lls-borrow-request+jws",
+        header: Mapping[str, object] | None = None,
+        change: Change | None = None,
+        **members: object,
+    ) -> str:
+        """What it asks for: a seat of ``cad`` for a week. ``header`` replaces members of the header."""
+        payload: Document = {
+            "lease_id": self.lease_id,
+            "product": "cad",
+            "holder": {"seat_id": self.fingerprint, "user": "alice", "host": self.name},
+            "fingerprint": self.fingerprint,
+            "until": write_instant(self.now + timedelta(days=7)),
+            "nonce": "n" * 43,
+            "made_at": write_instant(self.now),
+        }
+        return self._signed(changed(payload, change, members), typ, header)
+
+    def borrow_return(
+        self,
+        server_id: str,
+        /,
+        *,
+        typ: str = "lls-borrow-return+jws",
+        header: Mapping[str, object] | None = None,
+        change: Change | None = None,
+        **members: object,
+    ) -> str:
+        """Its word that it uses the seat no more."""
+        payload: Document = {
+            "lease_id": self.lease_id,
+            "server_id": server_id,
+            "made_at": write_instant(self.now),
+        }
+        return self._signed(changed(payload, change, members), typ, header)
+
+    def _signed(self, payload: Document, typ: str, header: Mapping[str, object] | None) -> str:
+        own: Document = {"alg": self.key.alg, "typ": typ, "kid": self.key.kid, "jwk": self.key.public.jwk}
+        return forged(changed(own, None, header or {}), payload, self.key)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -338,6 +457,11 @@ class Vendor:
         return sign_document(
             changed(payload, change, members), signers=default if signers is None else signers, typ=typ
         )
+
+    @staticmethod
+    def read_return(data: bytes | str, site: Recipient) -> EntitlementReturn:
+        """A site's return of an entitlement, by the key that its request proved."""
+        return read_return(data, server_jwk=site.signing_jwk, server_id=site.server_id)
 
 
 def _p256(name: str) -> ec.EllipticCurvePrivateKey:

@@ -46,6 +46,7 @@ from lls.api.admin_wire import (
     UsageView,
 )
 from lls.api.edge import (
+    ACTOR,
     BYTES,
     EDGE,
     JSON,
@@ -54,19 +55,19 @@ from lls.api.edge import (
     answer,
     done,
     encode,
+    file_answer,
     instant_of,
     number_of,
     parameters,
     read_document,
     read_form,
 )
-from lls.api.wire import LARGEST, Form
+from lls.api.wire import LARGEST, MOST_SEATS, Form
 from lls.faults import BadRequest
+from lls.licensing import whatif
 from lls.licensing.changes import SealedReport
 from lls.licensing.usage import Bucket
 
-ACTOR: Final = web.RequestKey("actor", str)
-"""Where the guard leaves the administrator's name."""
 NDJSON: Final = "application/x-ndjson"
 MOST_LINES: Final = 100_000
 
@@ -81,7 +82,7 @@ async def server(request: web.Request) -> web.StreamResponse:
 async def activation_request(request: web.Request) -> web.StreamResponse:
     """The file that goes to the vendor."""
     airgap = request.app[EDGE].airgap
-    return _file(airgap.request(), f"{airgap.identity.server_id}.llsreq")
+    return file_answer(airgap.request(), f"{airgap.identity.server_id}.llsreq")
 
 
 async def clock(request: web.Request) -> web.StreamResponse:
@@ -150,6 +151,21 @@ async def usage(request: web.Request) -> web.StreamResponse:
     if text not in set(Bucket):
         raise BadRequest("bucket must be hour or day.")
     return answer(await usage_view(request.app[EDGE], since=since, until=until, bucket=Bucket(text)))
+
+
+async def what_if(request: web.Request) -> web.StreamResponse:
+    """What another number of seats would have done."""
+    given = parameters(request, "product", "seats", "from", "to")
+    product, seats = given.get("product"), given.get("seats")
+    if product is None or seats is None:
+        raise BadRequest("Name the product and the number of seats: ?product=KEY&seats=N.")
+    outcome = await request.app[EDGE].airgap.what_if(
+        product,
+        seats=number_of(seats, "seats", default=0, most=MOST_SEATS),
+        since=instant_of(given.get("from"), "from"),
+        until=instant_of(given.get("to"), "to"),
+    )
+    return answer(outcome)
 
 
 async def journal(request: web.Request) -> web.StreamResponse:
@@ -246,15 +262,6 @@ async def _told_in_slices(request: web.Request, view: LeasesView) -> web.StreamR
     return response
 
 
-def _file(data: bytes, name: str) -> web.Response:
-    headers = {
-        "Content-Type": BYTES,
-        "Cache-Control": "no-store",
-        "Content-Disposition": f'attachment; filename="{name}"',
-    }
-    return web.Response(body=data, headers=headers)
-
-
 def _report(sealed: SealedReport, path: Path) -> web.FileResponse:
     return web.FileResponse(
         path,
@@ -273,9 +280,9 @@ def _joined(lines: list[bytes]) -> bytes:
 
 # ---------------------------------------------------------------- routes
 
-_ALWAYS: Final = ("forbidden", "internal")
-_BODY: Final = ("bad_request", "too_large", "unsupported_media_type", "timeout")
-_WRITES: Final = ("overloaded", "not_primary", "store_down")
+ALWAYS: Final = ("forbidden", "internal")
+BODY: Final = ("bad_request", "too_large", "unsupported_media_type", "timeout")
+WRITES: Final = ("overloaded", "not_primary", "store_down")
 
 ROUTES: Final = (
     Route(
@@ -284,7 +291,7 @@ ROUTES: Final = (
         handler=server,
         summary="Identity, licence, clock, writership",
         answers={200: ServerView},
-        faults=_ALWAYS,
+        faults=ALWAYS,
         by="administrator",
     ),
     Route(
@@ -293,7 +300,7 @@ ROUTES: Final = (
         handler=activation_request,
         summary="The activation request for the vendor",
         answers={200: BYTES},
-        faults=_ALWAYS,
+        faults=ALWAYS,
         by="administrator",
     ),
     Route(
@@ -302,7 +309,7 @@ ROUTES: Final = (
         handler=clock,
         summary="What the machine's clock says, and what the server goes by",
         answers={200: ClockView},
-        faults=_ALWAYS,
+        faults=ALWAYS,
         by="administrator",
     ),
     Route(
@@ -312,7 +319,7 @@ ROUTES: Final = (
         summary="Believe a clock that jumped ahead",
         answers={200: ClockView},
         form=ClockForm,
-        faults=(*_ALWAYS, *_BODY, *_WRITES),
+        faults=(*ALWAYS, *BODY, *WRITES),
         by="administrator",
     ),
     Route(
@@ -323,7 +330,7 @@ ROUTES: Final = (
         answers={200: ImportView},
         media=BYTES,
         query=(Query(name="dry_run", meaning="1: change nothing"),),
-        faults=(*_ALWAYS, *_BODY, *_WRITES, "refused_document"),
+        faults=(*ALWAYS, *BODY, *WRITES, "refused_document"),
         by="administrator",
     ),
     Route(
@@ -332,7 +339,7 @@ ROUTES: Final = (
         handler=bundles,
         summary="Every bundle ever applied",
         answers={200: BundlesView},
-        faults=(*_ALWAYS, "store_down"),
+        faults=(*ALWAYS, "store_down"),
         by="administrator",
     ),
     Route(
@@ -341,7 +348,7 @@ ROUTES: Final = (
         handler=entitlements,
         summary="What is hosted and how much of it is in use",
         answers={200: EntitlementsView},
-        faults=_ALWAYS,
+        faults=ALWAYS,
         by="administrator",
     ),
     Route(
@@ -351,7 +358,7 @@ ROUTES: Final = (
         summary="Who holds what, who waits",
         answers={200: LeasesView},
         query=(Query(name="product", meaning="a product key"), Query(name="holder", meaning="part of a holder field")),
-        faults=(*_ALWAYS, "bad_request"),
+        faults=(*ALWAYS, "bad_request"),
         by="administrator",
     ),
     Route(
@@ -361,7 +368,7 @@ ROUTES: Final = (
         summary="Take a seat back",
         answers={204: None},
         form=ReleaseForm,
-        faults=(*_ALWAYS, *_BODY, *_WRITES, "unknown_lease"),
+        faults=(*ALWAYS, *BODY, *WRITES, "unknown_lease", "borrowed"),
         by="administrator",
     ),
     Route(
@@ -371,7 +378,7 @@ ROUTES: Final = (
         summary="Who was refused and why",
         answers={200: DenialsView},
         query=(Query(name="since", meaning="an instant or a day"),),
-        faults=(*_ALWAYS, "bad_request", "store_down"),
+        faults=(*ALWAYS, "bad_request", "store_down"),
         by="administrator",
     ),
     Route(
@@ -385,7 +392,22 @@ ROUTES: Final = (
             Query(name="to", meaning="an instant or a day"),
             Query(name="bucket", meaning="hour or day"),
         ),
-        faults=(*_ALWAYS, "bad_request", "store_down"),
+        faults=(*ALWAYS, "bad_request", "store_down"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/usage/what-if",
+        handler=what_if,
+        summary="What another number of seats would have done",
+        answers={200: whatif.Outcome},
+        query=(
+            Query(name="product", meaning="a product key; needed"),
+            Query(name="seats", meaning="how many seats; needed", kind="integer"),
+            Query(name="from", meaning="an instant or a day"),
+            Query(name="to", meaning="an instant or a day"),
+        ),
+        faults=(*ALWAYS, "bad_request", "unknown_product", "store_down"),
         by="administrator",
     ),
     Route(
@@ -398,7 +420,7 @@ ROUTES: Final = (
             Query(name="after", meaning="a line number", kind="integer"),
             Query(name="limit", meaning="how many at most", kind="integer"),
         ),
-        faults=(*_ALWAYS, "bad_request", "store_down"),
+        faults=(*ALWAYS, "bad_request", "store_down"),
         by="administrator",
     ),
     Route(
@@ -407,7 +429,7 @@ ROUTES: Final = (
         handler=verify_journal,
         summary="Check the chain",
         answers={200: CheckView},
-        faults=(*_ALWAYS, "store_down"),
+        faults=(*ALWAYS, "store_down"),
         by="administrator",
     ),
     Route(
@@ -416,7 +438,7 @@ ROUTES: Final = (
         handler=preview_report,
         summary="What the next report would carry",
         answers={200: PreviewView},
-        faults=(*_ALWAYS, "store_down"),
+        faults=(*ALWAYS, "store_down"),
         by="administrator",
     ),
     Route(
@@ -426,7 +448,7 @@ ROUTES: Final = (
         summary="Seal a report; its id stands in X-Report-Id",
         answers={200: BYTES},
         form=ReportForm,
-        faults=(*_ALWAYS, *_BODY, *_WRITES),
+        faults=(*ALWAYS, *BODY, *WRITES),
         by="administrator",
     ),
     Route(
@@ -435,7 +457,7 @@ ROUTES: Final = (
         handler=reports,
         summary="Every report that was made",
         answers={200: ReportsView},
-        faults=_ALWAYS,
+        faults=ALWAYS,
         by="administrator",
     ),
     Route(
@@ -444,7 +466,7 @@ ROUTES: Final = (
         handler=report,
         summary="The identical document again",
         answers={200: BYTES},
-        faults=(*_ALWAYS, "not_found", "store_down"),
+        faults=(*ALWAYS, "not_found", "store_down"),
         by="administrator",
     ),
     Route(
@@ -454,7 +476,7 @@ ROUTES: Final = (
         summary="Take in the vendor's receipt",
         answers={200: ReceiptView},
         media=BYTES,
-        faults=(*_ALWAYS, *_BODY, *_WRITES, "refused_document"),
+        faults=(*ALWAYS, *BODY, *WRITES, "refused_document"),
         by="administrator",
     ),
 )

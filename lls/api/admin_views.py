@@ -18,7 +18,10 @@ from typing import Final
 
 from lls.airgap import Imported
 from lls.api.admin_wire import (
+    AssignmentView,
     BindingView,
+    BorrowsView,
+    BorrowView,
     BundlesView,
     BundleView,
     ClockView,
@@ -43,11 +46,8 @@ from lls.api.admin_wire import (
     WaitingView,
     WritershipView,
 )
-from lls.api.edge import (
-    Edge,
-    instant,
-)
-from lls.api.leases import FLOATING, feature_views, free_seats
+from lls.api.edge import Edge, instant
+from lls.api.lease_views import feature_view, free_seats
 from lls.api.status import binding_state, chain_state
 from lls.api.wire import T
 from lls.licensing.entitlement import Entitlement
@@ -149,7 +149,11 @@ def entitlements_view(ledger: Ledger, now: Now) -> EntitlementsView:
         )
         for entitlement_id, why in sorted(ledger.problems.items())
     ]
-    return EntitlementsView(entitlements=[*(_entitlement(ledger, terms, now) for terms in known), *broken])
+    away = Counter[str]()
+    for lease in ledger.borrowed.values():
+        away[lease.entitlement_id] += lease.seats
+    hosted = [_entitlement(ledger, terms, now, away=away[terms.entitlement_id]) for terms in known]
+    return EntitlementsView(entitlements=[*hosted, *broken])
 
 
 async def leases_view(ledger: Ledger, now: Now, *, product: str | None = None, holder: str | None = None) -> LeasesView:
@@ -177,6 +181,19 @@ async def leases_view(ledger: Ledger, now: Now, *, product: str | None = None, h
     return LeasesView(leases=held, waiting=waiting)
 
 
+async def borrows_view(ledger: Ledger, now: Now) -> BorrowsView:
+    """Which seats are away, the first to end first."""
+    away: list[tuple[datetime, str, Lease]] = []
+    for part in sliced(list(ledger.committed_leases())):
+        away += [(lease.until, lease.lease_id, lease) for lease in part if lease.until is not None]
+        await asyncio.sleep(0)
+    held = []
+    for some in sliced(sorted(away, key=lambda one: one[:2])):
+        held += [_held(ledger, lease, now) for _until, _id, lease in some]
+        await asyncio.sleep(0)
+    return BorrowsView(borrows=held)
+
+
 async def denials_view(edge: Edge, since: datetime | None) -> DenialsView:
     """Who was refused, and by which rule."""
     return DenialsView(
@@ -185,7 +202,10 @@ async def denials_view(edge: Edge, since: datetime | None) -> DenialsView:
                 at=line.at,
                 code=line.code,
                 rule=line.rule,
+                cause=line.cause,
+                remedy=line.remedy or None,
                 product=line.product,
+                feature=line.feature,
                 entitlement_id=line.entitlement_id,
                 holder=dict(line.holder),
                 seats=line.seats,
@@ -273,8 +293,10 @@ def _binding(ledger: Ledger) -> BindingView:
     )
 
 
-def _entitlement(ledger: Ledger, terms: Entitlement, now: Now) -> EntitlementView:
+def _entitlement(ledger: Ledger, terms: Entitlement, now: Now, *, away: int) -> EntitlementView:
     in_use, placed = ledger.in_use(terms.entitlement_id), ledger.placed.get(terms.entitlement_id)
+    named, release = terms.named_users, terms.node_lock_release
+    levels = ledger.meters.levels(None, terms.entitlement_id, now=now, committed=True)
     return EntitlementView(
         entitlement_id=terms.entitlement_id,
         order_ref=terms.order_ref,
@@ -294,11 +316,20 @@ def _entitlement(ledger: Ledger, terms: Entitlement, now: Now) -> EntitlementVie
         available=free_seats(ledger, terms),
         overdraft=0 if terms.seats is None else max(0, in_use - terms.seats),
         waiting=ledger.waiting.length(terms.product),
+        concurrency=terms.concurrency,
         sharing=terms.sharing,
         lease_seconds=terms.lease_seconds,
+        started_at=placed.started_at if placed else None,
+        borrow=BorrowView(max_seconds=terms.borrow.max_seconds, max_seats=terms.borrow.max_seats),
+        borrowed=away,
+        named_users=list(named.names),
+        named_user_assignment=AssignmentView(by_site=named.by_site, changes_per_month=named.changes_per_month),
+        assigned=list(placed.assigned) if placed else [],
+        node_lock_release_after_seconds=None if release is None else int(release.total_seconds()),
+        returning=placed is not None and placed.returning,
         bundle_id=placed.bundle_id if placed else None,
         sequence=terms.sequence,
-        features=feature_views(terms),
+        features=[feature_view(level) for level in levels],
         attributes=terms.attributes,
     )
 
@@ -308,7 +339,7 @@ def _held(ledger: Ledger, lease: Lease, now: Now) -> HeldView:
     return HeldView(
         lease_id=lease.lease_id,
         state=lease.state,
-        mode=FLOATING,
+        mode=lease.mode,
         product=lease.product,
         entitlement_id=lease.entitlement_id,
         edition=pool.entitlement.edition if pool else None,
@@ -316,8 +347,12 @@ def _held(ledger: Ledger, lease: Lease, now: Now) -> HeldView:
         overdraft=lease.overdraft,
         holder=lease.holder.named(),
         granted_at=lease.granted_at,
-        expires_at=now.wall + timedelta(seconds=left),
+        expires_at=now.wall + timedelta(seconds=left) if lease.until is None else lease.until,
         expires_in_seconds=left,
+        until=lease.until,
+        by_file=lease.key is not None,
+        address=lease.address,
+        features=dict(lease.features),
         last_beat=lease.beat,
         clone_alarms=lease.clone_alarms,
     )

@@ -36,6 +36,12 @@ class ClockForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     act: Literal["accept"]
 
 
+class ReturnForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/entitlements/{entitlement_id}/return``; ``force`` ends the leases that are held."""
+
+    force: bool = False
+
+
 # ---------------------------------------------------------------- the server
 
 
@@ -181,11 +187,27 @@ class BundlesView(Struct, kw_only=True, frozen=True):
 # ---------------------------------------------------------------- entitlements and leases
 
 
+class BorrowView(Struct, kw_only=True, frozen=True):
+    """How long and how many seats the vendor lends."""
+
+    max_seconds: int
+    max_seats: int
+
+
+class AssignmentView(Struct, kw_only=True, frozen=True):
+    """Whether the site may name users, and how often it may take a name back."""
+
+    by_site: bool
+    changes_per_month: int
+
+
 class EntitlementView(Struct, kw_only=True, frozen=True):
     """An entitlement and who uses it.
 
-    ``overdraft``: seats in use beyond what was bought; ``waiting``: requests that wait for its product. Where
-    ``problem`` is given, its bundle did not verify and the terms are not known.
+    ``overdraft``: seats in use beyond what was bought; ``borrowed``: seats that are away, counted in ``in_use``;
+    ``waiting``: requests that wait for its product; ``started_at``: its first lease, where that set the dates;
+    ``named_users`` are the vendor's, ``assigned`` the site's; ``returning``: it goes back to the vendor when its last
+    lease has ended. Where ``problem`` is given, its bundle did not verify and the terms are not known.
     """
 
     entitlement_id: str
@@ -206,8 +228,17 @@ class EntitlementView(Struct, kw_only=True, frozen=True):
     available: int | None = None
     overdraft: int = 0
     waiting: int = 0
+    concurrency: str | None = None
     sharing: str | None = None
     lease_seconds: int | None = None
+    started_at: datetime | None = None
+    borrow: BorrowView | None = None
+    borrowed: int = 0
+    named_users: list[str] = []
+    named_user_assignment: AssignmentView | None = None
+    assigned: list[str] = []
+    node_lock_release_after_seconds: int | None = None
+    returning: bool = False
     bundle_id: str | None = None
     sequence: int | None = None
     features: list[FeatureView] = []
@@ -222,7 +253,11 @@ class EntitlementsView(Struct, kw_only=True, frozen=True):
 
 
 class HeldView(Struct, kw_only=True, frozen=True):
-    """A lease as the administrator sees it; ``last_beat`` is the number of the last heartbeat, null after a restart."""
+    """A lease as the administrator sees it.
+
+    ``until``: the end of a borrowed one, ``by_file`` whether its machine never sees the network; ``features``: the
+    units that it holds; ``last_beat``: the number of the last heartbeat, null after a restart.
+    """
 
     lease_id: str
     state: str
@@ -236,6 +271,10 @@ class HeldView(Struct, kw_only=True, frozen=True):
     granted_at: datetime
     expires_at: datetime
     expires_in_seconds: int
+    until: datetime | None
+    by_file: bool
+    address: str | None
+    features: dict[str, int]
     last_beat: int | None
     clone_alarms: int
 
@@ -259,16 +298,103 @@ class LeasesView(Struct, kw_only=True, frozen=True):
     waiting: list[WaitingView]
 
 
+class BorrowsView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/borrows``: the leases that are away, the first to end first."""
+
+    borrows: list[HeldView]
+
+
+class BorrowReturnedView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/borrows/return``."""
+
+    lease_id: str
+
+
+class ReturnView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/entitlements/{entitlement_id}/return``.
+
+    ``draining`` with the number of ``leases`` that are still held, or ``returned`` with the signed ``document``.
+    """
+
+    state: str
+    leases: int | None = None
+    document: str | None = None
+
+
+# ---------------------------------------------------------------- the site's policy
+
+
+class RuleView(Struct, kw_only=True, frozen=True):
+    """One rule of the site's policy; ``rule`` is what denials call it, ``name`` what people do."""
+
+    rule: str
+    name: str | None
+    product: str
+
+
+class PolicyView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/policy``: the text in force, its rules, and what is odd about them beside what is hosted."""
+
+    text: str
+    rules: list[RuleView]
+    doubts: list[str]
+
+
+class PolicyCheckView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/policy/check``: how many rules a text has, and what is odd about them beside what is hosted."""
+
+    rules: int
+    doubts: list[str]
+
+
+class PolicyChangeView(Struct, kw_only=True, frozen=True):
+    """What a reload changed: rules that are new and rules that are gone (a rule that was edited is both)."""
+
+    added: list[str]
+    removed: list[str]
+    rules: int
+    doubts: list[str]
+
+
+class ReloadView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/reload``."""
+
+    policy: PolicyChangeView
+
+
+class StepOfExplanation(Struct, kw_only=True, frozen=True):
+    """One rule and what it says to the request; ``entitlement_id`` where it is judged for each entitlement alone."""
+
+    rule: str
+    verdict: str
+    words: str
+    entitlement_id: str | None
+
+
+class ExplanationView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/policy/explain``: every rule in the order in which it is asked, and the outcome."""
+
+    steps: list[StepOfExplanation]
+    granted: bool
+    outcome: dict[str, str | int | float | bool | None]
+
+
 # ---------------------------------------------------------------- journal, usage, reports
 
 
 class DenialView(Struct, kw_only=True, frozen=True):
-    """A journalled refusal; ``count`` of them were folded into it."""
+    """A journalled refusal; ``count`` of them were folded into it.
+
+    ``cause``: ``capacity`` (more seats or units would have helped), ``policy`` (the site's own rules) or ``terms``.
+    """
 
     at: datetime
     code: str
     rule: str
+    cause: str
+    remedy: str | None
     product: str
+    feature: str | None
     entitlement_id: str | None
     holder: dict[str, str]
     seats: int

@@ -17,14 +17,20 @@ from typing import Final
 
 from aiohttp import web
 
-from lls.api import admin, documents, leases, openapi, problems, status
+from lls.api import admin, admin_hosting, admin_policy, documents, features, leases, openapi, problems, status
 from lls.api.auth import COUNTED, administrator
 from lls.api.connections import Refuse
-from lls.api.edge import EDGE, Edge, Handler, Route
+from lls.api.edge import ACTOR, EDGE, Edge, Handler, Route
 from lls.faults import BadActivationCode, Fault, Field, TooManyRequests
 
-LAN_ROUTES: Final = (*leases.ROUTES, *documents.ROUTES, *status.ROUTES, status.LAN_METRICS)
-ADMIN_ROUTES: Final = (*admin.ROUTES, *status.ROUTES, status.METRICS)
+LAN_ROUTES: Final = (*leases.ROUTES, *features.ROUTES, *documents.ROUTES, *status.ROUTES, status.LAN_METRICS)
+ADMIN_ROUTES: Final = (
+    *admin.ROUTES,
+    *admin_hosting.ROUTES,
+    *admin_policy.ROUTES,
+    *status.ROUTES,
+    status.METRICS,
+)
 
 _UNMATCHED: Final = "unmatched"
 _MALFORMED: Final = "malformed"
@@ -70,7 +76,7 @@ def guard(edge: Edge, handler: Handler) -> Handler:
     """Rule 2, around one handler."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
-        request[admin.ACTOR] = administrator(request, group=edge.setting.admin_group)
+        request[ACTOR] = administrator(request, group=edge.setting.admin_group)
         return await handler(request)
 
     return guarded

@@ -25,7 +25,7 @@ from aiohttp import web
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
 from lls.api.signing import Signing
-from lls.api.wire import FeatureView, Form, T
+from lls.api.wire import Form, T
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
@@ -64,7 +64,7 @@ class Shown:
 
     terms: Entitlement
     claims: str
-    features: list[FeatureView]
+    switches: Mapping[str, bool]
     attributes: dict[str, str | int]
 
 
@@ -113,6 +113,8 @@ class Edge:
 
 
 EDGE: Final = web.AppKey("edge", Edge)
+ACTOR: Final = web.RequestKey("actor", str)
+"""Where the guard leaves the administrator's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +248,16 @@ def answer(value: object) -> web.Response:
 def created(value: object) -> web.Response:
     """201 with a value as JSON."""
     return web.Response(status=201, body=encode(value), headers=_JSON_HEADERS)
+
+
+def file_answer(data: bytes, name: str) -> web.Response:
+    """200 with a document, under the name that it should have as a file."""
+    headers = {
+        "Content-Type": BYTES,
+        "Cache-Control": "no-store",
+        "Content-Disposition": f'attachment; filename="{name}"',
+    }
+    return web.Response(body=data, headers=headers)
 
 
 def done() -> web.Response:

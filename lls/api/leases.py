@@ -1,4 +1,4 @@
-"""Seats over HTTP: checkout, heartbeat, checkin, and who has how many.
+"""Seats over HTTP: checkout, heartbeat, checkin, and who has how many. What is done with a held one: ``features``.
 
 Rules (contract §2)
 1. A lease is authorised by its secret on every call; a wrong one is answered like an unknown lease.
@@ -23,7 +23,8 @@ from aiohttp import web
 
 from lls.api import problems
 from lls.api.auth import bearer
-from lls.api.edge import EDGE, Edge, Route, Shown, answer, created, done, optional_instant, read_form, second
+from lls.api.edge import EDGE, Edge, Route, answer, created, done, read_form, second
+from lls.api.lease_views import capability_of, expires_at, lease_view, product_view
 from lls.api.wire import (
     MOST_BEATS,
     BeatForm,
@@ -31,26 +32,20 @@ from lls.api.wire import (
     BeatsForm,
     CheckoutAnswer,
     CheckoutForm,
-    FeatureView,
     Form,
     HeartbeatAnswer,
     HeartbeatForm,
     LeaseAnswer,
-    LeaseView,
     ProductsAnswer,
-    ProductView,
-    StandingView,
     secret_digest,
 )
 from lls.faults import BadRequest, Draining, Fault, Forbidden, LeaseCloned
-from lls.licensing.entitlement import Entitlement, FeatureType, Standing
+from lls.licensing.denial import Denial
+from lls.licensing.entitlement import Entitlement
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Lease
-from lls.licensing.ledger import Ledger, Seated
-from lls.licensing.seating import Denial, Pool
-from lls.signed.capability import terms_claims
+from lls.licensing.ledger import Seated
 
-FLOATING: Final = "floating"
 LONGEST_WAIT_SECONDS: Final = 60
 BEATS_BYTES: Final = MOST_BEATS * 512
 """Five hundred beats are larger than an ordinary body may be."""
@@ -63,7 +58,7 @@ _CHECKOUT, _HEARTBEAT, _BEATS = Form(CheckoutForm), Form(HeartbeatForm), Form(Be
 async def heartbeat(request: web.Request) -> web.StreamResponse:
     """Prolong a lease."""
     edge = request.app[EDGE]
-    secret, lease_id = bearer(request), _lease_id(request)
+    secret, lease_id = bearer(request), lease_id_of(request)
     form = await read_form(request, edge, _HEARTBEAT)
     beaten = await _beat(edge, lease_id, secret=secret, beat=form.beat, nonce=form.nonce)
     return answer(beaten.told(await beaten.capability))
@@ -94,16 +89,14 @@ async def checkout(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret = bearer(request)
     wait_seconds = _wait_seconds(request)
-    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret)
+    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret, address=request.remote or None)
     if edge.draining:
         raise Draining
     if wish.activation_code is not None:
         # A right code among many wrong ones is a guess, too (auth, rule 3).
         edge.guesses.check(request.remote or "", elapsed=edge.writer.now().elapsed)
     verdict = await _decided(edge, wish, wait_seconds)
-    response = (
-        _denied(edge, verdict) if isinstance(verdict, Denial) else await _granted(edge, verdict, nonce=wish.nonce)
-    )
+    response = denied(edge, verdict) if isinstance(verdict, Denial) else await _granted(edge, verdict, nonce=wish.nonce)
     if wait_seconds:
         response.headers["Preference-Applied"] = f"wait={wait_seconds}"
     return response
@@ -112,14 +105,14 @@ async def checkout(request: web.Request) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """A live lease."""
     edge = request.app[EDGE]
-    lease, now = await edge.writer.lease(_lease_id(request), secret=bearer(request))
+    lease, now = await edge.writer.lease(lease_id_of(request), secret=bearer(request))
     terms = edge.writer.ledger.pools[lease.entitlement_id].entitlement
     return answer(LeaseAnswer(lease=lease_view(edge, lease, terms, now)))
 
 
 async def checkin(request: web.Request) -> web.StreamResponse:
     """Give the seat back, leave the queue, or say that a checkout which may still arrive is not wanted any more."""
-    secret, lease_id = bearer(request), _lease_id(request)
+    secret, lease_id = bearer(request), lease_id_of(request)
     writer = request.app[EDGE].writer
     # A program that ends says so and is gone: what it asked for is done all the same.
     await asyncio.shield(writer.put(lambda ledger, now: ledger.checkin(lease_id, secret=secret, now=now)))
@@ -170,12 +163,13 @@ async def _beat(edge: Edge, lease_id: str, *, secret: bytes, beat: int, nonce: s
     ledger = writer.ledger
     left, terms = ledger.remaining(lease, now), ledger.pools[lease.entitlement_id].entitlement
     issued_at = int(now.wall.timestamp())
+    ends = expires_at(lease, issued_at=issued_at, left=left)
     return _Beaten(
         lease=lease,
-        expires_at=second(issued_at + left),
+        expires_at=second(ends),
         left=left,
         pace=ledger.pace(lease),
-        capability=_capability(edge, lease, terms, issued_at=issued_at, left=left, nonce=nonce),
+        capability=capability_of(edge, lease, terms, issued_at=issued_at, ends=ends, left=left, nonce=nonce),
     )
 
 
@@ -211,119 +205,26 @@ async def _decided(edge: Edge, wish: Checkout, wait_seconds: int) -> Seated | De
 
 async def _granted(edge: Edge, seated: Seated, *, nonce: str) -> web.Response:
     lease, terms, now = seated.lease, seated.entitlement, edge.writer.now()
-    view = lease_view(edge, lease, terms, now)
-    issued_at = int(now.wall.timestamp())
-    capability = await _capability(edge, lease, terms, issued_at=issued_at, left=view.expires_in_seconds, nonce=nonce)
-    granted = CheckoutAnswer(lease=view, capability=capability)
+    granted = await granted_answer(edge, lease, terms, now, nonce=nonce)
     if seated.again:
         return answer(granted)
     edge.grants[lease.product, lease.entitlement_id] += 1
     return created(granted)
 
 
-def _denied(edge: Edge, denial: Denial) -> web.Response:
+async def granted_answer(edge: Edge, lease: Lease, terms: Entitlement, now: Now, *, nonce: str) -> CheckoutAnswer:
+    """The lease as it is now, and the server's word for it."""
+    view = lease_view(edge, lease, terms, now)
+    issued_at, left = int(now.wall.timestamp()), view.expires_in_seconds
+    ends = expires_at(lease, issued_at=issued_at, left=left)
+    capability = await capability_of(edge, lease, terms, issued_at=issued_at, ends=ends, left=left, nonce=nonce)
+    return CheckoutAnswer(lease=view, capability=capability)
+
+
+def denied(edge: Edge, denial: Denial) -> web.Response:
+    """The problem of a denial, which is counted."""
     edge.denials[denial.code] += 1
     return problems.response(problems.of_denial(denial))
-
-
-# ---------------------------------------------------------------- showing
-
-
-def lease_view(edge: Edge, lease: Lease, terms: Entitlement, now: Now) -> LeaseView:
-    """A lease as its client sees it."""
-    ledger, shown = edge.writer.ledger, _shown(edge, terms)
-    left = ledger.remaining(lease, now)
-    return LeaseView(
-        lease_id=lease.lease_id,
-        state=lease.state,
-        mode=FLOATING,
-        product=lease.product,
-        entitlement_id=lease.entitlement_id,
-        edition=terms.edition,
-        seats=lease.seats,
-        overdraft=lease.overdraft,
-        holder=lease.holder.named(),
-        granted_at=second(int(lease.granted_at.timestamp())),
-        expires_at=second(int(now.wall.timestamp()) + left),
-        expires_in_seconds=left,
-        heartbeat_seconds=ledger.pace(lease),
-        features=shown.features,
-        attributes=shown.attributes,
-        entitlement=_standing_view(terms, now),
-    )
-
-
-def feature_views(terms: Entitlement) -> list[FeatureView]:
-    """The entitlement's features in the vendor's order."""
-    return [FeatureView(key=feature.key, type=feature.type, value=feature.value) for feature in terms.features]
-
-
-def product_view(ledger: Ledger, product: str, pools: list[Pool], now: Now) -> ProductView:
-    """The seats of all entitlements in force; one without limit makes the product's unlimited."""
-    in_force = [
-        pool.entitlement for pool in pools if pool.entitlement.standing(now.wall) in (Standing.ACTIVE, Standing.GRACE)
-    ]
-    seats = [terms.seats for terms in in_force]
-    free = [free_seats(ledger, terms) for terms in in_force]
-    return ProductView(
-        product=product,
-        name=pools[0].entitlement.product_name,
-        seats=_sum(seats),
-        in_use=sum(ledger.in_use(terms.entitlement_id) for terms in in_force),
-        available=_sum(free),
-    )
-
-
-def free_seats(ledger: Ledger, terms: Entitlement) -> int | None:
-    """Seats that could still be taken, the overdraft included; None is unlimited."""
-    return None if terms.capacity is None else max(0, terms.capacity - ledger.in_use(terms.entitlement_id))
-
-
-def _standing_view(terms: Entitlement, now: Now) -> StandingView:
-    standing = terms.standing(now.wall)
-    return StandingView(
-        status=standing,
-        expires_at=optional_instant(terms.expires_at),
-        grace_expires_at=optional_instant(terms.ends_at) if standing is Standing.GRACE else None,
-        maintenance_expires_on=terms.maintenance_expires_on,
-    )
-
-
-def _capability(
-    edge: Edge, lease: Lease, terms: Entitlement, *, issued_at: int, left: int, nonce: str
-) -> asyncio.Future[str]:
-    message = edge.airgap.capabilities.prepare(
-        product=lease.product,
-        lease_id=lease.lease_id,
-        issued_at=issued_at,
-        expires_at=issued_at + left,
-        ttl=left,
-        nonce=nonce,
-        mode=FLOATING,
-        entitlement_id=lease.entitlement_id,
-        seats=lease.seats,
-        seat_id=lease.holder.seat_id,
-        terms=_shown(edge, terms).claims,
-    )
-    return edge.signing.sign(message)
-
-
-def _shown(edge: Edge, terms: Entitlement) -> Shown:
-    kept = edge.shown.get(terms.entitlement_id)
-    if kept is None or kept.terms is not terms:
-        features = {feature.key: feature.value > 0 for feature in terms.features if feature.type is FeatureType.BOOL}
-        kept = edge.shown[terms.entitlement_id] = Shown(
-            terms=terms,
-            claims=terms_claims(features, terms.attributes),
-            features=feature_views(terms),
-            attributes=dict(terms.attributes),
-        )
-    return kept
-
-
-def _sum(numbers: list[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None
 
 
 # ---------------------------------------------------------------- reading
@@ -333,7 +234,8 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _WAIT = re.compile(r'wait\s*=\s*"?([0-9]{1,9})"?', re.IGNORECASE)
 
 
-def _lease_id(request: web.Request) -> str:
+def lease_id_of(request: web.Request) -> str:
+    """The id in the path, in lower case. Raises BadRequest."""
     lease_id = request.match_info["lease_id"].lower()
     if not _UUID.fullmatch(lease_id):
         raise BadRequest("A lease id is a UUID.")
@@ -352,8 +254,8 @@ def _wait_seconds(request: web.Request) -> int:
 
 # ---------------------------------------------------------------- routes
 
-_BODY = ("bad_request", "too_large", "unsupported_media_type", "timeout", "too_many_requests")
-_HELD = ("unauthenticated", "unknown_lease", "lease_ended", "store_down", "not_primary", "internal")
+BODY = ("bad_request", "too_large", "unsupported_media_type", "timeout", "too_many_requests")
+HELD = ("unauthenticated", "unknown_lease", "lease_ended", "store_down", "not_primary", "internal")
 
 ROUTES: Final = (
     # First, because the router tries them in this order.
@@ -364,7 +266,7 @@ ROUTES: Final = (
         summary="Prolong a lease",
         form=HeartbeatForm,
         answers={200: HeartbeatAnswer},
-        faults=(*_BODY, *_HELD, "lease_cloned"),
+        faults=(*BODY, *HELD, "lease_cloned"),
         by="secret",
     ),
     Route(
@@ -376,11 +278,12 @@ ROUTES: Final = (
         answers={201: CheckoutAnswer, 200: CheckoutAnswer},
         headers={"Prefer": "wait=N: queue for a seat, at most 60 seconds"},
         faults=(
-            *_BODY,
+            *BODY,
             *("unauthenticated", "bad_activation_code", "not_entitled", "entitlement_not_started"),
             *("entitlement_expired", "entitlement_disabled", "edition_not_covered", "version_not_covered"),
-            *("server_not_licensed", "report_overdue", "unknown_product", "unknown_feature", "no_seat"),
-            *("lease_id_taken", "lease_ended", "overloaded", "not_primary", "store_down", "clock_behind", "draining"),
+            *("server_not_licensed", "report_overdue", "excluded", "not_a_named_user", "unknown_product"),
+            *("unknown_feature", "no_seat", "reserved", "holder_limit", "no_feature_units", "lease_id_taken"),
+            *("lease_ended", "overloaded", "not_primary", "store_down", "clock_behind", "unbound", "draining"),
             "internal",
         ),
         by="secret",
@@ -392,7 +295,7 @@ ROUTES: Final = (
         summary="Prolong up to 500 leases; each result is a single answer or a problem",
         form=BeatsForm,
         answers={200: BeatsAnswer},
-        faults=(*_BODY, "internal"),
+        faults=(*BODY, "internal"),
     ),
     Route(
         method="GET",
@@ -400,7 +303,7 @@ ROUTES: Final = (
         handler=show,
         summary="Show a lease",
         answers={200: LeaseAnswer},
-        faults=("bad_request", "too_many_requests", *_HELD),
+        faults=("bad_request", "too_many_requests", *HELD),
         by="secret",
     ),
     Route(

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from lls.faults import BadRequest, Fault, Field, MethodNotAllowed, NotFound, Timeout, TooLarge
-from lls.licensing.seating import Denial
+from lls.licensing.denial import Denial
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -102,15 +102,18 @@ def of_fault(fault: Fault) -> dict[str, Field]:
 
 
 def of_denial(denial: Denial) -> dict[str, Field]:
-    """The members of a denial's answer: in words and in fields which rule decided."""
+    """The members of a denial's answer: in words and in fields which rule decided, and what would have helped."""
     fields: dict[str, Field] = {
         "rule": denial.rule,
+        "cause": denial.cause.value,
         "product": denial.product,
+        "feature": denial.feature,
         "in_use": denial.in_use,
         "seats": denial.seats,
         "limit": denial.limit,
         "retry_after_seconds": denial.retry_after_seconds,
         "queue_position": denial.queue_position,
+        "remedy": denial.remedy or None,
     }
     # A null limit says "unlimited" nowhere among denials; what is not known is left out.
     return _members(denial.code, denial.detail, {name: value for name, value in fields.items() if value is not None})

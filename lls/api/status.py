@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from typing import Final
 
 from aiohttp import web
@@ -24,6 +25,7 @@ from lls.api.edge import EDGE, JSON, Edge, Route, answer, encode
 from lls.faults import Draining, Fault, Forbidden, NotPrimary, StoreDown
 from lls.licensing.changes import Fact
 from lls.licensing.instant import ClockState, Now
+from lls.licensing.lease import Mode
 from lls.licensing.ledger import Ledger
 from lls.telemetry import Metrics
 
@@ -129,7 +131,9 @@ def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
     """Every gauge as of the last commit. Gauges by entitlement are cleared first: one that is gone must not stay."""
     ledger = edge.writer.ledger
     _set_seats(metrics, ledger)
-    metrics.leases_live.labels("floating").set(sum(1 for _ in ledger.committed_leases()))
+    live = Counter(lease.mode for lease in ledger.committed_leases())
+    for mode in Mode:
+        metrics.leases_live.labels(mode).set(live[mode])
     metrics.queue_length.set(edge.writer.queued)
     metrics.store_up.set(edge.writer.down is None)
     metrics.primary.set(not isinstance(edge.writer.down, NotPrimary))

@@ -16,14 +16,15 @@ from __future__ import annotations
 import hashlib
 import json
 from binascii import a2b_base64
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from lls.faults import BadRequest
-from lls.licensing.entitlement import normalise_code
+from lls.faults import BadRequest, RefusedDocument
+from lls.licensing.entitlement import MOST_UNITS, normalise_code
+from lls.licensing.fields import read_instant
 from lls.licensing.lease import Checkout, Holder
 
 T = TypeVar("T")
@@ -59,7 +60,16 @@ Text = Annotated[str, Meta(min_length=1, max_length=200)]
 Version = Annotated[str, Meta(min_length=1, max_length=50)]
 Code = Annotated[str, Meta(min_length=1, max_length=200)]
 Count = Annotated[int, Meta(ge=1, le=MOST_SEATS)]
+Units = Annotated[int, Meta(ge=1, le=MOST_UNITS)]
 Beat = Annotated[int, Meta(ge=0, le=LARGEST)]
+Instant = Annotated[
+    str,
+    Meta(
+        max_length=40,
+        description="RFC 3339 in UTC with Z",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 
 # ---------------------------------------------------------------- requests
 
@@ -100,8 +110,8 @@ class CheckoutForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
         """Without code and nonce."""
         return f"CheckoutForm(lease_id={self.lease_id!r})"
 
-    def as_checkout(self, secret: bytes) -> Checkout:
-        """The domain's value; ``secret`` is a digest already."""
+    def as_checkout(self, secret: bytes, *, address: str | None = None) -> Checkout:
+        """The domain's value; ``secret`` is a digest already, ``address`` is where the request came from."""
         holder = self.holder
         code = None if self.activation_code is None else normalise_code(self.activation_code)
         lease_id, seats = self.lease_id.lower(), self.seats or 1
@@ -129,6 +139,7 @@ class CheckoutForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
             edition=self.edition,
             version=self.version,
             released_on=self.released_on,
+            address=address,
         )
 
 
@@ -158,28 +169,79 @@ class BeatsForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     leases: Annotated[list[BeatForm], Meta(min_length=1, max_length=MOST_BEATS)]
 
 
+class FeatureForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/leases/{lease_id}/features/{key}/…``; the same ``request_id`` again gets the same answer."""
+
+    amount: Units
+    request_id: Uuid
+
+
+class BorrowForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/leases/{lease_id}/borrow``."""
+
+    until: Instant
+    fingerprint: SeatId
+    nonce: Nonce
+
+    def __post_init__(self) -> None:
+        """What patterns cannot say."""
+        _printable(fingerprint=self.fingerprint)
+        try:
+            read_instant(self.until, place="until")
+        except RefusedDocument:
+            raise ValueError("`until` must be an instant like 2026-11-21T07:00:00Z") from None
+
+    @property
+    def ends_at(self) -> datetime:
+        """``until`` to the second, which is what a capability can say."""
+        return read_instant(self.until, place="until").replace(microsecond=0)
+
+
 # ---------------------------------------------------------------- answers
 
 
 class FeatureView(Struct, kw_only=True, frozen=True):
-    """A feature of the lease's entitlement."""
+    """A feature of the lease's entitlement and, where it is counted, how much of it there is.
+
+    ``held`` by this lease (0 or 1 of a switch); ``available`` to anybody now, the overdraft included; ``total`` that
+    was bought and is in force; ``consumed``, and ``overage`` the part of it beyond that. Null of ``available`` is
+    unlimited, of both: nothing is counted.
+    ``ends_at`` is when the units that are taken next are lost.
+    """
 
     key: str
     type: str
     value: int
+    unit: str | None
+    currency: str | None
+    held: int
+    available: int | None
+    total: int | None
+    consumed: int
+    overage: int
+    ends_at: str | None
 
 
 class StandingView(Struct, kw_only=True, frozen=True):
-    """What stands behind the lease. ``grace_expires_at`` is given only while the entitlement is in its grace."""
+    """What stands behind the lease.
+
+    ``grace_expires_at`` is given only while the entitlement is in its grace, ``expires_in_days`` (whole ones) only in
+    its last 30 days.
+    """
 
     status: str
     expires_at: str | None
+    expires_in_days: int | None
     grace_expires_at: str | None
     maintenance_expires_on: date | None
 
 
 class LeaseView(Struct, kw_only=True, frozen=True):
-    """A lease as its client sees it."""
+    """A lease as its client sees it.
+
+    ``idle_return_seconds``: the site asks a program to give the seat back after so long without its user; null: it does
+    not.
+    """
 
     lease_id: str
     state: str
@@ -194,6 +256,7 @@ class LeaseView(Struct, kw_only=True, frozen=True):
     expires_at: str
     expires_in_seconds: int
     heartbeat_seconds: int
+    idle_return_seconds: int | None
     features: list[FeatureView]
     attributes: dict[str, str | int]
     entitlement: StandingView

@@ -23,7 +23,22 @@ from typing import Annotated
 import typer
 
 from lls import __version__
-from lls.cli import bundle, clock, config, denials, entitlement, journal, lease, receipt, report, serve, server, usage
+from lls.cli import (
+    borrow,
+    bundle,
+    clock,
+    config,
+    denials,
+    entitlement,
+    journal,
+    lease,
+    policy,
+    receipt,
+    report,
+    serve,
+    server,
+    usage,
+)
 from lls.cli.frame import Commands, noun
 
 app = noun(None, "The Local License Server: floating seats on a network that has no way out.", cls=Commands)
@@ -69,7 +84,8 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, report, receipt, journal, clock, config):
+for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config):
     app.add_typer(part.app)
+policy.register(app)
 denials.register(app)
 usage.register(app)

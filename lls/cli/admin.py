@@ -70,10 +70,15 @@ class Admin:
             return _document(answer)
 
     @contextmanager
-    def download(self, method: str, where: str, *, body: Document | None = None) -> Iterator[Arriving]:
-        """Fetch a document, headers first: a report has its id before its first byte can fail to be written."""
-        sent = None if body is None else json.dumps(body).encode()
-        with self._asked(method, _target(where), sent, kind="application/json") as answer:
+    def download(
+        self, method: str, where: str, *, body: Document | None = None, content: bytes | None = None
+    ) -> Iterator[Arriving]:
+        """Fetch a document, headers first: a report has its id before its first byte can fail to be written.
+
+        ``content`` is a document that is handed in for it.
+        """
+        sent, kind = (content, _OCTETS) if body is None else (json.dumps(body).encode(), "application/json")
+        with self._asked(method, _target(where), sent, kind=kind) as answer:
             yield Arriving(answer, self._path)
 
     def lines(self, where: str, **query: str | int | None) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from lls.cli.frame import AsJson, Failure, given, noun
 from lls.cli.show import column
 from lls.config import DEFAULT_PATH, PATH_VARIABLE, PREFIX, Config, TlsMode, load
 from lls.config import problems as wrong_settings
+from lls.faults import RefusedDocument
 
 app = noun("config", "The settings.")
 
@@ -56,13 +57,28 @@ def _unusable(config: Config) -> Iterator[str]:
     """What the daemon would stumble over when it opens what the settings name."""
     yield from _unreadable(config.trust.keys, "[trust] keys", "put the vendor's key set there")
     if config.policy.file:
-        yield from _unreadable(config.policy.file, "[policy] file", "write the policy or empty the setting")
+        yield from _wrong_policy(config.policy.file)
     if config.tls.mode is TlsMode.FILES:
         yield from _unreadable(config.tls.cert, "[tls] cert", "put the certificate chain there")
         yield from _unreadable(config.tls.key, "[tls] key", "put the private key there")
     state = Path(config.server.state_dir)
     if state.exists() and not state.is_dir():
         yield f"[server] state_dir: {state} is not a folder; name one."
+
+
+def _wrong_policy(name: str) -> Iterator[str]:
+    unreadable = list(_unreadable(name, "[policy] file", "write the policy or empty the setting"))
+    yield from unreadable
+    if unreadable or not os.access(name, os.R_OK):
+        return
+    from lls.licensing.policy_file import read_policy
+
+    try:
+        read_policy(Path(name).read_text("utf-8"))
+    except UnicodeDecodeError:
+        yield f"[policy] file: {name} is not UTF-8; write it anew."
+    except RefusedDocument as fault:
+        yield f"[policy] file: {name}: {fault.detail}"
 
 
 def _unreadable(name: str, setting: str, remedy: str) -> Iterator[str]:

@@ -1,8 +1,11 @@
-"""``lls denials``: who was refused, and why."""
+"""``lls denials``: who was refused, why, and what would have helped.
+
+Those whom more seats or units would have served stand first: they are what a purchase is decided by.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import typer
@@ -23,13 +26,38 @@ def denials(
     since: Annotated[str | None, typer.Option(metavar="T", help=when.HELP, show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List who was refused a seat and why."""
+    """List who was refused a seat, why, and what would have helped."""
     answer = admin(ctx).get("denials", since=when.instant(since, "--since"))
     if as_json:
         show.document(answer)
         return
-    show.table(answer.get("denials", []), _COLUMNS, empty="Nobody was refused.")
+    groups = _groups(answer.get("denials", []))
+    if not groups:
+        show.say("Nobody was refused.")
+    for place, (title, rows) in enumerate(groups):
+        if place:
+            show.say()
+        show.say(f"{title}: {show.count(_times(rows), 'request')}")
+        show.table(rows, _COLUMNS, empty="")
 
+
+def _groups(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The rows by what stood behind them; a cause that this release does not know stands with the last."""
+    groups: dict[str, list[Mapping[str, Any]]] = {title: [] for title in (*_TITLES.values(), _ELSE)}
+    for row in rows:
+        groups[_TITLES.get(str(row.get("cause")), _ELSE)].append(row)
+    return [(title, group) for title, group in groups.items() if group]
+
+
+def _times(rows: Iterable[Mapping[str, Any]]) -> int:
+    return sum(row["count"] if isinstance(row.get("count"), int) else 1 for row in rows)
+
+
+_TITLES: Final = {
+    "capacity": "Nobody could have been served (true denials)",
+    "policy": "Refused by this site's policy, not by the number of seats",
+}
+_ELSE: Final = "Refused by the terms of what was bought"
 
 # The codes of contract §2, in an administrator's words. A code that is not here is shown as it is.
 _WHY: Final = {
@@ -63,6 +91,10 @@ def _why(row: Mapping[str, Any]) -> str:
     return f"{_WHY[code]} [{code}]" if code in _WHY else show.said(code)
 
 
+def _what(row: Mapping[str, Any]) -> object:
+    return f"{row.get('product')} ({row['feature']})" if row.get("feature") else row.get("product")
+
+
 def _use(row: Mapping[str, Any]) -> object:
     if row.get("in_use") is None:
         return None
@@ -73,9 +105,10 @@ def _use(row: Mapping[str, Any]) -> object:
 _COLUMNS: Final = (
     column("AT", lambda row: show.instant(row.get("at"))),
     column("HOLDER", lambda row: show.holder(row.get("holder"))),
-    column("PRODUCT", "product"),
+    column("PRODUCT", _what),
     column("WHY", _why),
     column("RULE", "rule"),
     column("IN USE", _use, number=True),
     column("TIMES", "count", number=True),
+    column("WHAT WOULD HELP", "remedy"),
 )

@@ -4,7 +4,8 @@ Rules
 1. What is read is a regular file of 1 byte to 64 MiB; anything else is refused before the daemon hears of it.
 2. What is written appears under its name only when it is complete and on the disk: a stick that is pulled out early
    holds the old state or the new one.
-3. A file that exists stays, unless the user said ``--force``; that is asked *before* the daemon makes the document.
+3. A file that exists stays, unless the user said ``--force`` (``--overwrite`` where that word means something else);
+   that is asked *before* the daemon makes the document.
 
 A hard link would close the race between rule 3 and the rename, and sticks formatted with FAT have none; so it is asked
 twice instead, and two commands that write one name at one instant are left to whoever does that.
@@ -50,9 +51,9 @@ def content(path: Path) -> bytes:
 
 
 @contextmanager
-def written(path: Path, *, mode: int, force: bool) -> Iterator[BinaryIO]:
+def written(path: Path, *, mode: int, force: bool, option: str = "--force") -> Iterator[BinaryIO]:
     """A file that takes its name when the block ends without an error, and leaves nothing when it does not."""
-    _free(path, force=force)
+    free(path, force=force, option=option)
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
     try:
         number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -63,7 +64,7 @@ def written(path: Path, *, mode: int, force: bool) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _free(path, force=force)
+        free(path, force=force, option=option)
         temporary.replace(path)
     except OSError as error:
         raise Failure(
@@ -75,6 +76,14 @@ def written(path: Path, *, mode: int, force: bool) -> Iterator[BinaryIO]:
     _settle(path.parent)
 
 
+def free(path: Path, *, force: bool, option: str = "--force") -> None:
+    """Raise Failure when something stands at ``path`` that stays; ``option`` is what the user would have to say."""
+    if path.is_dir():
+        raise Failure(f"{path} is a folder; name the file in it with -o.")
+    if not force and os.path.lexists(path):
+        raise Failure(f"{path} exists and was left as it is; choose another name, or replace it with {option}.")
+
+
 def size(count: int) -> str:
     """Bytes, as people say them."""
     amount, unit = float(count), "bytes"
@@ -83,13 +92,6 @@ def size(count: int) -> str:
             break
         amount, unit = amount / _STEP, larger
     return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-
-
-def _free(path: Path, *, force: bool) -> None:
-    if path.is_dir():
-        raise Failure(f"{path} is a folder; name the file in it with -o.")
-    if not force and os.path.lexists(path):
-        raise Failure(f"{path} exists and was left as it is; choose another name, or replace it with --force.")
 
 
 def _settle(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,7 +10,7 @@ import typer
 from lls.cli import show
 from lls.cli.admin import admin
 from lls.cli.frame import AsJson, noun
-from lls.cli.show import column
+from lls.cli.show import Column, column
 
 app = noun("lease", "Seats that are held now.")
 
@@ -32,7 +32,9 @@ def list_command(
         show.document(answer)
         return
     leases, waiting = answer.get("leases", []), answer.get("waiting", [])
-    show.table(leases, _LEASES, empty="No seat is held." if not (product or holder) else "No such seat is held.")
+    show.table(
+        leases, columns(leases), empty="No seat is held." if not (product or holder) else "No such seat is held."
+    )
     if waiting:
         show.say()
         show.say("Waiting:")
@@ -58,13 +60,28 @@ def release(
     show.say(f"Lease {lease_id.strip()} is released; its program learns it at its next heartbeat.")
 
 
+def columns(leases: Sequence[Mapping[str, Any]]) -> Sequence[Column]:
+    """How leases are listed: the features that they hold only where any does, for a line is soon too long."""
+    held = any(row.get("features") for row in leases)
+    return (*_LEASES, column("FEATURES", _features)) if held else _LEASES
+
+
 def _expiry(row: Mapping[str, Any]) -> str:
+    if row.get("until"):
+        return f"{show.instant(row['until'])} ({show.ahead(row.get('expires_in_seconds'))})"
     left = row.get("expires_in_seconds")
     return show.ahead(left) if left is not None else show.instant(row.get("expires_at"))
 
 
+def _features(row: Mapping[str, Any]) -> str:
+    held = row.get("features")
+    return ", ".join(f"{key} {held[key]}" for key in sorted(held)) if isinstance(held, Mapping) else ""
+
+
 def _state(row: Mapping[str, Any]) -> str:
     words = [str(row.get("mode", show.NOTHING)).replace("_", "-")]
+    if row.get("by_file"):
+        words.append("by file")
     if row.get("state") not in ("active", None):
         words.append(str(row["state"]))
     if row.get("overdraft"):

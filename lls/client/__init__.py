@@ -9,28 +9,50 @@ This package may be copied into an application as it stands. The five lines::
         run_the_application()
 
 Which file decides what: ``trust`` whom to believe, ``session`` what to say next, ``transport`` how it travels,
-``seat`` and ``aio`` the blocking and the asyncio interface, ``values`` and ``errors`` what callers see, ``elapsed``
-the clocks.
+``seat`` and ``aio`` the blocking and the asyncio interface, ``borrowing`` what counts on the road, ``carried`` the
+same by file (``machine_key`` its key), ``keeping`` the disk, ``values`` and ``errors`` what callers see, ``elapsed``
+the clocks, ``environment`` what need not be said. ``python -m lls.client`` borrows by file.
 """
 
 from . import aio
-from .errors import BadSetup, Busy, LlsError, NoAnswer, Refused, SeatLost, Unreachable, Untrusted
-from .seat import Borrowed, LicenseServers, Seat, Use, checkout
+from .borrowing import Borrowed, Found, borrowed_leases
+from .carried import BorrowRequest, accept_grant, make_return
+from .errors import (
+    BadSetup,
+    Busy,
+    ClockSetBack,
+    Damaged,
+    LlsError,
+    NoAnswer,
+    NotBorrowed,
+    Refused,
+    SeatLost,
+    Unreachable,
+    Untrusted,
+    Unusable,
+    WrongMachine,
+)
+from .seat import LicenseServers, Seat, Use, checkout, seat_or_borrowed
 from .values import Entitlement, Event, EventKind, Feature, Holder, Lease, Order, Product, machine_fingerprint
 
 __all__ = [
     "BadSetup",
+    "BorrowRequest",
     "Borrowed",
     "Busy",
+    "ClockSetBack",
+    "Damaged",
     "Entitlement",
     "Event",
     "EventKind",
     "Feature",
+    "Found",
     "Holder",
     "Lease",
     "LicenseServers",
     "LlsError",
     "NoAnswer",
+    "NotBorrowed",
     "Order",
     "Product",
     "Refused",
@@ -38,8 +60,14 @@ __all__ = [
     "SeatLost",
     "Unreachable",
     "Untrusted",
+    "Unusable",
     "Use",
+    "WrongMachine",
+    "accept_grant",
     "aio",
+    "borrowed_leases",
     "checkout",
     "machine_fingerprint",
+    "make_return",
+    "seat_or_borrowed",
 ]

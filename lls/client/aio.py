@@ -21,7 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
-from .seat import Borrowed, LicenseServers, Seat, Use
+from .borrowing import Borrowed
+from .environment import server_urls
+from .errors import NoAnswer, NotBorrowed, SeatLost, Untrusted, Unusable
+from .seat import LicenseServers, Seat, Use
 from .trust import Capability
 from .values import Event, Feature, Holder, Lease, Product
 
@@ -42,6 +45,7 @@ class AsyncLicenseServers:
         ca_file: str | None = None,
         allow_http: bool = False,
         server_id: str | None = None,
+        borrowed_folder: str | Path | None = None,
     ) -> None:
         self._blocking = LicenseServers(
             servers,
@@ -50,6 +54,7 @@ class AsyncLicenseServers:
             ca_file=ca_file,
             allow_http=allow_http,
             server_id=server_id,
+            borrowed_folder=borrowed_folder,
         )
 
     def checkout(
@@ -86,6 +91,45 @@ class AsyncLicenseServers:
 
         return AsyncSeat(prepare, on_event)
 
+    async def borrowed(self, product: str, *, fingerprint: str | None = None) -> AsyncBorrowed:
+        """The seat of the product that was borrowed on this machine and counts now; asks no server."""
+        return AsyncBorrowed(await _in_thread(self._blocking.borrowed, product, fingerprint=fingerprint))
+
+    async def seat_or_borrowed(
+        self,
+        product: str,
+        *,
+        activation_code: str | None = None,
+        seats: int = 1,
+        features: Mapping[str, int] | None = None,
+        edition: str | None = None,
+        version: str | None = None,
+        released_on: str | None = None,
+        holder: Holder | None = None,
+        wait: float = 0.0,
+        patience: float = 10.0,
+        on_event: OnAsyncEvent | None = None,
+    ) -> AsyncSeat | AsyncBorrowed:
+        """The seat that was borrowed on this machine, else a held one of :meth:`checkout`; ``async with await`` it."""
+        try:
+            return await self.borrowed(product, fingerprint=holder.seat_id if holder else None)
+        except (Unusable, SeatLost, Untrusted) as problem:
+            reason = problem
+        seat = self.checkout(
+            product,
+            activation_code=activation_code,
+            seats=seats,
+            features=features,
+            edition=edition,
+            version=version,
+            released_on=released_on,
+            holder=holder,
+            wait=wait,
+            patience=patience,
+            on_event=on_event,
+        )
+        return await _entered(seat, reason)
+
     async def products(self) -> Sequence[Product]:
         """What is hosted and how much of it is free."""
         return await _in_thread(self._blocking.products)
@@ -106,7 +150,9 @@ class AsyncSeat:
         self._tasks: set[asyncio.Future[object]] = set()
 
     async def enter(self) -> AsyncSeat:
-        """Waits until the seat is held; ``Refused`` or ``NoAnswer`` otherwise."""
+        """Waits until the seat is held; ``Refused`` or ``NoAnswer`` otherwise. Again: nothing more is asked."""
+        if self._loop is not None:
+            return self
         self._loop = asyncio.get_running_loop()
         try:
             await _in_thread(self._seat.enter)
@@ -157,25 +203,25 @@ class AsyncSeat:
         """Asks the server for the lease anew."""
         return await _in_thread(self._seat.refresh)
 
-    async def checkout_feature(self, key: str, amount: int = 1) -> Feature:
-        """Takes units of an element pool into this lease."""
-        return await _in_thread(self._seat.checkout_feature, key, amount)
+    async def checkout_feature(self, key: str, amount: int = 1, *, request_id: str | None = None) -> Feature:
+        """Takes units of an element pool into this lease; all of them or none."""
+        return await _in_thread(self._seat.checkout_feature, key, amount, request_id=request_id)
 
-    async def return_feature(self, key: str, amount: int = 1) -> Feature:
+    async def return_feature(self, key: str, amount: int = 1, *, request_id: str | None = None) -> Feature:
         """Gives units of an element pool back."""
-        return await _in_thread(self._seat.return_feature, key, amount)
+        return await _in_thread(self._seat.return_feature, key, amount, request_id=request_id)
 
-    async def use(self, key: str, amount: int = 1) -> Use:
-        """Consumes a usage count or a credit, once."""
-        return await _in_thread(self._seat.use, key, amount)
+    async def use(self, key: str, amount: int = 1, *, request_id: str | None = None) -> Use:
+        """Consumes a usage count or a credit, once; all of it or nothing."""
+        return await _in_thread(self._seat.use, key, amount, request_id=request_id)
 
     async def undo(self, use: Use) -> Feature:
         """Takes a consumption back."""
         return await _in_thread(self._seat.undo, use)
 
-    async def borrow(self, until: datetime, *, fingerprint: str | None = None) -> Borrowed:
-        """A seat that needs no server until ``until`` (aware)."""
-        return await _in_thread(self._seat.borrow, until, fingerprint=fingerprint)
+    async def borrow(self, until: datetime, *, fingerprint: str | None = None) -> AsyncBorrowed:
+        """A seat that needs no server until ``until`` (aware); kept on disk."""
+        return AsyncBorrowed(await _in_thread(self._seat.borrow, until, fingerprint=fingerprint))
 
     async def release(self) -> bool:
         """Gives the seat back; ``False`` when no server confirmed it."""
@@ -193,6 +239,116 @@ class AsyncSeat:
             task = asyncio.ensure_future(told)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+
+class AsyncBorrowed:
+    """A borrowed seat; what needs no network needs no ``await`` (its clock's mark is written once a minute at most)."""
+
+    def __init__(self, borrowed: Borrowed) -> None:
+        self.blocking = borrowed
+
+    def __repr__(self) -> str:
+        return repr(self.blocking)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Gives nothing back."""
+
+    @property
+    def valid(self) -> bool:
+        """Does it count at this moment."""
+        return self.blocking.valid
+
+    @property
+    def valid_seconds(self) -> float:
+        """For how long it goes on counting."""
+        return self.blocking.valid_seconds
+
+    @property
+    def until(self) -> datetime:
+        """Its end, as the server signed it."""
+        return self.blocking.until
+
+    @property
+    def lease(self) -> Lease:
+        """The lease as the server showed it when it was lent."""
+        return self.blocking.lease
+
+    @property
+    def capability(self) -> Capability:
+        """The server's signed and verified statement."""
+        return self.blocking.capability
+
+    def check(self) -> None:
+        """``SeatLost`` or ``ClockSetBack`` unless it counts."""
+        self.blocking.check()
+
+    async def extend(self, until: datetime) -> None:
+        """Asks its server for a later end (aware)."""
+        await _in_thread(self.blocking.extend, until)
+
+    async def give_back(self) -> bool:
+        """Returns the seat before its end; ``False`` when no server confirmed it."""
+        return await _in_thread(self.blocking.give_back)
+
+    async def release(self) -> bool:
+        """The same under a seat's name for it."""
+        return await self.give_back()
+
+
+async def load_borrowed(
+    product: str,
+    *,
+    vendor_keys: str | bytes | Path | None = None,
+    folder: str | Path | None = None,
+    fingerprint: str | None = None,
+    servers: str | Sequence[str] | None = None,
+) -> AsyncBorrowed:
+    """:meth:`Borrowed.load` for asyncio."""
+    return AsyncBorrowed(
+        await _in_thread(
+            Borrowed.load, product, vendor_keys=vendor_keys, folder=folder, fingerprint=fingerprint, servers=servers
+        )
+    )
+
+
+async def seat_or_borrowed(
+    product: str,
+    *,
+    servers: str | Sequence[str] | None = None,
+    vendor_keys: str | bytes | Path | None = None,
+    borrowed_folder: str | Path | None = None,
+    wait: float = 0.0,
+    on_event: OnAsyncEvent | None = None,
+    activation_code: str | None = None,
+    version: str | None = None,
+    server_id: str | None = None,
+) -> AsyncSeat | AsyncBorrowed:
+    """The seat that was borrowed on this machine, else a held one; to be awaited, then entered by ``async with``."""
+    try:
+        return await load_borrowed(product, vendor_keys=vendor_keys, folder=borrowed_folder, servers=servers)
+    except (Unusable, SeatLost, Untrusted) as problem:
+        # A machine that knows no server has nobody else to ask.
+        if not server_urls(servers) and not isinstance(problem, NotBorrowed):
+            raise
+        reason = problem
+    known = AsyncLicenseServers(servers, vendor_keys=vendor_keys, server_id=server_id, borrowed_folder=borrowed_folder)
+    seat = known.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
+    return await _entered(seat, reason)
+
+
+async def _entered(seat: AsyncSeat, reason: Exception) -> AsyncSeat:
+    """``reason``: why no borrowed seat counts; told when nobody answers either, unless there never was one."""
+    try:
+        return await seat.enter()
+    except NoAnswer as silence:
+        if isinstance(reason, NotBorrowed):
+            raise
+        raise reason from silence
 
 
 def checkout(

@@ -21,36 +21,39 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from .elapsed import read_clocks
-from .errors import BadSetup, NoAnswer, OtherKey, Refused, SeatLost, Unreachable, Untrusted
-from .session import Phase, Question, Session
-from .transport import Answer, Channel, Request, Route, VendorKeys
-from .trust import Capability, KeySet, nonce_text
-from .values import (
-    Event,
-    Feature,
-    Grant,
-    Holder,
-    Lease,
-    Order,
-    Product,
-    heartbeat_seconds,
-    products_from_json,
+from .borrowing import (
+    TOLERANCE_SECONDS,
+    Borrowed,
+    best,
+    borrow_request,
+    clock_set_back,
+    found_in,
+    keep,
+    proved_answer,
+    require_borrowed,
+    wire_instant,
 )
+from .elapsed import HighWater, read_clocks
+from .environment import activation_code as code_or_environment
+from .environment import read_vendor_keys, server_urls
+from .errors import NoAnswer, NotBorrowed, Refused, SeatLost, Unreachable, Untrusted, Unusable
+from .keeping import Kept, State, Store
+from .session import Phase, Question, Session
+from .transport import Answer, Request, Route, VendorKeys
+from .trust import Capability, nonce_text
+from .values import Event, Feature, Grant, Holder, Lease, Order, Product, heartbeat_seconds, products_from_json
 
 OnEvent = Callable[[Event], object]
 
 _NAP_SECONDS = 2.0
 _GOODBYE_SECONDS = 3.0
-_ATTEMPTS = 3
-_LONGEST_PAUSE_SECONDS = 10.0
 
 
 class LicenseServers:
@@ -61,7 +64,8 @@ class LicenseServers:
     ``LLS_VENDOR_KEYS``). ``timeout``: seconds for one answer. ``ca_file``: check TLS by these certificates (or
     ``"system"``) instead of the server's signed list. ``allow_http``: permit plain http to other machines; everyone
     on the way can then take the seat. ``server_id``: talk to that server alone (``lls_…``, as ``lls server show`` tells
-    it); without it any server that the vendor certified may lend the seat, another customer's too.
+    it); without it any server that the vendor certified may lend the seat, another customer's too. ``borrowed_folder``:
+    where borrowed seats are kept (default: the user's state folder, see ``keeping.default_folder``).
     """
 
     def __init__(
@@ -73,11 +77,12 @@ class LicenseServers:
         ca_file: str | None = None,
         allow_http: bool = False,
         server_id: str | None = None,
+        borrowed_folder: str | Path | None = None,
     ) -> None:
-        self._keys = VendorKeys(_read_vendor_keys(vendor_keys))
-        self._timeout = timeout
+        self._keys = VendorKeys(read_vendor_keys(vendor_keys))
+        self._store = Store(borrowed_folder)
         self._route = Route(
-            _urls(servers),
+            server_urls(servers),
             keys=self._keys,
             timeout=timeout,
             ca_file=ca_file,
@@ -140,14 +145,68 @@ class LicenseServers:
         order = Order(
             product=product,
             holder=holder or Holder.this_process(),
-            activation_code=activation_code or os.environ.get("LLS_CODE") or None,
+            activation_code=code_or_environment(activation_code),
             seats=seats,
             features=features or {},
             edition=edition,
             version=version,
             released_on=released_on,
         )
-        return Seat(self._route, order, wait=wait, patience=patience, on_event=on_event)
+        return Seat(self._route, order, store=self._store, wait=wait, patience=patience, on_event=on_event)
+
+    def borrowed(self, product: str, *, fingerprint: str | None = None) -> Borrowed:
+        """The seat of the product that was borrowed on this machine and counts now; asks no server.
+
+        ``fingerprint``: the ``seat_id`` it was borrowed under, when not this machine's own. Errors as for
+        :meth:`Borrowed.load`.
+        """
+        keys = self._keys.anchor
+        found = found_in(self._store, keys=keys, fingerprint=fingerprint, route=lambda _: lambda: self._route)
+        return best(found, product)
+
+    def seat_or_borrowed(
+        self,
+        product: str,
+        *,
+        activation_code: str | None = None,
+        seats: int = 1,
+        features: Mapping[str, int] | None = None,
+        edition: str | None = None,
+        version: str | None = None,
+        released_on: str | None = None,
+        holder: Holder | None = None,
+        wait: float = 0.0,
+        patience: float = 10.0,
+        on_event: OnEvent | None = None,
+    ) -> Seat | Borrowed:
+        """The seat that was borrowed on this machine, else one of :meth:`checkout`: for the office and for the road.
+
+        The borrowed one comes first also where a server can be reached: a second seat would be one too many. It is
+        what was borrowed; ``seats``, ``features`` and the rest speak to a server only. When a borrowed seat does not
+        count here and now (``ClockSetBack`` …) a server is asked, and that reason is told if none answers.
+        """
+        try:
+            return self.borrowed(product, fingerprint=holder.seat_id if holder else None)
+        except (Unusable, SeatLost, Untrusted) as problem:
+            reason = problem
+        try:
+            return self.checkout(
+                product,
+                activation_code=activation_code,
+                seats=seats,
+                features=features,
+                edition=edition,
+                version=version,
+                released_on=released_on,
+                holder=holder,
+                wait=wait,
+                patience=patience,
+                on_event=on_event,
+            )
+        except NoAnswer as silence:
+            if isinstance(reason, NotBorrowed):
+                raise
+            raise reason from silence
 
     def products(self) -> Sequence[Product]:
         """What is hosted and how much of it is free; ``Refused`` where the site switched the list off."""
@@ -170,6 +229,42 @@ class LicenseServers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def seat_or_borrowed(
+    product: str,
+    *,
+    servers: str | Sequence[str] | None = None,
+    vendor_keys: str | bytes | Path | None = None,
+    borrowed_folder: str | Path | None = None,
+    wait: float = 0.0,
+    on_event: OnEvent | None = None,
+    activation_code: str | None = None,
+    version: str | None = None,
+    server_id: str | None = None,
+) -> Seat | Borrowed:
+    """:func:`checkout`, unless a seat of the product was borrowed on this machine: then that one, without any network.
+
+    >>> with seat_or_borrowed("cad", vendor_keys=KEYS) as seat:  # doctest: +SKIP
+    ...     print(seat.lease.attributes)
+    """
+    try:
+        return Borrowed.load(product, vendor_keys=vendor_keys, folder=borrowed_folder, servers=servers)
+    except (Unusable, SeatLost, Untrusted) as problem:
+        # A machine that knows no server has nobody else to ask.
+        if not server_urls(servers) and not isinstance(problem, NotBorrowed):
+            raise
+        reason = problem
+    found = LicenseServers(servers, vendor_keys=vendor_keys, server_id=server_id, borrowed_folder=borrowed_folder)
+    try:
+        seat = found.checkout(product, wait=wait, on_event=on_event, activation_code=activation_code, version=version)
+    except BaseException as error:
+        found.close()
+        if isinstance(error, NoAnswer) and not isinstance(reason, NotBorrowed):
+            raise reason from error
+        raise
+    seat.after_close(found.close)
+    return seat
 
 
 def checkout(
@@ -207,25 +302,17 @@ class Use:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Borrowed:
-    """A lease for the road.
-
-    ``capability`` proves it without any server until ``until``, against ``certificate``; ``secret`` returns it early.
-    """
-
-    lease: Lease
-    until: datetime
-    capability: str = field(repr=False)
-    secret: str = field(repr=False)
-    certificate: str = field(repr=False)
-
-
 class Seat:
     """One held seat. Made by :meth:`LicenseServers.checkout`; use it as a context manager."""
 
-    def __init__(self, route: Route, order: Order, *, wait: float, patience: float, on_event: OnEvent | None) -> None:
+    def __init__(
+        self, route: Route, order: Order, *, store: Store, wait: float, patience: float, on_event: OnEvent | None
+    ) -> None:
         self._route = route
+        self._store = store
+        self._borrowed: Borrowed | None = None
+        self._asked_to_borrow = False
+        self._undone: set[str] = set()
         self._on_event = on_event
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -236,7 +323,6 @@ class Seat:
             order, wait_seconds=wait, patience_seconds=patience, entropy=os.urandom, now=read_clocks()
         )
         self._server_id: str | None = None
-        self._certificate = ""
         self._finally: Callable[[], object] | None = None
 
     def __repr__(self) -> str:
@@ -255,18 +341,27 @@ class Seat:
     @property
     def valid(self) -> bool:
         """Is the seat held, as far as can be proved, at this moment? Needs no network."""
+        if self._borrowed is not None:
+            return self._borrowed.valid
         with self._lock:
             return self._session.valid(read_clocks())
 
     @property
     def valid_seconds(self) -> float:
         """For how long the last proof still counts, if no other follows."""
+        if self._borrowed is not None:
+            return self._borrowed.valid_seconds
         with self._lock:
             return self._session.valid_seconds(read_clocks())
 
     def check(self) -> None:
-        """``SeatLost`` unless the seat is valid. Cheap enough for every expensive step of an application."""
-        if not self.valid:
+        """``SeatLost`` unless the seat is valid (``ClockSetBack``: a borrowed one, and the time cannot be believed).
+
+        Cheap enough for every expensive step of an application.
+        """
+        if self._borrowed is not None:
+            self._borrowed.check()
+        elif not self.valid:
             raise SeatLost("The seat is not held at the moment.")
 
     @property
@@ -292,45 +387,129 @@ class Seat:
 
     def refresh(self) -> Lease:
         """Asks the server for the lease anew (``seat.lease`` shows the answer too)."""
-        answer, _ = self._of_lease("GET", "")
+        _, answer = self._of_lease("GET", "")
         lease = Lease.from_json(answer.body.get("lease", answer.body))
         with self._lock:
             self._session.refresh(lease)
         return lease
 
-    def checkout_feature(self, key: str, amount: int = 1) -> Feature:
-        """Takes units of an element pool into this lease."""
-        return self._feature(key, "checkout", amount, str(uuid.uuid4()))
+    def checkout_feature(self, key: str, amount: int = 1, *, request_id: str | None = None) -> Feature:
+        """Takes units of an element pool (or the use of a tracked ``bool``) into this lease; all of them or none.
 
-    def return_feature(self, key: str, amount: int = 1) -> Feature:
-        """Gives units of an element pool back."""
-        return self._feature(key, "return", amount, str(uuid.uuid4()))
+        ``request_id`` (a UUID) names the call. After ``NoAnswer`` nobody knows whether it counted; the same call with
+        the same name again finds out, and takes nothing twice.
+        """
+        return self._feature(key, "checkout", amount, request_id or str(uuid.uuid4()))
 
-    def use(self, key: str, amount: int = 1) -> Use:
-        """Consumes a usage count or a credit, once, however often the answer is lost."""
-        request_id = str(uuid.uuid4())
-        return Use(feature=self._feature(key, "use", amount, request_id), amount=amount, request_id=request_id)
+    def return_feature(self, key: str, amount: int = 1, *, request_id: str | None = None) -> Feature:
+        """Gives units of an element pool back. All of them go back by themselves when the lease ends."""
+        return self._feature(key, "return", amount, request_id or str(uuid.uuid4()))
+
+    def use(self, key: str, amount: int = 1, *, request_id: str | None = None) -> Use:
+        """Consumes a usage count or a credit, once, however often the answer is lost; all of it or nothing.
+
+        ``request_id`` as for :meth:`checkout_feature`: keep it if you may have to ask again after ``NoAnswer``.
+        """
+        named = request_id or str(uuid.uuid4())
+        return Use(feature=self._feature(key, "use", amount, named), amount=amount, request_id=named)
 
     def undo(self, use: Use) -> Feature:
-        """Takes a consumption back, within the time that the vendor allows. The use is named by its ``request_id``."""
-        return self._feature(use.feature.key, "undo", use.amount, use.request_id)
+        """Takes a consumption back, within the time that the vendor allows. The use is named by its ``request_id``.
+
+        Asking again after ``NoAnswer`` is safe. A second undo of the same use is ``Refused`` (``already_undone``).
+        """
+        try:
+            feature = self._feature(use.feature.key, "undo", use.amount, use.request_id)
+        except Refused as refusal:
+            # Nobody else has this lease's secret: when we were never told that it is undone, the one who undid it was
+            # ourselves, in a question whose answer was lost on the way (perhaps below us, on a dying connection).
+            if refusal.code != "already_undone" or use.request_id in self._undone:
+                raise
+            feature = self._figures(use)
+        self._undone.add(use.request_id)
+        return feature
+
+    def _figures(self, use: Use) -> Feature:
+        """What there is after an undo whose answer was lost."""
+        try:
+            features = self.refresh().features
+        except (NoAnswer, Refused):
+            # It is undone all the same, and that is what was asked; the figures are those of before.
+            features = self.lease.features
+        return features.get(use.feature.key, use.feature)
 
     def borrow(self, until: datetime, *, fingerprint: str | None = None) -> Borrowed:
-        """Turns the seat into one that needs no server until ``until`` (aware). It is not returned at exit."""
-        if until.tzinfo is None:
-            raise BadSetup("`until` needs a time zone.")
+        """Turns the seat into one that needs no server until ``until`` (aware), and keeps it on disk.
+
+        It is not returned at exit: ``release`` and :meth:`Borrowed.give_back` return it, also from another process
+        (:meth:`Borrowed.load`). Again with a later ``until``: it is extended. ``ClockSetBack``: this machine's clock is
+        behind the server's, so that nothing borrowed would count; set it right first. ``OSError``: the disk refused.
+        """
+        wire_instant(until)  # refused before anything is written or asked
+        seat_id = fingerprint or self._session.order.holder.seat_id
+        self._require_right_clock()
+        kept = self._asked_for(until)
         nonce = nonce_text(os.urandom(32))
-        stamp = until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        wanted = fingerprint or self._session.order.holder.seat_id
-        answer, channel = self._of_lease("POST", "/borrow", {"until": stamp, "fingerprint": wanted, "nonce": nonce})
+        asked = borrow_request(kept.lease_id, kept.secret, until=until, fingerprint=seat_id, nonce=nonce)
+        try:
+            answer, channel = self._route.insist(asked, server_id=kept.server_id, stopped=self._closed.wait)
+        except Refused:
+            self._not_granted(kept)
+            raise
+        capability, certificate = proved_answer(
+            answer, channel, route=self._route, lease_id=kept.lease_id, product=kept.product, nonce=nonce
+        )
+        require_borrowed(capability, fingerprint=seat_id)
         lease = Lease.from_json(answer.body.get("lease"))
-        capability = self._proved(answer, channel, nonce=nonce, lease_id=lease.lease_id)
+        kept = replace(
+            kept,
+            state=State.HELD,
+            until=capability.expires_at,
+            lease=lease.raw,
+            capability=capability.token,
+            certificate=certificate.token,
+            keys=self._route.keys.later,
+            clock=kept.clock or HighWater.at(capability.issued_at, read_clocks()),
+        )
+        borrowed = Borrowed(
+            keep(self._store, kept, capability), capability, store=self._store, route=lambda: self._route
+        )
         with self._lock:
             self._session.borrowed(lease, capability)
-            secret = self._session.secret
-        return Borrowed(
-            lease=lease, until=until, capability=capability.token, secret=secret, certificate=self._certificate
-        )
+            self._borrowed = borrowed
+        return borrowed
+
+    def _require_right_clock(self) -> None:
+        """By the last proof, which cannot be younger than now; before anything is lent that would not count."""
+        told, wall = self.capability.issued_at, read_clocks().wall
+        if wall < told - TOLERANCE_SECONDS:
+            raise clock_set_back(wall, told)
+
+    def _asked_for(self, until: datetime) -> Kept:
+        """On disk before the question: whatever becomes of the answer, the seat can be given back by its secret."""
+        with self._lock:
+            lease_id, secret, server_id = self._session.lease_id, self._session.secret, self._server_id or ""
+        with self._store.changing():
+            try:
+                known = self._store.read(lease_id)
+            except NotBorrowed:
+                known = Kept(
+                    lease_id=lease_id,
+                    product=self._session.order.product,
+                    state=State.ASKED,
+                    until=until.timestamp(),
+                    server_id=server_id,
+                    servers=self._route.urls,
+                    secret=secret,
+                )
+                self._store.write(known)
+                self._asked_to_borrow = True
+        return known
+
+    def _not_granted(self, kept: Kept) -> None:
+        if kept.state is State.ASKED:
+            with self._store.changing():
+                self._store.remove(kept.lease_id)
 
     def regain(self) -> None:
         """Asks for the seat now: a “try again” button, also after ``taken_back``. The outcome arrives as an event."""
@@ -358,11 +537,20 @@ class Seat:
         """
         with self._lock:
             phase, lease_id, secret = self._session.phase, self._session.lease_id, self._session.secret
-        if not self._stop():
-            return True
-        confirmed = phase is Phase.PARKED or self._delete(lease_id, secret)
-        self._clean_up()
-        return confirmed
+        first = self._stop()
+        try:
+            if self._borrowed is not None:
+                # Also after the end of the `with` block, which gives a borrowed seat not back.
+                return os.getpid() != self._owner or self._borrowed.give_back()
+            if not first:
+                return True
+            confirmed = phase is Phase.PARKED or self._delete(lease_id, secret)
+            if confirmed and self._asked_to_borrow:
+                self._store.remove(lease_id)
+            return confirmed
+        finally:
+            if first:
+                self._clean_up()
 
     # -- entering --
 
@@ -434,28 +622,19 @@ class Seat:
     def _ask(self, question: Question) -> Grant:
         request = _request(question, self._session.order)
         answer, channel = self._route.ask(request, server_id=None if question.is_checkout else self._server_id)
-        capability = self._proved(answer, channel, nonce=question.nonce, lease_id=question.lease_id)
+        capability, _ = proved_answer(
+            answer,
+            channel,
+            route=self._route,
+            lease_id=question.lease_id,
+            product=self._session.order.product,
+            nonce=question.nonce,
+        )
         shown = Lease.from_json(answer.body.get("lease")) if question.is_checkout else None
         interval = shown.heartbeat_seconds if shown else heartbeat_seconds(answer.body)
         if question.is_checkout:
             self._server_id = capability.server_id
         return Grant(capability=capability, heartbeat_seconds=interval, lease=shown)
-
-    def _proved(self, answer: Answer, channel: Channel, *, nonce: str, lease_id: str) -> Capability:
-        token, product = answer.body.get("capability"), self._session.order.product
-        try:
-            certificate = channel.certificate()
-            try:
-                found = certificate.capability(token, nonce=nonce, lease_id=lease_id, product=product)
-            except OtherKey:
-                # The server may have a newer certificate than the one we know.
-                certificate = channel.certificate(renew=True)
-                found = certificate.capability(token, nonce=nonce, lease_id=lease_id, product=product)
-        except Untrusted:
-            self._route.avoid(channel)
-            raise
-        self._certificate = certificate.token
-        return found
 
     def _tell(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -469,27 +648,23 @@ class Seat:
     # -- single calls --
 
     def _feature(self, key: str, verb: str, amount: int, request_id: str) -> Feature:
-        body = {"amount": amount, "request_id": request_id}
-        answer, _ = self._of_lease("POST", f"/features/{quote(key, safe='')}/{verb}", body)
+        lease_id, answer = self._of_lease(
+            "POST", f"/features/{quote(key, safe='')}/{verb}", {"amount": amount, "request_id": request_id}
+        )
         feature = Feature.from_json(answer.body.get("feature", answer.body))
         with self._lock:
-            if self._session.lease is not None:
+            # The seat may have been lost and regained meanwhile; the new lease has figures of its own.
+            if self._session.lease is not None and self._session.lease.lease_id == lease_id:
                 self._session.refresh(self._session.lease.with_feature(feature))
         return feature
 
-    def _of_lease(self, method: str, rest: str, body: Mapping[str, object] | None = None) -> tuple[Answer, Channel]:
-        """One call of this lease, repeated unchanged a few times while nobody answers: each is safe to repeat."""
+    def _of_lease(self, method: str, rest: str, body: Mapping[str, object] | None = None) -> tuple[str, Answer]:
+        """One call of this lease, by which of its ids, and the answer."""
         with self._lock:
             lease_id, secret, server_id = self._session.lease_id, self._session.secret, self._server_id
         request = Request(method=method, path=f"/v1/leases/{lease_id}{rest}", body=body, secret=secret)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return self._route.ask(request, server_id=server_id)
-            except NoAnswer as failure:
-                pause = failure.retry_after_seconds or 0.5 * attempt
-                if attempt == _ATTEMPTS or pause > _LONGEST_PAUSE_SECONDS or self._closed.wait(pause):
-                    raise
-        raise Unreachable("No server answered.")
+        answer, _ = self._route.insist(request, server_id=server_id, stopped=self._closed.wait)
+        return lease_id, answer
 
     def _delete(self, lease_id: str, secret: str) -> bool:
         request = Request(method="DELETE", path=f"/v1/leases/{lease_id}", secret=secret)
@@ -555,30 +730,6 @@ def _request(question: Question, order: Order) -> Request:
         body={"beat": question.beat, "nonce": question.nonce},
         secret=question.secret,
     )
-
-
-def _urls(servers: str | Sequence[str] | None) -> list[str]:
-    listed = servers if servers is not None else os.environ.get("LLS_SERVER", "")
-    if isinstance(listed, str):
-        listed = listed.split(",")
-    return [url.strip() for url in listed if url.strip()]
-
-
-def _read_vendor_keys(document: str | bytes | Path | None) -> KeySet:
-    found = document if document is not None else os.environ.get("LLS_VENDOR_KEYS") or None
-    if found is None:
-        raise BadSetup("The vendor's keys are missing: pass `vendor_keys`, or set LLS_VENDOR_KEYS to the file.")
-    if isinstance(found, str) and not found.lstrip().startswith(("{", "eyJ")):
-        found = Path(found)
-    if isinstance(found, Path):
-        try:
-            found = found.read_bytes()
-        except OSError as error:
-            raise BadSetup(f"The vendor's keys cannot be read: {error}.") from error
-    try:
-        return KeySet.read(found)
-    except Untrusted as error:
-        raise BadSetup(f"The vendor's keys are not usable: {error}") from error
 
 
 def _show_exception() -> None:

@@ -34,7 +34,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -53,6 +53,8 @@ _MAX_ADDRESSES = 16
 _MAX_KEY_SETS = 100
 _CONNECT_SECONDS = 5.0
 _MAX_RETRY_AFTER_DIGITS = 6
+_ATTEMPTS = 3
+_LONGEST_PAUSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +82,20 @@ class VendorKeys:
 
     def __init__(self, key_set: KeySet) -> None:
         self._lock = threading.Lock()
+        self.anchor = key_set
         self._newest = key_set
+        self._later: list[str] = []
 
     @property
     def newest(self) -> KeySet:
         """The newest version proved so far."""
         return self._newest
+
+    @property
+    def later(self) -> tuple[str, ...]:
+        """Every version after the application's own, in order: they prove the chain again without a network."""
+        with self._lock:
+            return tuple(self._later)
 
     def advance(self, documents: Sequence[object]) -> KeySet:
         """Takes the later versions in order; those already known are skipped."""
@@ -93,6 +103,7 @@ class VendorKeys:
             for document in documents[:_MAX_KEY_SETS]:
                 if key_set_version(document) > self._newest.version:
                     self._newest = self._newest.successor(document)
+                    self._later.append(self._newest.token)
             return self._newest
 
 
@@ -339,6 +350,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all_in_child)
 
 
+def _nap(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
 class Route:
     """The list of addresses, best first."""
 
@@ -355,6 +371,7 @@ class Route:
         if not urls:
             raise BadSetup("No license server is named: pass `servers`, or set LLS_SERVER.")
         self._settings = {"keys": keys, "timeout": timeout, "ca_file": ca_file, "allow_http": allow_http}
+        self.keys = keys
         self._server_id = server_id
         self._lock = threading.Lock()
         self._channels = [self._channel(url) for url in dict.fromkeys(urls)]
@@ -389,6 +406,27 @@ class Route:
             failures.append(failure_told)
             queue.extend(self._named_primary(failure_told))
         raise _most_telling(failures)
+
+    def insist(
+        self, request: Request, *, server_id: str | None, stopped: Callable[[float], bool] = _nap
+    ) -> tuple[Answer, Channel]:
+        """``ask``, repeated unchanged a few times while nobody answers: for questions that are safe to repeat.
+
+        ``stopped`` waits for some seconds and says whether the caller has given up meanwhile.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self.ask(request, server_id=server_id)
+            except NoAnswer as failure:
+                pause = failure.retry_after_seconds or 0.5 * attempt
+                if attempt == _ATTEMPTS or pause > _LONGEST_PAUSE_SECONDS or stopped(pause):
+                    raise
+        raise Unreachable("No server answered.")
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The addresses, the one that answered last first."""
+        return tuple(channel.url for channel in self._in_order())
 
     def prefer(self, channel: Channel) -> None:
         """Asked first from now on: it answered."""

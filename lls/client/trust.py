@@ -78,7 +78,8 @@ class Role:
 class Capability:
     """The verified claims of one lease. ``ttl_seconds`` counts from the moment the nonce was *first* sent.
 
-    ``expires_at`` (UNIX seconds) decides for borrowed leases only.
+    ``issued_at`` and ``expires_at`` (UNIX seconds) decide for borrowed leases only; ``bound_to`` is the claim ``cnf``:
+    the ``fingerprint`` of the machine or the thumbprint (``jkt``) of its key.
     """
 
     lease_id: str
@@ -92,6 +93,8 @@ class Capability:
     seat_id: str
     features: Mapping[str, object]
     attributes: Mapping[str, object]
+    issued_at: float = 0.0
+    bound_to: Mapping[str, object] = field(default_factory=dict)
     token: str = field(repr=False)
 
 
@@ -147,6 +150,8 @@ class ServerCertificate:
             seat_id=_text(claims, "seat_id", default=""),
             features=_by_key(claims.get("features")),
             attributes=_by_key(claims.get("attributes")),
+            issued_at=_number(claims, "iat") if "iat" in claims else 0.0,
+            bound_to=_by_key(claims.get("cnf")),
             token=str(token),
         )
 
@@ -284,6 +289,11 @@ def _verifies(key: PublicKey, header: Mapping[str, object], message: str, signat
     except InvalidSignature:
         return False
     return True
+
+
+def thumbprint(jwk: Mapping[str, object]) -> str:
+    """The RFC 7638 name of a P-256 key: what a capability's ``cnf.jkt`` says."""
+    return _thumbprint(jwk, ("crv", "kty", "x", "y"))
 
 
 def _public_key(jwk: object) -> PublicKey:

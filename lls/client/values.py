@@ -113,13 +113,25 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """One feature of the entitlement as this lease sees it; a number is ``None`` where the server names none."""
+    """One feature of the entitlement as this lease sees it; a number is ``None`` where the server names none.
+
+    ``type``: ``bool``, ``element_pool``, ``usage_count``, ``credit``. ``held``: units in this lease. ``available``:
+    what may still be taken, overdraft included (``None``: without a limit). ``total``: units that were bought and are
+    in force; ``consumed`` and, of these, ``overage`` (beyond ``total``). ``ends_at``: when the next units lapse.
+    ``unit`` is the vendor's word (“frame”); a credit counts minor units of ``currency`` (ISO 4217).
+    """
 
     key: str
     type: str
+    value: int | None = None
+    unit: str | None = None
+    currency: str | None = None
     held: int | None = None
     available: int | None = None
     total: int | None = None
+    consumed: int | None = None
+    overage: int | None = None
+    ends_at: datetime | None = None
     raw: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -129,26 +141,39 @@ class Feature:
         return cls(
             key=_word(members, "key"),
             type=_word(members, "type"),
+            value=_count(members.get("value")),
+            unit=_optional_word(members.get("unit")),
+            currency=_optional_word(members.get("currency")),
             held=_count(members.get("held")),
             available=_count(members.get("available")),
             total=_count(members.get("total")),
+            consumed=_count(members.get("consumed")),
+            overage=_count(members.get("overage")),
+            ends_at=read_instant(members.get("ends_at")),
             raw=members,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entitlement:
-    """What stands behind the lease, for a “your licence ends in 12 days” in the application."""
+    """What stands behind the lease, for a “your licence ends in 12 days” in the application.
+
+    ``expires_in_days`` is told only when the end is near (30 days).
+    """
 
     status: str
     expires_at: datetime | None
     grace_expires_at: datetime | None
     maintenance_expires_on: str | None
+    expires_in_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The lease as the server last showed it. ``raw`` is the whole object, members of newer servers included."""
+    """The lease as the server last showed it. ``raw`` is the whole object, members of newer servers included.
+
+    ``idle_return_seconds``: the site asks that a seat be given back when nobody has worked for so long; a hint.
+    """
 
     lease_id: str
     product: str
@@ -163,6 +188,7 @@ class Lease:
     features: Mapping[str, Feature]
     attributes: Mapping[str, object]
     entitlement: Entitlement
+    idle_return_seconds: int | None = None
     raw: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -185,6 +211,7 @@ class Lease:
             features={f.key: f for f in map(Feature.from_json, features if isinstance(features, list) else [])},
             attributes=_members(members.get("attributes") or {}),
             entitlement=_entitlement(behind if isinstance(behind, dict) else {}),
+            idle_return_seconds=_count(members.get("idle_return_seconds")),
             raw=members,
         )
 
@@ -283,6 +310,7 @@ def _entitlement(members: Mapping[str, object]) -> Entitlement:
         expires_at=read_instant(members.get("expires_at")),
         grace_expires_at=read_instant(members.get("grace_expires_at")),
         maintenance_expires_on=_optional_word(members.get("maintenance_expires_on")),
+        expires_in_days=_count(members.get("expires_in_days")),
     )
 
 

@@ -11,6 +11,8 @@ Rules
    nothing that was sold.
 4. Values: a ``bool`` feature is true or false; every other feature is a number of units. An attribute that an edition
    does not name has the product's default, and without a default it is left out.
+5. A member that says nothing about its kind (the unit of a switch, the names of seats that anybody takes) is refused
+   like an unknown one: whoever wrote it expects something of it.
 
 It refuses to own prices, customers and what was ordered (``orders``).
 """
@@ -22,39 +24,40 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Final, TypeAlias
 
 from lls.faults import RefusedDocument
 from lls.issuer.refusals import CatalogRefused
+from lls.licensing.calendar import Term, Unit
 from lls.licensing.entitlement import (
+    LONGEST_BORROW_SECONDS,
     LONGEST_LEASE_SECONDS,
+    LONGEST_UNDO_SECONDS,
     MOST_SEATS,
+    MOST_UNITS,
     SHORTEST_LEASE_SECONDS,
     Concurrency,
     FeatureType,
+    GrantExpiry,
     LicenseType,
+    NamedUsers,
     OverdraftType,
+    Reset,
     Sharing,
     Start,
 )
-from lls.licensing.fields import Fields, malformed
+from lls.licensing.fields import Fields, malformed, write_instant
 
 AttributeValue: TypeAlias = int | str
 LARGEST_CATALOG_BYTES: Final = 4 << 20
+MOST_GRANTS: Final = 100
 _MOST_SHOWN: Final = 12
+_MOST_CHANGES: Final = 100_000
+_LONGEST_TERM: Final = 36_500
 LONGEST_GRACE_SECONDS: Final = 3650 * 86_400
 _WORD = re.compile(r"[A-Za-z0-9._-]{1,50}")
-
-
-class TermUnit(StrEnum):
-    """What a term is counted in."""
-
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    YEAR = "year"
 
 
 class AttributeType(StrEnum):
@@ -63,22 +66,6 @@ class AttributeType(StrEnum):
     NUMBER = "number"
     STRING = "string"
     DATE = "date"
-
-
-class Reset(StrEnum):
-    """When a counted feature begins anew."""
-
-    NEVER = "never"
-    ON_RENEWAL = "on_renewal"
-    MONTHLY = "monthly"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Term:
-    """A length of calendar time."""
-
-    unit: TermUnit
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +82,28 @@ class OverdraftTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GrantTerms:
+    """Units of a counted feature to be given once. ``active_from`` None: from the day of the sale on."""
+
+    feature: str
+    amount: int
+    expiry: GrantExpiry = GrantExpiry.NEVER
+    term: Term | None = None
+    at: datetime | None = None
+    active_from: datetime | None = None
+
+    def document(self, *, grant_id: str, amount: int, otherwise_from: datetime) -> dict[str, object]:
+        """As an entitlement carries it."""
+        expiry: dict[str, object] = {"type": self.expiry.value}
+        if self.term is not None:
+            expiry |= {"unit": self.term.unit.value, "count": self.term.count}
+        if self.at is not None:
+            expiry["at"] = write_instant(self.at)
+        active_from = write_instant(self.active_from or otherwise_from)
+        return {"grant_id": grant_id, "amount": amount, "active_from": active_from, "expiry": expiry}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTerms:
     """A feature of a product; ``value`` is what an edition gets that does not name it."""
 
@@ -107,6 +116,12 @@ class FeatureTerms:
     reset: Reset
     undo_seconds: int
     overdraft: OverdraftTerms
+    tracked: bool
+
+    @property
+    def counted(self) -> bool:
+        """Whether amounts are kept of it."""
+        return self.type is not FeatureType.BOOL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +169,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offering:
-    """What a SKU sells. ``seats`` is per unit ordered; None is unlimited. ``borrow`` None: no borrowing."""
+    """What a SKU sells. ``seats`` and ``grants`` are per unit ordered; None is unlimited. No seconds: no borrowing."""
 
     sku: str
     name: str
@@ -171,7 +186,10 @@ class Offering:
     borrow_seconds: int
     borrow_seats: int
     max_version: str | None
+    named_users: NamedUsers
+    node_lock_release_seconds: int | None
     features: Mapping[str, int]
+    grants: tuple[GrantTerms, ...]
     attributes: Mapping[str, AttributeValue]
 
 
@@ -240,9 +258,14 @@ def _read_product(key: str, table: _Table) -> Product:
 
 
 def _read_feature(key: str, table: _Table) -> FeatureTerms:
-    table.only("name", "type", "value", "unit", "currency", "reset", "undo_seconds", "overdraft")
+    table.only("name", "type", "value", "unit", "currency", "reset", "undo_seconds", "overdraft", "tracked")
     fields = table.fields
     kind = fields.kind("type", FeatureType)
+    for member, kinds in _MEANT_FOR.items():
+        if member in table.document and kind not in kinds:
+            raise malformed(f"{table.place}.{member}", f"must be left out: a {kind} has none")
+    if kind is FeatureType.CREDIT and not fields.has("currency"):
+        raise malformed(f"{table.place}.currency", "is missing: a credit is money, so say which, such as EUR")
     return FeatureTerms(
         key=key,
         name=fields.optional_text("name") or key,
@@ -251,9 +274,23 @@ def _read_feature(key: str, table: _Table) -> FeatureTerms:
         unit=fields.optional_text("unit", most=50),
         currency=_currency(fields),
         reset=fields.kind("reset", Reset) if fields.has("reset") else Reset.NEVER,
-        undo_seconds=fields.optional_integer("undo_seconds", most=LONGEST_LEASE_SECONDS) or 0,
-        overdraft=read_overdraft(table.document, place=table.place),
+        undo_seconds=fields.optional_integer("undo_seconds", most=LONGEST_UNDO_SECONDS) or 0,
+        overdraft=read_overdraft(table.document, place=table.place, most=MOST_UNITS),
+        tracked=fields.flag("tracked") if fields.has("tracked") else False,
     )
+
+
+_CONSUMED: Final = frozenset({FeatureType.USAGE_COUNT, FeatureType.CREDIT})
+_COUNTED: Final = _CONSUMED | {FeatureType.ELEMENT_POOL}
+_MEANT_FOR: Final[Mapping[str, frozenset[FeatureType]]] = {
+    "unit": _COUNTED,
+    "overdraft": _COUNTED,
+    "currency": frozenset({FeatureType.CREDIT}),
+    "reset": _CONSUMED,
+    "undo_seconds": _CONSUMED,
+    "tracked": frozenset({FeatureType.BOOL}),
+}
+"""Members that mean something for some kinds of feature only (rule 5)."""
 
 
 def _read_attribute(key: str, table: _Table) -> AttributeTerms:
@@ -304,13 +341,19 @@ def _read_term(table: _Table, key: str) -> Term | None:
         return None
     inner = table.table(key)
     inner.only("unit", "count")
-    return Term(unit=inner.fields.kind("unit", TermUnit), count=inner.fields.integer("count", least=1, most=36_500))
+    return read_term(inner.fields)
+
+
+def read_term(fields: Fields) -> Term:
+    """The members ``unit`` and ``count``."""
+    return Term(unit=fields.kind("unit", Unit), count=fields.integer("count", least=1, most=_LONGEST_TERM))
 
 
 def _read_offering(sku: str, table: _Table, *, products: Mapping[str, Product], plans: Mapping[str, Plan]) -> Offering:
     table.only(
         "name", "product", "edition", "plan", "seats", "activation_codes", "concurrency", "sharing", "lease_seconds",
-        "linger_seconds", "overdraft", "borrow", "max_version", "features", "attributes",
+        "linger_seconds", "overdraft", "borrow", "max_version", "named_user_assignment",
+        "node_lock_release_after_seconds", "features", "grants", "attributes",
     )  # fmt: skip
     fields, place = table.fields, table.place
     product = products[one_of(fields.word("product"), products, place=f"{place}.product", what="product")]
@@ -320,6 +363,7 @@ def _read_offering(sku: str, table: _Table, *, products: Mapping[str, Product], 
     elif product.editions:
         raise malformed(f"{place}.edition", f"is missing: {product.key} has {', '.join(product.editions)}")
     borrow_seconds, borrow_seats = _read_borrow(table)
+    concurrency = fields.kind("concurrency", Concurrency) if fields.has("concurrency") else Concurrency.CONCURRENT
     return Offering(
         sku=sku,
         name=fields.text("name"),
@@ -328,7 +372,7 @@ def _read_offering(sku: str, table: _Table, *, products: Mapping[str, Product], 
         plan=one_of(fields.word("plan"), plans, place=f"{place}.plan", what="plan"),
         seats=_read_seats(table),
         activation_codes=fields.flag("activation_codes") if fields.has("activation_codes") else False,
-        concurrency=fields.kind("concurrency", Concurrency) if fields.has("concurrency") else Concurrency.CONCURRENT,
+        concurrency=concurrency,
         sharing=fields.kind("sharing", Sharing) if fields.has("sharing") else Sharing.NONE,
         lease_seconds=fields.optional_integer(
             "lease_seconds", least=SHORTEST_LEASE_SECONDS, most=LONGEST_LEASE_SECONDS
@@ -338,7 +382,10 @@ def _read_offering(sku: str, table: _Table, *, products: Mapping[str, Product], 
         borrow_seconds=borrow_seconds,
         borrow_seats=borrow_seats,
         max_version=fields.optional_text("max_version", most=50),
+        named_users=_read_assignment(table, concurrency),
+        node_lock_release_seconds=_read_release(table, concurrency),
         features=read_feature_values(table.document, product, place=place),
+        grants=read_grants(table.document, product, place=place),
         attributes=read_attribute_values(table.document, product, place=place),
     )  # fmt: skip
 
@@ -354,11 +401,87 @@ def _read_borrow(table: _Table) -> tuple[int, int]:
         return 0, 0
     borrow = table.table("borrow")
     borrow.only("max_seconds", "max_seats")
-    seconds = borrow.fields.integer("max_seconds", most=LONGEST_GRACE_SECONDS)
+    seconds = borrow.fields.integer("max_seconds", most=LONGEST_BORROW_SECONDS)
     return seconds, borrow.fields.integer("max_seats", most=MOST_SEATS)
 
 
-def read_overdraft(document: Mapping[str, object], *, place: str) -> OverdraftTerms:
+def _read_assignment(table: _Table, concurrency: Concurrency) -> NamedUsers:
+    if not table.fields.has("named_user_assignment"):
+        return NamedUsers()
+    inner = table.table("named_user_assignment")
+    if concurrency is not Concurrency.NAMED_USER:
+        raise malformed(inner.place, f"must be left out: the seats are {concurrency}, so nobody is named for them")
+    inner.only("by_site", "changes_per_month")
+    by_site = inner.fields.flag("by_site")
+    return NamedUsers(by_site=by_site, changes_per_month=inner.fields.integer("changes_per_month", most=_MOST_CHANGES))
+
+
+def _read_release(table: _Table, concurrency: Concurrency) -> int | None:
+    key = "node_lock_release_after_seconds"
+    if table.fields.has(key) and concurrency is not Concurrency.NODE_LOCK:
+        raise malformed(f"{table.place}.{key}", f"must be left out: the seats are {concurrency}, not node_lock")
+    return table.fields.optional_integer(key, least=1, most=LONGEST_BORROW_SECONDS)
+
+
+def read_grants(document: Mapping[str, object], product: Product, *, place: str) -> tuple[GrantTerms, ...]:
+    """The member ``grants`` of an offering or an order's line: a list of ``{feature, amount, expiry, active_from}``."""
+    listed = Fields(document, place=place).list("grants", most=MOST_GRANTS)
+    return tuple(_read_grant(item, product, place=f"{_join(place, 'grants')}[{n}]") for n, item in enumerate(listed))
+
+
+def _read_grant(item: object, product: Product, *, place: str) -> GrantTerms:
+    grant = _Table(_with_instants(item, "active_from"), place=place)
+    grant.only("feature", "amount", "expiry", "active_from")
+    key = one_of(grant.fields.word("feature"), product.features, place=f"{place}.feature", what="feature")
+    if product.features[key].type not in _COUNTED:
+        raise malformed(f"{place}.feature", f"names {key}, which is a switch: there is nothing to count of it")
+    expiry = read_expiry(grant.document.get("expiry", {"type": GrantExpiry.NEVER.value}), place=f"{place}.expiry")
+    return GrantTerms(
+        feature=key,
+        amount=grant.fields.integer("amount", least=1, most=MOST_UNITS),
+        expiry=expiry.expiry,
+        term=expiry.term,
+        at=expiry.at,
+        active_from=grant.fields.optional_instant("active_from"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiryTerms:
+    """When what is left of a grant is lost. ``term`` is there for ``custom``, ``at`` for ``at``."""
+
+    expiry: GrantExpiry
+    term: Term | None = None
+    at: datetime | None = None
+
+
+def read_expiry(document: object, *, place: str) -> ExpiryTerms:
+    """``{type}``, with ``unit`` and ``count`` for ``custom`` and ``at`` for ``at``."""
+    table = _Table(_with_instants(document, "at"), place=place)
+    kind = table.fields.kind("type", GrantExpiry)
+    match kind:
+        case GrantExpiry.CUSTOM:
+            table.only("type", "unit", "count")
+            return ExpiryTerms(expiry=kind, term=read_term(table.fields))
+        case GrantExpiry.AT:
+            table.only("type", "at")
+            return ExpiryTerms(expiry=kind, at=table.fields.instant("at"))
+        case _:
+            table.only("type")
+            return ExpiryTerms(expiry=kind)
+
+
+def _with_instants(document: object, key: str) -> object:
+    """TOML has instants of its own; elsewhere they are texts."""
+    if not isinstance(document, Mapping) or not isinstance(document.get(key), datetime):
+        return document
+    at: datetime = document[key]
+    if at.tzinfo is None:
+        return document  # an instant without its place; the reader's sentence fits it
+    return {**document, key: write_instant(at.astimezone(UTC))}
+
+
+def read_overdraft(document: Mapping[str, object], *, place: str, most: int = MOST_SEATS) -> OverdraftTerms:
     """The member ``overdraft`` of a table or of an order's line."""
     if "overdraft" not in document:
         return OverdraftTerms()
@@ -366,7 +489,7 @@ def read_overdraft(document: Mapping[str, object], *, place: str) -> OverdraftTe
     table.only("type", "value")
     kind = table.fields.kind("type", OverdraftType)
     if kind in (OverdraftType.ABSOLUTE, OverdraftType.PERCENTAGE):
-        return OverdraftTerms(type=kind, value=table.fields.integer("value", most=MOST_SEATS))
+        return OverdraftTerms(type=kind, value=table.fields.integer("value", most=most))
     if "value" in table.document:
         raise malformed(f"{table.place}.value", f"must be left out for the type {kind}")
     return OverdraftTerms(type=kind)
@@ -399,7 +522,7 @@ def _feature_value(value: object, kind: FeatureType, *, place: str) -> int:
         if not isinstance(value, bool):
             raise malformed(place, "must be true or false")
         return int(value)
-    return Fields({"value": value}, place=place).integer("value")
+    return Fields({"value": value}, place=place).integer("value", most=MOST_UNITS)
 
 
 def _attribute_value(value: object, kind: AttributeType, *, place: str) -> AttributeValue:

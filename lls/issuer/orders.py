@@ -8,44 +8,52 @@ Rules
 4. Dates: a term that starts on issue starts at that UTC day's midnight, so that a site whose clock is some minutes
    slow can use it at once, and ends one term after the *instant* of issue, so that nobody loses hours. Calendar
    arithmetic is UTC; the 31st plus a month is the month's last day.
-5. What no appliance of this version can enforce is not sold: its import would refuse the whole bundle.
-6. The document is read back with the appliance's own reader before anybody may store it.
+5. A term that starts on the first lease has no dates here: the plan's term goes along, and the site's server sets them.
+6. Grants that the offering brings are per unit ordered, those of the line are as the line says; both are in force from
+   the start of the term, or from now where the first lease sets it.
+7. Named users are the line's. No more of them than seats; and without any, the offering must let the site choose, or
+   nobody could ever sit there.
+8. The document is read back with the appliance's own reader before anybody may store it.
 
 It refuses to own what was fulfilled before (``register``) and which server belongs to whom (``office``).
 """
 
 from __future__ import annotations
 
-import calendar
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from typing import Final
 
 from lls.faults import RefusedDocument
 from lls.issuer.catalog import (
     LONGEST_GRACE_SECONDS,
     Catalog,
+    FeatureTerms,
+    GrantTerms,
     Offering,
     Plan,
-    Term,
-    TermUnit,
     one_of,
     only,
     read_attribute_values,
     read_feature_values,
+    read_grants,
     read_overdraft,
     table,
 )
 from lls.issuer.ids import Random, new_activation_code, new_id
 from lls.issuer.refusals import OrderRefused
+from lls.licensing import calendar
+from lls.licensing.calendar import Term
 from lls.licensing.entitlement import (
     LONGEST_LEASE_SECONDS,
     MOST_SEATS,
+    MOST_UNITS,
     SHORTEST_LEASE_SECONDS,
+    Concurrency,
     Sharing,
     Start,
     Status,
@@ -56,11 +64,12 @@ from lls.licensing.fields import Fields, malformed, write_instant
 LARGEST_ORDER_BYTES: Final = 16 << 20
 MOST_LINES: Final = 1_000
 MOST_CUSTOM_FIELDS: Final = 100
+MOST_NAMED_USERS: Final = 100_000
 _ACTIONS_TO_COME: Final = ("renew", "add_seats", "upgrade")
 _ORDER_MEMBERS: Final = ("order_ref", "account_ref", "server_id", "customer", "lines")
 _LINE_MEMBERS: Final = (
     "line", "action", "sku", "quantity", "starts_at", "expires_at", "grace_seconds", "lease_seconds", "linger_seconds",
-    "sharing", "overdraft", "max_version", "features", "attributes",
+    "sharing", "overdraft", "max_version", "named_users", "features", "grants", "attributes",
 )  # fmt: skip
 
 
@@ -131,15 +140,9 @@ def _entitlement(
 ) -> dict[str, object]:
     try:
         document = _resolve(order, line, catalog, now=now, random=random)
-        entitlement = read_entitlement(document, place=f"line {line.line}")
+        read_entitlement(document, place=f"line {line.line}")
     except RefusedDocument as refused:
         raise OrderRefused(f"The order {order.order_ref} was refused: {refused.detail}") from refused
-    if entitlement.beyond_us:
-        raise OrderRefused(
-            f"The order {order.order_ref} was refused: line {line.line} sells {line.sku}, "
-            f"which needs {entitlement.beyond_us}; "
-            "no license server of this version can enforce that, and it would refuse the whole bundle."
-        )
     return document
 
 
@@ -154,7 +157,9 @@ def _resolve(order: Order, line: OrderLine, catalog: Catalog, *, now: datetime, 
     )
     starts_at, expires_at = _dates(own, plan, now=now)
     overdraft = read_overdraft(line.document, place=place) if own.has("overdraft") else offering.overdraft
-    maintained_from = starts_at or now
+    begins = starts_at or now.astimezone(UTC).replace(microsecond=0)
+    seats = _seats(offering, line, place=place)
+    grants = _grants(offering, line, read_grants(line.document, product, place=place), place=place)
     return {
         "entitlement_id": new_id("ent", random),
         "group_id": new_id("egr", random),
@@ -171,14 +176,16 @@ def _resolve(order: Order, line: OrderLine, catalog: Catalog, *, now: datetime, 
         "expires_at": expires_at and write_instant(expires_at),
         "grace_seconds": _either(own, "grace_seconds", plan.grace_seconds, most=LONGEST_GRACE_SECONDS),
         "maintenance_expires_on": (
-            add_term(maintained_from, plan.maintenance).date().isoformat() if plan.maintenance else None
+            _after(begins, plan.maintenance, place="the plan's maintenance").date().isoformat()
+            if plan.maintenance
+            else None
         ),
         "concurrency": offering.concurrency.value,
-        "named_users": [],
-        "named_user_assignment": None,
-        "node_lock_release_after_seconds": None,
+        "named_users": _named_users(own, offering, seats),
+        "named_user_assignment": _assignment(offering),
+        "node_lock_release_after_seconds": offering.node_lock_release_seconds,
         "max_version": own.optional_text("max_version", most=50) or offering.max_version,
-        "seats": _seats(offering, line, place=place),
+        "seats": seats,
         "overdraft": overdraft.document(),
         "sharing": (own.kind("sharing", Sharing) if own.has("sharing") else offering.sharing).value,
         "lease_seconds": _either(
@@ -187,21 +194,70 @@ def _resolve(order: Order, line: OrderLine, catalog: Catalog, *, now: datetime, 
         "linger_seconds": _either(own, "linger_seconds", offering.linger_seconds, most=LONGEST_LEASE_SECONDS),
         "borrow": {"max_seconds": offering.borrow_seconds, "max_seats": offering.borrow_seats},
         "features": [
-            {
-                "key": terms.key,
-                "type": terms.type.value,
-                "value": value,
-                "unit": terms.unit,
-                "currency": terms.currency,
-                "overdraft": terms.overdraft.document(),
-                "reset": terms.reset.value,
-                "undo_seconds": terms.undo_seconds,
-                "grants": [],
-            }
+            _feature_document(terms, value, grants.get(terms.key, ()), begins=begins, random=random)
             for terms, value in features
         ],
         "attributes": [{"key": terms.key, "type": terms.type.value, "value": value} for terms, value in attributes],
     }
+
+
+def _feature_document(
+    terms: FeatureTerms, value: int, grants: Sequence[tuple[GrantTerms, int]], *, begins: datetime, random: Random
+) -> dict[str, object]:
+    if not terms.counted:
+        return {"key": terms.key, "type": terms.type.value, "value": value, "tracked": terms.tracked}
+    return {
+        "key": terms.key,
+        "type": terms.type.value,
+        "value": value,
+        "unit": terms.unit,
+        "currency": terms.currency,
+        "overdraft": terms.overdraft.document(),
+        "reset": terms.reset.value,
+        "undo_seconds": terms.undo_seconds,
+        "grants": [
+            grant.document(grant_id=new_id("grt", random), amount=amount, otherwise_from=begins)
+            for grant, amount in grants
+        ],
+    }
+
+
+def _grants(
+    offering: Offering, line: OrderLine, own: Sequence[GrantTerms], *, place: str
+) -> dict[str, list[tuple[GrantTerms, int]]]:
+    """What is given of each feature, with its amount."""
+    given: dict[str, list[tuple[GrantTerms, int]]] = {}
+    for grant in offering.grants:
+        if grant.amount * line.quantity > MOST_UNITS:
+            raise malformed(f"{place}.quantity", f"makes more than {MOST_UNITS:,} units of {grant.feature}")
+        given.setdefault(grant.feature, []).append((grant, grant.amount * line.quantity))
+    for grant in own:
+        given.setdefault(grant.feature, []).append((grant, grant.amount))
+    return given
+
+
+def _named_users(own: Fields, offering: Offering, seats: int | None) -> list[str]:
+    names = own.texts("named_users", most=MOST_NAMED_USERS)
+    place = f"{own.place}.named_users"
+    if offering.concurrency is not Concurrency.NAMED_USER:
+        if names:
+            raise malformed(place, f"must be left out: the seats of {offering.sku} are {offering.concurrency}")
+        return []
+    distinct = {name.casefold() for name in names}
+    if len(distinct) != len(names):
+        raise malformed(place, "names somebody twice (upper and lower case are the same person)")
+    if seats is not None and len(names) > seats:
+        raise malformed(place, f"holds {len(names)} names, and the line sells {seats} seats")
+    if not names and not offering.named_users.by_site:
+        raise malformed(place, f"is missing: the site may not choose the users of {offering.sku}, so the order must")
+    return list(names)
+
+
+def _assignment(offering: Offering) -> dict[str, object] | None:
+    if offering.concurrency is not Concurrency.NAMED_USER:
+        return None
+    users = offering.named_users
+    return {"by_site": users.by_site, "changes_per_month": users.changes_per_month}
 
 
 def _plan_document(plan: Plan) -> dict[str, object]:
@@ -233,7 +289,7 @@ def _dates(own: Fields, plan: Plan, *, now: datetime) -> tuple[datetime | None, 
     issued = now.astimezone(UTC).replace(microsecond=0)
     begins, counted_from = (starts_at, starts_at) if starts_at else (_midnight(issued), issued)
     if expires_at is None and plan.term is not None:
-        expires_at = add_term(counted_from, plan.term)
+        expires_at = _after(counted_from, plan.term, place="the plan's term")
     if expires_at is not None and expires_at <= begins:
         raise malformed(f"{own.place}.expires_at", f"must be later than starts_at ({write_instant(begins)})")
     return begins, expires_at
@@ -243,30 +299,11 @@ def _midnight(at: datetime) -> datetime:
     return datetime.combine(at.date(), time(), tzinfo=UTC)
 
 
-def add_term(start: datetime, term: Term) -> datetime:
-    """``start`` plus calendar time in UTC; months and years keep the day, or take the month's last.
-
-    Raises :class:`~lls.faults.RefusedDocument` beyond the calendar's end.
-    """
+def _after(at: datetime, term: Term, *, place: str) -> datetime:
     try:
-        match term.unit:
-            case TermUnit.DAY:
-                return start + timedelta(days=term.count)
-            case TermUnit.WEEK:
-                return start + timedelta(weeks=term.count)
-            case TermUnit.MONTH:
-                return _add_months(start, term.count)
-            case TermUnit.YEAR:
-                return _add_months(start, 12 * term.count)
-    except (OverflowError, ValueError) as failure:
-        raise malformed("the plan's term", "goes beyond the calendar") from failure
-
-
-def _add_months(start: datetime, months: int) -> datetime:
-    years, month = divmod(start.month - 1 + months, 12)
-    year, month = start.year + years, month + 1
-    last = calendar.monthrange(year, month)[1]
-    return datetime.combine(date(year, month, min(start.day, last)), start.timetz())
+        return calendar.add(at, term)
+    except OverflowError as failure:
+        raise malformed(place, "goes beyond the calendar") from failure
 
 
 def _read_order(document: object, *, place: str) -> Order:

@@ -19,8 +19,9 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,10 @@ class Server:
     request_made_at: datetime
     registered_at: datetime
     certificate: str | None
+    retired_at: datetime | None = None
+    """Since when it gets nothing any more."""
+    lost: bool = False
+    """Retired because it is gone, with all that it hosted."""
 
     @property
     def fingerprint(self) -> str:
@@ -88,15 +93,68 @@ class Sale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sold:
-    """An entitlement and where it is hosted; ``document`` is what a bundle carries (contract §3)."""
+    """An entitlement and where it is hosted; ``document`` is what was sold (contract §3, *Entitlement*).
+
+    ``server_id`` None: nowhere; then ``free_from`` says from when on it may be hosted (None: at once). ``carried`` is
+    what closed sessions used up of its lots, ``{feature: {lot: {used, ended}}}`` (``hosting``).
+    """
 
     entitlement_id: str
     order_ref: str
     line: int
     customer_id: str
-    server_id: str
+    server_id: str | None
     document: Json
     created_at: datetime
+    free_from: datetime | None = None
+    carried: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+
+    @property
+    def session_id(self) -> str:
+        """The hosting session that is open, or was the last."""
+        return str(self.document["session_id"])
+
+
+class SessionEnd(StrEnum):
+    """How the hosting of an entitlement on a server came to its end."""
+
+    RETURNED = "returned"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A time in which a server hosted an entitlement; ``token`` is the signed return that ended it."""
+
+    session_id: str
+    entitlement_id: str
+    server_id: str
+    began_at: datetime
+    ended_at: datetime | None = None
+    ending: SessionEnd | None = None
+    borrowed_until: datetime | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a bundle orders a server to do once; ``applied_at`` once a report has shown that it did."""
+
+    command_id: str
+    session_id: str
+    document: Json
+    ordered_at: datetime
+    applied_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """A change under a reference of the vendor's own, so that it is made once."""
+
+    ref: str
+    content: Json
+    outcome: Json
+    done_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,10 +307,18 @@ class Register:
         return self._one(Sale, "SELECT * FROM sale WHERE order_ref = ?", order_ref)
 
     def add_sale(self, sale: Sale, sold: Sequence[Sold], codes: Mapping[str, str]) -> None:
-        """An order with its entitlements; ``codes`` maps activation codes to entitlement ids."""
+        """An order with its entitlements, each in its first session; ``codes`` maps activation codes to their ids."""
         self._insert("sale", _cells(sale))
         for entitlement in sold:
             self._insert("entitlement", _cells(entitlement))
+            self.add_session(
+                Session(
+                    session_id=entitlement.session_id,
+                    entitlement_id=entitlement.entitlement_id,
+                    server_id=sale.server_id,
+                    began_at=sale.fulfilled_at,
+                )
+            )
         for code, entitlement_id in codes.items():
             self._insert("activation_code", {"code": code, "entitlement_id": entitlement_id})
 
@@ -263,8 +329,8 @@ class Register:
         return self._select(
             Sold,
             """SELECT * FROM entitlement
-               WHERE server_id = ifnull(?, server_id) AND customer_id = ifnull(?, customer_id)
-                 AND order_ref = ifnull(?, order_ref)
+               WHERE (?1 IS NULL OR server_id = ?1) AND (?2 IS NULL OR customer_id = ?2)
+                 AND (?3 IS NULL OR order_ref = ?3)
                ORDER BY created_at, order_ref, line""",
             server_id,
             customer_id,
@@ -274,6 +340,86 @@ class Register:
     def entitlement(self, entitlement_id: str) -> Sold | None:
         """By id."""
         return self._one(Sold, "SELECT * FROM entitlement WHERE entitlement_id = ?", entitlement_id)
+
+    def entitlement_of_grant(self, grant_id: str) -> Sold | None:
+        """The one among whose grants is that id."""
+        return self._one(
+            Sold,
+            """SELECT * FROM entitlement WHERE EXISTS (
+                   SELECT 1 FROM json_each(document, '$.features') AS feature,
+                                 json_each(feature.value, '$.grants') AS given
+                   WHERE json_extract(given.value, '$.grant_id') = ?)""",
+            grant_id,
+        )
+
+    def put_entitlement(self, sold: Sold) -> None:
+        """Other terms, or another place."""
+        cells = _cells(sold)
+        updates = ", ".join(f"{name} = :{name}" for name in ("server_id", "document", "free_from", "carried"))
+        self._sql.execute(f"UPDATE entitlement SET {updates} WHERE entitlement_id = :entitlement_id", cells)  # noqa: S608 - our own names
+
+    # -- hosting ------------------------------------------------------------------------------------------------------
+
+    def session(self, session_id: str) -> Session | None:
+        """By id."""
+        return self._one(Session, "SELECT * FROM session WHERE session_id = ?", session_id)
+
+    def sessions(self, *, entitlement_id: str | None = None, server_id: str | None = None) -> list[Session]:
+        """Those that fit every filter given, oldest first."""
+        return self._select(
+            Session,
+            """SELECT * FROM session
+               WHERE (?1 IS NULL OR entitlement_id = ?1) AND (?2 IS NULL OR server_id = ?2) ORDER BY rowid""",
+            entitlement_id,
+            server_id,
+        )
+
+    def add_session(self, session: Session) -> None:
+        """A server begins to host an entitlement."""
+        self._insert("session", _cells(session))
+
+    def end_session(self, session: Session) -> None:
+        """The same session, with how it ended."""
+        self._sql.execute(
+            """UPDATE session SET ended_at = :ended_at, ending = :ending, borrowed_until = :borrowed_until,
+                                  token = :token WHERE session_id = :session_id""",
+            _cells(session),
+        )
+
+    def pending_commands(self, server_id: str) -> list[Command]:
+        """What a server was ordered in sessions that are open, as far as no report has shown that it did it."""
+        return self._select(
+            Command,
+            """SELECT command.* FROM command JOIN session USING (session_id)
+               WHERE server_id = ? AND ended_at IS NULL AND applied_at IS NULL ORDER BY command.rowid""",
+            server_id,
+        )
+
+    def unapplied_commands(self, session_id: str) -> list[Command]:
+        """The same of one session, open or not."""
+        return self._select(
+            Command, "SELECT * FROM command WHERE session_id = ? AND applied_at IS NULL ORDER BY rowid", session_id
+        )
+
+    def add_command(self, command: Command) -> None:
+        """Remembers what the next bundle orders."""
+        self._insert("command", _cells(command))
+
+    def note_applied(self, command_id: str, *, server_id: str, at: datetime) -> None:
+        """A report showed that this server did it; the command of another server is left alone."""
+        self._sql.execute(
+            """UPDATE command SET applied_at = ? WHERE command_id = ? AND applied_at IS NULL
+               AND session_id IN (SELECT session_id FROM session WHERE server_id = ?)""",
+            (write_instant(at), command_id, server_id),
+        )
+
+    def act(self, ref: str) -> Act | None:
+        """The change that was made under a reference."""
+        return self._one(Act, "SELECT * FROM act WHERE ref = ?", ref)
+
+    def add_act(self, act: Act) -> None:
+        """Remembers a change under its reference."""
+        self._insert("act", _cells(act))
 
     # -- bundles ------------------------------------------------------------------------------------------------------
 
@@ -474,10 +620,20 @@ _INSTANTS: Final = frozenset(
         "ingested_at",
         "period_start",
         "period_end",
+        "retired_at",
+        "free_from",
+        "began_at",
+        "ended_at",
+        "borrowed_until",
+        "ordered_at",
+        "applied_at",
+        "done_at",
     }
 )
-_DOCUMENTS: Final = frozenset({"custom_fields", "signing_jwk", "encryption_jwk", "host", "document", "payload"})
-_FLAGS: Final = frozenset({"pseudonymised"})
+_DOCUMENTS: Final = frozenset(
+    {"custom_fields", "signing_jwk", "encryption_jwk", "host", "document", "payload", "carried", "content", "outcome"}
+)
+_FLAGS: Final = frozenset({"pseudonymised", "lost"})
 
 
 def _value(kind: type[_Row], cells: Mapping[str, _Cell]) -> _Row:
@@ -491,6 +647,8 @@ def _from_cell(name: str, cell: _Cell) -> object:
         return read_instant(cell, place=name)
     if name in _DOCUMENTS:
         return json.loads(str(cell))
+    if name == "ending":
+        return SessionEnd(str(cell))
     return bool(cell) if name in _FLAGS else cell
 
 

@@ -143,7 +143,7 @@ class Fact(StrEnum):
     CLOCK_STATE = "clock_state"
     UNBOUND_SINCE = "unbound_since"
     POLICY = "policy"
-    """The commitment of the site policy in force; empty: none."""
+    """The text of the site policy in force; empty: none."""
     SERVER_ID = "server_id"
 
 

@@ -4,7 +4,10 @@ Rules (design §4, contract §3), in order
 1. The very file already applied, however long ago, changes nothing and succeeds; another file under the id of one that
    was applied is ``replayed``.
 2. A sequence not above the highest ever seen is refused as ``older``.
-3. What this version cannot enforce, entitlement or command, refuses the bundle as ``format``.
+3. What this version cannot enforce, entitlement or command, refuses the bundle as ``format``. A new ``reset_usage`` of
+   an entitlement that is neither here nor in the bundle, or of a feature that is not consumed there, refuses it as
+   ``malformed``: half of an order that somebody pays for must not pass unseen. The bundle's terms count before those in
+   force, and those of a closed session too: there is then nothing left to reset, and that is no fault of the vendor.
 4. Each entitlement by its session and own sequence: of a closed session → skipped; new; lower → the bundle is refused
    as ``older``; equal must be identical, else ``replayed``; higher → updated. An absent entitlement stays as it is.
 5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied
@@ -15,6 +18,7 @@ Rules (design §4, contract §3), in order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from lls.faults import Refusal, RefusedDocument
@@ -23,15 +27,24 @@ from lls.licensing.fields import LARGEST
 from lls.licensing.instant import Now
 from lls.licensing.journal import FIRST_PREV, LONGEST_LINE, Head, Kind, entry
 from lls.licensing.posting import installed_data
-from lls.licensing.terms import CLOCK_RESET, Acknowledgement, Change, Installation, License, Outcome, Step
+from lls.licensing.terms import (
+    CLOCK_RESET,
+    RESET_USAGE,
+    Acknowledgement,
+    Change,
+    Installation,
+    License,
+    Outcome,
+    Step,
+)
 
 if TYPE_CHECKING:
-    from lls.licensing.ledger import Ledger
+    from lls.licensing.hosting import Hosting
 
-KNOWN_COMMANDS: Final = frozenset({CLOCK_RESET})
+KNOWN_COMMANDS: Final = frozenset({CLOCK_RESET, RESET_USAGE})
 
 
-def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
+def judge(ledger: Hosting, installation: Installation, *, now: Now) -> Outcome:
     """What this bundle would change. Raises RefusedDocument when it must not be applied."""
     kept = installation.kept
     known = ledger.bundles.get(kept.bundle_id)
@@ -47,10 +60,12 @@ def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
     if installation.terms.license(now, sync_from=ledger.server.sync_from or kept.issued_at) is License.EXPIRED:
         warnings.append("The server licence in this bundle has ended already, so no new lease will be granted.")
     commands = tuple(command for command in installation.commands if command not in ledger.commands)
+    kinds = {installation.commands[command].type for command in commands}
+    _refuse_empty_resets(ledger, installation, commands)
     outcome = Outcome(
         steps=tuple(_step(ledger, terms) for terms in installation.entitlements),
         commands=commands,
-        clock_reset_to=kept.issued_at if CLOCK_RESET in map(installation.commands.get, commands) else None,
+        clock_reset_to=kept.issued_at if CLOCK_RESET in kinds else None,
         acknowledged=acknowledged,
         forked=_is_forked(ledger, installation),
         warnings=tuple(warnings),
@@ -59,7 +74,7 @@ def judge(ledger: Ledger, installation: Installation, *, now: Now) -> Outcome:
     return outcome
 
 
-def _refuse_sequence(ledger: Ledger, installation: Installation) -> None:
+def _refuse_sequence(ledger: Hosting, installation: Installation) -> None:
     kept, seen = installation.kept, ledger.server.sequence_seen
     if kept.sequence <= seen:
         raise RefusedDocument(
@@ -72,7 +87,7 @@ def _refuse_sequence(ledger: Ledger, installation: Installation) -> None:
 def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> None:
     """Written with the largest numbers that may come: whoever reads the journal refuses a longer line."""
     most = dict.fromkeys((step.entitlement.entitlement_id for step in outcome.steps), LARGEST)
-    data = installed_data(installation, outcome, actor=FIRST_PREV, in_use=most)
+    data = installed_data(installation, outcome, now, actor=FIRST_PREV, in_use=most)
     longest = entry(Head(seq=LARGEST), at=now.wall.replace(microsecond=1), kind=Kind.INSTALLED, data=data)
     if len(longest.line) > LONGEST_LINE:
         raise RefusedDocument(
@@ -83,9 +98,27 @@ def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> 
 
 
 def _refuse_beyond_us(installation: Installation) -> None:
-    for command_id, kind in installation.commands.items():
-        if kind not in KNOWN_COMMANDS:
-            raise RefusedDocument(Refusal.FORMAT, f"Command {command_id} ({kind}) is unknown here; upgrade the server.")
+    for command_id, command in installation.commands.items():
+        if command.type not in KNOWN_COMMANDS:
+            sentence = f"Command {command_id} ({command.type}) is unknown here; upgrade the server."
+            raise RefusedDocument(Refusal.FORMAT, sentence)
+
+
+def _refuse_empty_resets(ledger: Hosting, installation: Installation, commands: Sequence[str]) -> None:
+    here = {entitlement_id: pool.entitlement for entitlement_id, pool in ledger.pools.items()}
+    here.update({terms.entitlement_id: terms for terms in installation.entitlements})
+    for command_id in commands:
+        command = installation.commands[command_id]
+        if command.type != RESET_USAGE:
+            continue
+        terms = here.get(command.entitlement_id or "")
+        if terms is None:
+            what = f"entitlement {command.entitlement_id}, which is not here"
+            raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
+        feature = None if command.feature is None else terms.feature(command.feature)
+        if command.feature is not None and (feature is None or not feature.consumed):
+            what = f"{command.feature}, which is no consumed feature of {terms.entitlement_id}"
+            raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
 
 
 def _refuse_twice(installation: Installation) -> None:
@@ -94,13 +127,13 @@ def _refuse_twice(installation: Installation) -> None:
         raise RefusedDocument(Refusal.MALFORMED, "The bundle names an entitlement twice.")
 
 
-def _kept_step(ledger: Ledger, terms: Entitlement) -> Step:
+def _kept_step(ledger: Hosting, terms: Entitlement) -> Step:
     """Of a bundle that was applied before: whatever came after it stands."""
     pool = ledger.pools.get(terms.entitlement_id)
     return Step(entitlement=terms, before=None if pool is None else pool.entitlement, change=Change.UNCHANGED)
 
 
-def _step(ledger: Ledger, terms: Entitlement) -> Step:
+def _step(ledger: Hosting, terms: Entitlement) -> Step:
     pool = ledger.pools.get(terms.entitlement_id)
     placed = ledger.placed.get(terms.entitlement_id)
     before = pool.entitlement if pool is not None else None
@@ -115,7 +148,7 @@ def _step(ledger: Ledger, terms: Entitlement) -> Step:
             f"Entitlement {terms.entitlement_id} has sequence {terms.sequence} in it, {placed.sequence} is in force.",
         )
     if placed.session_id == terms.session_id and terms.sequence == placed.sequence and before is not None:
-        if before != terms:
+        if before != ledger.dated(terms):
             raise RefusedDocument(
                 Refusal.REPLAYED,
                 f"Entitlement {terms.entitlement_id} differs from the one applied under its sequence {terms.sequence}.",
@@ -124,7 +157,7 @@ def _step(ledger: Ledger, terms: Entitlement) -> Step:
     return Step(entitlement=terms, before=before, change=Change.UPDATED)
 
 
-def _acknowledged(ledger: Ledger, installation: Installation) -> tuple[Acknowledgement | None, list[str]]:
+def _acknowledged(ledger: Hosting, installation: Installation) -> tuple[Acknowledgement | None, list[str]]:
     receipt = installation.acknowledgement
     if receipt is None or receipt.receipt_id in ledger.receipts:
         return None, []
@@ -135,7 +168,7 @@ def _acknowledged(ledger: Ledger, installation: Installation) -> tuple[Acknowled
     return (receipt if receipt.up_to_seq > ledger.server.acknowledged.seq else None), []
 
 
-def _is_forked(ledger: Ledger, installation: Installation) -> bool:
+def _is_forked(ledger: Hosting, installation: Installation) -> bool:
     receipt = installation.acknowledgement
     if receipt is None or receipt.receipt_id in ledger.receipts:
         return False

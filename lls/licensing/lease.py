@@ -96,7 +96,7 @@ class Lease:
     granted_at: datetime
     state: LeaseState = LeaseState.ACTIVE
     mode: Mode = Mode.FLOATING
-    features: Mapping[str, int] = NOTHING_HELD
+    features: Mapping[str, int] = field(default_factory=lambda: NOTHING_HELD)
     """Units held of element pools and tracked switches, never zero; freed with the lease."""
     until: datetime | None = None
     """The end of a borrowed lease, guarded wall time."""

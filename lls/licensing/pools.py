@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lls.licensing.entitlement import Entitlement
+from lls.licensing.policy import Policy
 from lls.licensing.seating import Pool
 
 
@@ -14,6 +15,7 @@ class Pools(dict[str, Pool]):
     def __init__(self) -> None:
         super().__init__()
         self._products: dict[str, list[Pool]] = {}
+        self.policy = Policy()
 
     @property
     def products(self) -> Mapping[str, list[Pool]]:
@@ -34,6 +36,20 @@ class Pools(dict[str, Pool]):
         """Other terms, perhaps of another product; whoever sits there stays."""
         self._unlist(pool)
         pool.change(entitlement)
+        self._list(pool)
+
+    def govern(self, policy: Policy) -> None:
+        """Put other rules of the site in force."""
+        self.policy = policy
+
+    def drop(self, pool: Pool) -> None:
+        """An entitlement went back to the vendor."""
+        del self[pool.entitlement.entitlement_id]
+        self._unlist(pool)
+
+    def take_back(self, pool: Pool) -> None:
+        """The commit that dropped it has failed."""
+        self[pool.entitlement.entitlement_id] = pool
         self._list(pool)
 
     def put_back(self, entitlement_id: str, before: Entitlement | None) -> None:

@@ -9,17 +9,19 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from lls.licensing.changes import Batch, Fact
-from lls.licensing.entitlement import Entitlement
+from lls.licensing.denial import Denial
+from lls.licensing.entitlement import Entitlement, Feature, FeatureType
 from lls.licensing.fields import write_instant
 from lls.licensing.instant import Now
 from lls.licensing.journal import Head, Kind, entry
-from lls.licensing.lease import Lease
-from lls.licensing.seating import Denial
+from lls.licensing.lease import Holder, Lease
+from lls.licensing.lots import standing_lots
 from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, Step
 
 COMMITMENTS_KEPT: Final = 20_000
@@ -79,19 +81,61 @@ class Posting:
             "taken": taken,
             "overdraft": lease.overdraft,
             "ttl": lease.ttl,
+            "mode": lease.mode.value,
             "replaces": replaces.lease_id if replaces else None,
             "holder": {field: self.name(field, value) for field, value in lease.holder.named().items()},
         }
         self.post(Kind.GRANTED, data, now)
 
     def ended(self, kind: Kind, lease: Lease, now: Now, *, freed: int, **data: object) -> None:
-        """The end of a lease and the seats that came free."""
+        """The end of a lease and the seats that came free, with the units that it held."""
         ids = {"lease_id": lease.lease_id, "entitlement_id": lease.entitlement_id, "freed": freed}
-        self.post(kind, {**ids, **data}, now)
+        held = {"features": dict(lease.features)} if lease.features else {}
+        self.post(kind, {**ids, **held, **data}, now)
 
-    def denied(self, denial: Denial, now: Now, *, holder: str | None, count: int) -> None:
-        """A refusal, or the count of its repeats."""
+    def started(self, entitlement: Entitlement, now: Now) -> None:
+        """The first lease has set the dates of an entitlement."""
+        dates = {"starts_at": _instant(entitlement.starts_at), "expires_at": _instant(entitlement.expires_at)}
+        self.post(Kind.STARTED, {"entitlement_id": entitlement.entitlement_id, **dates}, now)
+
+    def borrowed(self, lease: Lease, now: Now, *, extends: bool, by: str) -> None:
+        """A lease left the network until a date."""
+        ids = {"lease_id": lease.lease_id, "entitlement_id": lease.entitlement_id}
+        self.post(Kind.BORROWED, {**ids, "until": _instant(lease.until), "extends": extends, "by": by}, now)
+
+    def policy_changed(
+        self, text: str, now: Now, *, actor: str, added: Sequence[str], removed: Sequence[str], rules: int
+    ) -> None:
+        """Other rules of the site, told by their places in the file; the text itself as a commitment."""
+        data = {"policy": self.name("policy", text), "actor": self.name("actor", actor)}
+        self.post(Kind.POLICY_CHANGED, {**data, "added": list(added), "removed": list(removed), "rules": rules}, now)
+
+    def returned_entitlement(
+        self,
+        entitlement: Entitlement,
+        now: Now,
+        *,
+        forced: bool,
+        leases_ended: int,
+        meters: Sequence[Mapping[str, object]],
+        borrowed_until: datetime | None,
+        actor: str,
+    ) -> None:
+        """An entitlement went back to the vendor, with what its meters said last."""
         data = {
+            "entitlement_id": entitlement.entitlement_id,
+            "session_id": entitlement.session_id,
+            "forced": forced,
+            "leases_ended": leases_ended,
+            "meters": list(meters),
+            "borrowed_until": _instant(borrowed_until),
+            "actor": self.name("actor", actor),
+        }
+        self.post(Kind.RETURNED_ENTITLEMENT, data, now)
+
+    def denied(self, denial: Denial, now: Now, *, holder: str | None, count: int, named: Holder | None = None) -> None:
+        """A refusal, or the count of its repeats; ``holder`` stands for the machine, ``named`` for all that it said."""
+        data: dict[str, object] = {
             "code": denial.code,
             "rule": denial.rule,
             "product": denial.product,
@@ -99,21 +143,80 @@ class Posting:
             "seats": denial.asked,
             "in_use": denial.in_use,
             "limit": denial.limit,
+            "feature": denial.feature,
             "holder": holder,
             "count": count,
         }
+        if named is not None:
+            data["named"] = {field: self.name(field, value) for field, value in named.named().items()}
         self.post(Kind.DENIED, data, now)
 
-    def overdraft(self, entitlement: Entitlement, now: Now, *, in_use: int, over: int) -> None:
-        """A pool went over what was bought, or came back."""
-        data = {"entitlement_id": entitlement.entitlement_id, "seats": entitlement.seats}
-        self.post(Kind.OVERDRAFT, {**data, "in_use": in_use, "over": over}, now)
+    def overdraft(
+        self,
+        entitlement: Entitlement,
+        now: Now,
+        *,
+        in_use: int,
+        over: int,
+        feature: str | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Seats, or with ``feature`` its units in use of ``total``, went over what was bought, or came back."""
+        data: dict[str, object] = {"entitlement_id": entitlement.entitlement_id, "in_use": in_use, "over": over}
+        data["seats"] = entitlement.seats if feature is None else total
+        if feature is not None:
+            data["feature"] = feature
+        self.post(Kind.OVERDRAFT, data, now)
+
+    def feature_moved(
+        self, kind: Kind, lease: Lease, feature: str, now: Now, *, amount: int, request_id: str | None
+    ) -> None:
+        """Units that a lease holds were checked out or came back; without ``request_id`` at the lease's own grant."""
+        data = {
+            "lease_id": lease.lease_id,
+            "entitlement_id": lease.entitlement_id,
+            "feature": feature,
+            "amount": amount,
+            "request_id": request_id,
+        }
+        self.post(kind, data, now)
+
+    def used(
+        self, kind: Kind, lease: Lease, feature: str, now: Now, *, draws: Mapping[str, int], over: int, request_id: str
+    ) -> None:
+        """Units were used up, or a use was undone. ``draws`` are the units of each lot, ``over`` those beyond them."""
+        data = {
+            "lease_id": lease.lease_id,
+            "entitlement_id": lease.entitlement_id,
+            "feature": feature,
+            "amount": sum(draws.values()),
+            "over": over,
+            "draws": draws,
+            "request_id": request_id,
+        }
+        self.post(kind, data, now)
+
+    def grant_ended(
+        self, entitlement_id: str, feature: str, lot: str, now: Now, *, amount: int, consumed: int, lost: int
+    ) -> None:
+        """What is left of a lot is lost."""
+        ids = {"entitlement_id": entitlement_id, "feature": feature, "lot": lot}
+        self.post(Kind.GRANT_ENDED, {**ids, "amount": amount, "consumed": consumed, "lost": lost}, now)
 
     def installed(
-        self, installation: Installation, outcome: Outcome, now: Now, *, actor: str, in_use: Mapping[str, int]
+        self,
+        installation: Installation,
+        outcome: Outcome,
+        now: Now,
+        *,
+        actor: str,
+        in_use: Mapping[str, int],
+        resets: Sequence[Mapping[str, object]],
     ) -> None:
         """A bundle went in; ``in_use`` are the seats in use under the new terms, before any lease ends with the old."""
-        data = installed_data(installation, outcome, actor=self.name("actor", actor), in_use=in_use)
+        data = installed_data(installation, outcome, now, actor=self.name("actor", actor), in_use=in_use)
+        if resets:
+            data["resets"] = list(resets)
         self.post(Kind.INSTALLED, data, now)
 
     def acknowledged(self, receipt: Acknowledgement, now: Now, *, actor: str) -> None:
@@ -122,8 +225,12 @@ class Posting:
         self.post(Kind.ACKNOWLEDGED, {**data, "actor": self.name("actor", actor)}, now)
 
 
+def _instant(at: datetime | None) -> str | None:
+    return None if at is None else write_instant(at)
+
+
 def installed_data(
-    installation: Installation, outcome: Outcome, *, actor: str, in_use: Mapping[str, int]
+    installation: Installation, outcome: Outcome, now: Now, *, actor: str, in_use: Mapping[str, int]
 ) -> dict[str, object]:
     """The data of an Installed line; ``actor`` is a commitment."""
     changed = [step for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
@@ -132,7 +239,9 @@ def installed_data(
         "sequence": installation.kept.sequence,
         "customer_ref": installation.terms.account_ref,
         "actor": actor,
-        "entitlements": [_installed_line(step, in_use=in_use[step.entitlement.entitlement_id]) for step in changed],
+        "entitlements": [
+            _installed_line(step, now, in_use=in_use[step.entitlement.entitlement_id]) for step in changed
+        ],
         "skipped": [s.entitlement.entitlement_id for s in outcome.steps if s.change is Change.SKIPPED],
         "commands": list(outcome.commands),
     }
@@ -141,7 +250,7 @@ def installed_data(
     return data
 
 
-def _installed_line(step: Step, *, in_use: int) -> dict[str, object]:
+def _installed_line(step: Step, now: Now, *, in_use: int) -> dict[str, object]:
     """What the journal keeps of an entitlement's terms: enough to fold usage, no code and no personal text."""
     terms = step.entitlement
     return {
@@ -155,6 +264,23 @@ def _installed_line(step: Step, *, in_use: int) -> dict[str, object]:
         "in_use": in_use,
         "status": terms.status.value,
         "overdraft_limit": 0 if terms.seats is None else terms.overdraft.on_top_of(terms.seats),
-        "starts_at": write_instant(terms.starts_at) if terms.starts_at else None,
-        "expires_at": write_instant(terms.expires_at) if terms.expires_at else None,
+        "starts_at": _instant(terms.starts_at),
+        "expires_at": _instant(terms.expires_at),
+        "features": [_installed_feature(feature, terms, now) for feature in terms.features if _is_told(feature)],
+    }
+
+
+def _is_told(feature: Feature) -> bool:
+    return feature.counted or feature.tracked
+
+
+def _installed_feature(feature: Feature, terms: Entitlement, now: Now) -> dict[str, object]:
+    pooled = feature.type is FeatureType.ELEMENT_POOL
+    return {
+        "feature": feature.key,
+        "type": feature.type.value,
+        "unit": feature.unit,
+        "currency": feature.currency,
+        "value": feature.value,
+        "limit": sum(lot.amount for lot in standing_lots(feature, terms) if lot.in_force(now)) if pooled else None,
     }

@@ -14,46 +14,39 @@ It decides and counts; it refuses to own leases, time and history (``ledger``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lls.faults import BadActivationCode
-from lls.licensing.entitlement import Entitlement, Sharing, Standing
+from lls.licensing.denial import Denial as Denial  # noqa: PLC0414 - for those that still import it from here
+from lls.licensing.entitlement import Concurrency, Entitlement, Sharing, Standing
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Holder, Lease, LeaseState
+
+if TYPE_CHECKING:
+    from lls.licensing.meter import FeatureLevel
+    from lls.licensing.pools import Pools
 
 RETRY_AFTER_SECONDS: Final = 30
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denial:
-    """A judged and refused request: an answer, a journal line, a number to be billed or bought by."""
-
-    code: str
-    rule: str
-    detail: str
-    product: str
-    entitlement_id: str | None = None
-    asked: int = 1
-    in_use: int | None = None
-    seats: int | None = None
-    limit: int | None = None
-    retry_after_seconds: int | None = None
-    queue_position: int | None = None
-
-
 class Pool:
     """The seats of one entitlement and who sits on them. Counts only; whoever adds and removes is the ledger."""
 
-    __slots__ = ("_groups", "_lingering", "entitlement", "in_use", "leases", "over")
+    __slots__ = (
+        "_groups", "_lingering", "assigned", "entitlement", "in_use", "leases", "over", "returning", "short_of",
+    )  # fmt: skip
 
     def __init__(self, entitlement: Entitlement) -> None:
         self.entitlement = entitlement
         self.in_use = 0
         self.over = False
+        self.returning = False
+        self.assigned: frozenset[str] = frozenset()
+        self.short_of: Callable[..., tuple[str, FeatureLevel] | None] | None = None
         self.leases: dict[str, Lease] = {}
         self._groups: dict[tuple[str, str], dict[str, int]] = {}
         self._lingering: dict[tuple[str, str | None], Lease] = {}
@@ -62,7 +55,7 @@ class Pool:
         """Seat a lease; the seats that it newly occupies."""
         self.leases[lease.lease_id] = lease
         if lease.state is LeaseState.LINGERING:
-            self._lingering[_comes_back(lease.holder)] = lease
+            self._lingering[self._comes_back(lease.holder)] = lease
         taken, key = lease.seats, self._key(lease.holder)
         if key:
             before = self._level(key)
@@ -76,8 +69,8 @@ class Pool:
         key = self._key(lease.holder)
         before = self._level(key)
         del self.leases[lease.lease_id]
-        if self._lingering.get(_comes_back(lease.holder)) is lease:
-            del self._lingering[_comes_back(lease.holder)]
+        if self._lingering.get(self._comes_back(lease.holder)) is lease:
+            del self._lingering[self._comes_back(lease.holder)]
         if key and key in self._groups:
             self._groups[key].pop(lease.lease_id, None)
             if not self._groups[key]:
@@ -88,7 +81,8 @@ class Pool:
 
     def change(self, entitlement: Entitlement) -> None:
         """Other terms. Where sharing has changed, everybody is seated again."""
-        if entitlement.sharing is self.entitlement.sharing:
+        before = self.entitlement
+        if (entitlement.sharing, entitlement.concurrency) == (before.sharing, before.concurrency):
             self.entitlement = entitlement
             return
         leases = list(self.leases.values())
@@ -105,7 +99,12 @@ class Pool:
 
     def lingering(self, holder: Holder) -> Lease | None:
         """The seat that still waits for this holder to come back."""
-        return self._lingering.get(_comes_back(holder))
+        return self._lingering.get(self._comes_back(holder))
+
+    def frees(self, lease: Lease) -> int:
+        """The seats that would come free if this lease went."""
+        key = self._key(lease.holder)
+        return self._level(key) - self._level(key, without=lease.lease_id) if key else lease.seats
 
     @property
     def lingers(self) -> bool:
@@ -137,6 +136,8 @@ class Pool:
     def _key(self, holder: Holder) -> tuple[str, str] | None:
         """Who shares; None when this holder shares with nobody (a sharer must name itself)."""
         sharing = self.entitlement.sharing
+        if self.entitlement.concurrency is Concurrency.NODE_LOCK:
+            return "machine", holder.seat_id
         if sharing is Sharing.NONE:
             return None
         user, host = holder.user, holder.host
@@ -150,9 +151,9 @@ class Pool:
         return None
 
 
-def _comes_back(holder: Holder) -> tuple[str, str | None]:
-    """Who may take a lingering seat again: the same user on the same machine."""
-    return holder.seat_id, holder.user
+    def _comes_back(self, holder: Holder) -> tuple[str, str | None]:
+        """Who may take a lingering seat again: the same user on the same machine; of a locked one, the machine."""
+        return holder.seat_id, None if self.entitlement.concurrency is Concurrency.NODE_LOCK else holder.user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +165,7 @@ class Seat:
     overdraft: bool
 
 
-def seat(checkout: Checkout, pools: Iterable[Pool], *, now: Now, promised: Iterable[str] = ()) -> Seat | Denial:
+def seat(checkout: Checkout, pools: Pools, *, now: Now, promised: Iterable[str] = ()) -> Seat | Denial:
     """The best seat for a checkout among a product's pools, or why there is none.
 
     ``promised`` are the ids of entitlements whose free seats belong to earlier open waiters.
@@ -172,7 +173,7 @@ def seat(checkout: Checkout, pools: Iterable[Pool], *, now: Now, promised: Itera
     """
     judged = [
         _judge(checkout, pool, now=now, promised=promised)
-        for pool in pools
+        for pool in pools.of(checkout.product)
         if pool.entitlement.opens_with(checkout.activation_code)
     ]
     if not judged:
@@ -190,13 +191,13 @@ def occupied(terms: Entitlement, known: Pool | None, leases: Mapping[str, Lease]
     return sum(pool.add(lease) for lease in seated if lease.entitlement_id == terms.entitlement_id)
 
 
-def waits_for(checkout: Checkout, pools: Iterable[Pool], *, now: Now) -> list[Pool]:
+def waits_for(checkout: Checkout, pools: Pools, *, now: Now) -> list[Pool]:
     """The pools in which this checkout could ever be seated if enough seats came free."""
     return [
         pool
-        for pool in pools
+        for pool in pools.of(checkout.product)
         if pool.entitlement.opens_with(checkout.activation_code)
-        and _refused(checkout, pool.entitlement, now=now) is None
+        and _refused(checkout, pool, now=now) is None
         and (pool.entitlement.capacity is None or pool.newly_taken(checkout) <= pool.entitlement.capacity)
     ]
 
@@ -209,9 +210,17 @@ def _preference(seat_: Seat) -> tuple[bool, bool, float, str]:
 
 def _judge(checkout: Checkout, pool: Pool, *, now: Now, promised: Iterable[str]) -> tuple[int, Seat | Denial]:
     entitlement = pool.entitlement
-    refused = _refused(checkout, entitlement, now=now)
+    refused = _refused(checkout, pool, now=now)
     if refused is not None:
         return refused
+    short = pool.short_of(checkout.features, now=now) if checkout.features and pool.short_of else None
+    if short is not None:
+        key, level = short
+        detail = f"Not enough of {key} is left: {level.available} of {level.total}."
+        return 9, Denial(
+            code="no_feature_units", rule="units", detail=detail, product=checkout.product, feature=key,
+            entitlement_id=entitlement.entitlement_id, asked=dict(checkout.features)[key], limit=level.total,
+        )  # fmt: skip
     taken = pool.newly_taken(checkout)
     level, capacity = pool.in_use + taken, entitlement.capacity
     if taken > 0 and capacity is not None and level > capacity:
@@ -244,8 +253,9 @@ def _no_seat(checkout: Checkout, pool: Pool, *, rule: str) -> Denial:
     )
 
 
-def _refused(checkout: Checkout, entitlement: Entitlement, *, now: Now) -> tuple[int, Denial] | None:
+def _refused(checkout: Checkout, pool: Pool, *, now: Now) -> tuple[int, Denial] | None:
     """The first rule before the seats that refuses, with how far it came."""
+    entitlement = pool.entitlement
 
     def denial(rank: int, code: str, rule: str, detail: str) -> tuple[int, Denial]:
         return rank, Denial(
@@ -258,6 +268,12 @@ def _refused(checkout: Checkout, entitlement: Entitlement, *, now: Now) -> tuple
         )
 
     product = checkout.product
+    if pool.returning:
+        return denial(1, "entitlement_disabled", "returning", f"The entitlement of {product} is being returned.")
+    if entitlement.concurrency is Concurrency.NAMED_USER:
+        user = (checkout.holder.user or "").casefold()
+        if user not in pool.assigned and user not in map(str.casefold, entitlement.named_users.names):
+            return denial(8, "not_a_named_user", "named_user", f"No place of {product} has this user's name.")
     match _standing_for_new(entitlement, now=now):
         case Standing.DISABLED:
             return denial(1, "entitlement_disabled", "status", f"The entitlement of {product} is {entitlement.status}.")
@@ -278,7 +294,7 @@ def _refused(checkout: Checkout, entitlement: Entitlement, *, now: Now) -> tuple
         feature = entitlement.feature(key)
         if feature is None:
             return denial(6, "unknown_feature", "feature", f"{product} has no feature {key} here.")
-        if not feature.value:
+        if not feature.value and not feature.counted:
             return denial(7, "not_entitled", "feature", f"Feature {key} of {product} is not part of what was bought.")
     return None
 

@@ -18,6 +18,8 @@ from lls.licensing.instant import Now
 
 CLOCK_RESET: Final = "clock_reset"
 """The command that replaces a wrong high-water mark by the bundle's issue time."""
+RESET_USAGE: Final = "reset_usage"
+"""The command by which counted features begin anew: the lots in force, at nothing used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,15 @@ class ServerTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What the vendor orders once. ``feature`` None: every counted feature of the entitlement. Both for RESET_USAGE."""
+
+    type: str
+    entitlement_id: str | None = None
+    feature: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
     """A verified bundle, ready to be judged against the ledger.
 
@@ -92,7 +103,7 @@ class Installation:
     kept: KeptBundle
     terms: ServerTerms
     entitlements: tuple[Entitlement, ...]
-    commands: Mapping[str, str]
+    commands: Mapping[str, Command]
     key_sets: Mapping[int, str]
     acknowledgement: Acknowledgement | None
     known_head: str | None

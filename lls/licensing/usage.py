@@ -1,13 +1,14 @@
-"""Usage: what a range of journal lines says about the seats in use, as the lines of ``usage.csv``.
+"""Usage: what a range of journal lines says about seats and features in use, as the lines of ``usage.csv``.
 
 Rules (contract §3, ``usage.csv``)
-1. There is one line per bucket (a UTC day; for pages also an hour), entitlement and meter. The meter here is the seats:
-   feature ``""``, unit ``seat``. A bucket in which no seat was in use and nothing happened gives no line; one without
-   any journal line, but with seats in use, does.
+1. There is one line per bucket (a UTC day; for pages also an hour), entitlement and meter. The meters are the seats
+   (feature ``""``, unit ``seat``) and each counted or tracked feature in its unit. A bucket in which nothing of a meter
+   was in use and nothing happened to it gives no line; one without any journal line, but with seats in use, does.
 2. The level is what the journal says is occupied: ``taken`` of Granted less ``freed`` of Returned, Expired and
-   Released. More freed than taken is a faulty server's data and leaves zero. The limit is what the last Installed said;
-   another limit changes no level, only how much of it is overdraft. An entitlement that is disabled keeps its level
-   until its leases end, line by line.
+   Released; of a feature what was checked out less what came back, with a lease's end too. More freed than taken is a
+   faulty server's data and leaves zero. The limit is what the last Installed said, less the grants that have ended
+   since; another limit changes no level, only how much of it is overdraft. An entitlement that is disabled keeps its
+   levels until its leases end, line by line.
 3. A range begins where the one before it ended, at the instant of its last line, with the levels of that instant
    (``carry``). The first range of a chain begins with its first line.
 4. The journal's time goes back only where the vendor said so: an Installed line with ``clock_reset_to`` allows its
@@ -16,33 +17,39 @@ Rules (contract §3, ``usage.csv``)
    step back is a fault of the data and counts as zero.
 5. Both sides recompute the same bytes: time is summed in integer microseconds and floored once per line, and the rest
    is carried into the next range. So a range that is split anywhere gives lines that ``merge`` to the whole's, with two
-   exceptions: ``denied_holders`` adds up to an upper bound; and a part of a bucket in which an entitlement was idle
-   gives no line and so does not widen the merged period.
-6. Denials that fall on no entitlement (no product of that name, say) get a line with an empty ``entitlement_id`` for
-   each product that was asked for; its ``seats`` is empty because there are none.
+   exceptions: ``denied_holders`` adds up to an upper bound; and a part of a bucket in which a meter was idle gives no
+   line and so does not widen the merged period.
+6. Denials that fall on no entitlement (no product of that name, say, or one that is gone) get a line with an empty
+   ``entitlement_id`` for each product that was asked for; its ``seats`` is empty because there are none. A denial of a
+   feature falls on the feature's line where it has one, else on the seats': what clients ask for makes no meters.
+7. What is used up has no level: ``consumed``, ``undone`` and ``overage`` are flows and stay in the bucket in which they
+   flowed, so ``overage`` is below zero where an earlier bucket's is undone. A reset of the counters is no flow.
+8. A line says what happened; what the terms make of the feature is not asked. So units that are out when an update
+   changes the feature's type, or drops it, stay out until they come back. Another unit is another meter: what is out
+   goes over to it. A dropped pool has the limit 0.
+9. An entitlement that went back holds nothing; what ends there later (a borrowed seat, say) frees nothing.
 
-State is held per entitlement and, until a bucket ends, per denied holder of that bucket; never per journal line.
+State is held per entitlement and feature and, until a bucket ends, per denied holder of that bucket; never per journal
+line.
 
-It refuses to own the chain (``journal``), prices and what a customer bought (the vendor's register).
+It refuses to own the table's bytes (``usage_csv``), the chain (``journal``), the counters themselves (``meters``),
+prices and what a customer bought (the vendor's register).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from lls.faults import Refusal, RefusedDocument
+from lls.licensing.entitlement import FeatureType
 from lls.licensing.fields import LARGEST, Fields, malformed, read_instant, write_instant
 from lls.licensing.journal import Kind
+from lls.licensing.usage_csv import COLUMNS, LEASE, SEAT, UNIT, UsageLine, read_usage_csv, usage_csv
 
-SEAT: Final = "seat"
-"""The unit of the seat meter."""
+__all__ = ["COLUMNS", "SEAT", "Bucket", "Fold", "UsageLine", "merge", "read_usage_csv", "usage_csv"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND = 1_000_000
@@ -59,52 +66,6 @@ class Bucket(StrEnum):
 _WIDTHS = {Bucket.HOUR: 3_600 * _SECOND, Bucket.DAY: 86_400 * _SECOND}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageLine:
-    """One line of ``usage.csv``; the fields stand in the order of its columns."""
-
-    day: str
-    """``2026-11-21``; in a table by the hour the instant at which the hour begins."""
-    server_id: str
-    customer_ref: str
-    """The vendor's account reference, from the import that last touched the entitlement."""
-    entitlement_id: str
-    sku: str
-    product: str
-    feature: str = ""
-    unit: str = SEAT
-    seats: int | None
-    """The limit in force at the period's end; None (empty) is unlimited, or that no import of it is known."""
-    peak: int
-    """The highest level in the period; a seat that was taken and freed within one instant counts."""
-    low: int
-    """The lowest level in the period; the level with which the period began counts."""
-    seat_seconds: int
-    """The integral of the level over the period."""
-    checkouts: int = 0
-    """Granted lines."""
-    denials: int = 0
-    """The sum of the counts of Denied lines."""
-    denied_holders: int = 0
-    """Distinct holders among the denials of this range's part of the bucket; those that the server no longer told apart
-    are not among them. After a merge a sum: an upper bound."""
-    overdraft_peak: int = 0
-    """The most seats in use beyond ``seats``."""
-    overdraft_seconds: int = 0
-    """How long more than ``seats`` were in use."""
-    consumed: int = 0
-    """Of usage counts and credits; always 0 for seats, like the two that follow."""
-    undone: int = 0
-    overage: int = 0
-    period_start: datetime
-    """The part of the bucket that the range covers: from here…"""
-    period_end: datetime
-    """…to here. Where the range goes on beyond the bucket this is the beginning of the next."""
-
-
-COLUMNS: Final = tuple(column.name for column in fields(UsageLine))
-
-
 class Fold:
     """Folds one range of journal lines: ``step`` each in order, then take ``lines`` and ``carry``.
 
@@ -118,6 +79,7 @@ class Fold:
         "_closed",
         "_customer_ref",
         "_end",
+        "_meters",
         "_now",
         "_open",
         "_pools",
@@ -132,7 +94,8 @@ class Fold:
         self._bucket = bucket
         self._customer_ref = ""
         self._pools: dict[str, _Pool] = {}
-        self._open: dict[tuple[str, str], _Tally] = {}
+        self._meters: dict[str, dict[str, _Pool]] = {}
+        self._open: dict[_Key, _Tally] = {}
         self._closed: list[UsageLine] = []
         self._again = False  # whether a bucket may have come twice
         self._reset_to: int | None = None
@@ -145,8 +108,8 @@ class Fold:
         """The next line of the range: an object with ``at``, ``kind`` and ``data``, parsed from a journal line.
 
         ``at`` may be an aware datetime too, so that a posted entry needs no parsing. Kinds that say nothing of seats
-        only move the time. Raises :class:`~lls.faults.RefusedDocument` (``malformed``) that names a member of ``data``
-        which is not what the ledger writes; the fold is of no use afterwards.
+        and features only move the time. Raises :class:`~lls.faults.RefusedDocument` (``malformed``) that names a member
+        of ``data`` which is not what the ledger writes; the fold is of no use afterwards.
         """
         if line["at"] != self._read or self._reset_to is not None:
             self._advance(line["at"])
@@ -154,16 +117,16 @@ class Fold:
         if kind == Kind.GRANTED:
             self._granted(Fields(line["data"], place="data"))
         elif kind in _FREEING:
-            self._freed(Fields(line["data"], place="data"))
+            self._freed(Fields(line["data"], place="data"), line["data"].get("features"))
         elif kind == Kind.DENIED:
             self._denied(Fields(line["data"], place="data"))
         elif kind == Kind.INSTALLED:
             self._installed(Fields(line["data"], place="data"))
-        elif kind == Kind.DISTRUSTED:
-            self._distrusted(Fields(line["data"], place="data"))
+        elif (further := self._FURTHER.get(kind)) is not None:
+            further(self, Fields(line["data"], place="data"))
 
     def lines(self) -> list[UsageLine]:
-        """The lines of all that was stepped so far, by bucket, entitlement and product; the fold may go on afterwards.
+        """The lines of all that was stepped so far, by bucket, entitlement and meter; the fold may go on afterwards.
 
         The open bucket's lines end at the instant of the last step.
         """
@@ -174,11 +137,12 @@ class Fold:
         """The state at the range's end, for the fold of the next range; JSON can carry it.
 
         ``{at, reset_to, bucket, customer_ref, pools: [{entitlement_id, product, sku, customer_ref, seats, level}…],
-        rests: [{entitlement_id, used, over}…]}``; ``reset_to`` is the instant to which the next other stamp may go
-        back; ``rests`` are the microseconds below a whole second that the open bucket's lines do not show.
+        meters: [the same and {feature, unit}…], rests: [{entitlement_id, feature, unit, used, over}…]}``; ``reset_to``
+        is the instant to which the next other stamp may go back; ``rests`` are the microseconds below a whole second
+        that the open bucket's lines do not show. A carry from before there were meters is read as well.
         """
         rests = [
-            {"entitlement_id": tally.pool.entitlement_id, "used": used % _SECOND, "over": over % _SECOND}
+            {**_members(tally.pool, _NAMES), "used": used % _SECOND, "over": over % _SECOND}
             for tally in self._open.values()
             for used, over in (tally.sums(self._now),)
             if used % _SECOND or over % _SECOND
@@ -188,9 +152,15 @@ class Fold:
             "reset_to": None if self._reset_to is None else write_instant(_instant(self._reset_to)),
             "bucket": str(self._bucket),
             "customer_ref": self._customer_ref,
-            "pools": [{name: getattr(pool, name) for name in _POOL} for pool in self._pools.values()],
+            "pools": [_members(pool, _SEATS) for pool in self._pools.values()],
+            "meters": [_members(meter, _METER) for hosted in self._meters.values() for meter in hosted.values()],
             "rests": rests,
         }
+
+    @property
+    def levels(self) -> int:
+        """How many lines a day gives in which nothing happens: that many meters are in use."""
+        return sum(1 for tally in self._open.values() if tally.pool.level)
 
     def _resume(self, carry: Mapping[str, Any]) -> None:
         self._customer_ref = carry["customer_ref"]
@@ -198,13 +168,25 @@ class Fold:
         if carry.get("reset_to") is not None:
             self._reset_to = _microseconds(read_instant(carry["reset_to"], place="reset_to"))
         for pool in carry["pools"]:
-            self._pools[pool["entitlement_id"]] = _Pool(**pool)
-        for pool in self._pools.values():
-            if pool.level:
-                self._open[pool.entitlement_id, ""] = _Tally(pool, self._now)
+            self._take_up(self._pools, pool["entitlement_id"], _Pool(**pool))
+        for meter in carry.get("meters", ()):
+            self._take_up(self._meters.setdefault(meter["entitlement_id"], {}), meter["feature"], _Pool(**meter))
         for rest in carry["rests"] if carry["bucket"] == self._bucket else ():
-            tally = self._tally(self._pools[rest["entitlement_id"]])
+            # What a rest belongs to may have left the state; its line is still open.
+            owner = _Pool(**{name: rest[name] for name in _NAMES if name in rest})
+            tally = self._tally(self._known(owner) or owner)
             tally.used, tally.over = rest["used"], rest["over"]
+
+    def _take_up(self, state: dict[str, _Pool], name: str, pool: _Pool) -> None:
+        state[name] = pool
+        if pool.level:
+            self._open[pool.key] = _Tally(pool, self._now)
+
+    def _known(self, owner: _Pool) -> _Pool | None:
+        """The pool of the state that has this one's key."""
+        hosted = self._meters.get(owner.entitlement_id, {})
+        pool = hosted.get(owner.feature) if owner.feature else self._pools.get(owner.entitlement_id)
+        return pool if pool is not None and pool.key == owner.key else None
 
     def _advance(self, at: object) -> None:
         self._read = at
@@ -242,7 +224,7 @@ class Fold:
 
     def _current(self, *, until: int) -> list[UsageLine]:
         spoken = [tally for tally in self._open.values() if tally.touched or tally.peak]
-        spoken.sort(key=lambda tally: (tally.pool.entitlement_id, tally.pool.product))
+        spoken.sort(key=lambda tally: tally.pool.key)
         if not spoken:
             return []
         began = _instant(self._end - _WIDTHS[self._bucket])
@@ -259,6 +241,8 @@ class Fold:
             entitlement_id=tally.pool.entitlement_id,
             sku=tally.pool.sku,
             product=tally.pool.product,
+            feature=tally.pool.feature,
+            unit=tally.pool.unit,
             seats=tally.pool.seats,
             peak=tally.peak,
             low=tally.low,
@@ -268,30 +252,57 @@ class Fold:
             denied_holders=len(tally.holders),
             overdraft_peak=tally.over_peak,
             overdraft_seconds=over // _SECOND,
+            consumed=tally.consumed,
+            undone=tally.undone,
+            overage=tally.overage,
             period_start=start,
             period_end=end,
         )
 
     def _granted(self, data: Fields) -> None:
-        tally = self._touched(data)
+        entitlement_id = data.text("entitlement_id")
+        pool = self._pools.get(entitlement_id)
+        if pool is None:
+            # A journal that is read from its middle without a carry: what we do not know stays empty.
+            product = data.optional_text("product") or ""
+            pool = _Pool(entitlement_id=entitlement_id, product=product, customer_ref=self._customer_ref)
+            self._pools[entitlement_id] = pool
+        tally = self._touched(pool)
         tally.checkouts += 1
-        tally.move(self._now, level=tally.pool.level + data.integer("taken", least=-LARGEST))
+        tally.move(self._now, level=pool.level + data.integer("taken", least=-LARGEST))
 
-    def _freed(self, data: Fields) -> None:
-        tally = self._touched(data)
-        tally.move(self._now, level=max(0, tally.pool.level - data.integer("freed")))
+    def _freed(self, data: Fields, held: Any) -> None:
+        entitlement_id, freed = data.text("entitlement_id"), data.integer("freed")
+        pool = self._pools.get(entitlement_id)
+        if pool is not None:
+            self._touched(pool).move(self._now, level=max(0, pool.level - freed))
+        if held is not None:
+            self._let_go(entitlement_id, data.object("features"), held)
+
+    def _let_go(self, entitlement_id: str, amounts: Fields, features: Iterable[str]) -> None:
+        """A lease ended with these units; what was never checked out is not freed."""
+        hosted = self._meters.get(entitlement_id, {})
+        for feature in features:
+            amount = amounts.integer(feature, least=1)
+            meter = hosted.get(feature)
+            if meter is not None:
+                self._touched(meter).move(self._now, level=max(0, meter.level - amount))
 
     def _denied(self, data: Fields) -> None:
-        if data.has("entitlement_id"):
-            tally = self._touched(data)
-        else:
-            product = data.text("product")
-            tally = self._tally(_Pool(entitlement_id="", product=product))
-            tally.pool.customer_ref = self._customer_ref
-        tally.touched = True
+        tally = self._touched(self._refused(data))
         tally.denials += data.integer("count", least=1)
         if data.has("holder"):
             tally.holders.add(_abridged(data.text("holder")))
+
+    def _refused(self, data: Fields) -> _Pool:
+        """On whose line a denial falls."""
+        if data.has("entitlement_id"):
+            entitlement_id = data.text("entitlement_id")
+            meter = self._meters.get(entitlement_id, {}).get(data.optional_text("feature") or "")
+            pool = meter or self._pools.get(entitlement_id)
+            if pool is not None:
+                return pool
+        return _Pool(entitlement_id="", product=data.text("product"), customer_ref=self._customer_ref)
 
     def _installed(self, data: Fields) -> None:
         self._customer_ref = data.text("customer_ref")
@@ -300,39 +311,157 @@ class Fold:
         for item in data.objects("entitlements"):
             entitlement_id = item.text("entitlement_id")
             pool = self._pools.get(entitlement_id) or _Pool(entitlement_id=entitlement_id)
-            tally = self._tally(self._pools.setdefault(entitlement_id, pool))
-            tally.touched = True
-            # What has run so far was judged by the old limit.
-            tally.settle(self._now)
-            pool.customer_ref, pool.product, pool.sku = self._customer_ref, item.text("product"), item.text("sku")
-            pool.seats = item.optional_integer("seats")
+            self._pools[entitlement_id] = pool
+            limit = item.optional_integer("seats")
+            tally = self._retold(pool, item, limit=limit)
             # Other terms may seat the same leases on fewer or more seats (sharing).
             in_use = item.optional_integer("in_use")
             tally.move(self._now, level=pool.level if in_use is None else in_use)
+            if item.has("features"):
+                self._features(entitlement_id, item)
+
+    def _features(self, entitlement_id: str, item: Fields) -> None:
+        """The features that are counted or tracked under new terms; those that are not named any more leave."""
+        hosted = self._meters.setdefault(entitlement_id, {})
+        named = set()
+        for feature in item.objects("features"):
+            key = feature.word("feature")
+            if key in named:
+                raise malformed(f"{feature.place}.feature", "is named twice")
+            named.add(key)
+            self._feature(hosted, key, feature, item)
+        for key in hosted.keys() - named:
+            dropped = hosted[key]
+            tally = self._retold(dropped, item, limit=None if dropped.seats is None else 0)
+            tally.move(self._now, level=dropped.level)
+            if not dropped.level:
+                del hosted[key]
+
+    def _feature(self, hosted: dict[str, _Pool], key: str, feature: Fields, item: Fields) -> None:
+        unit, limit = _unit(feature), feature.optional_integer("limit")
+        meter = hosted.get(key)
+        level = 0 if meter is None else meter.level
+        if meter is None or meter.unit != unit:
+            if level and meter is not None:
+                self._tally(meter).move(self._now, level=0)
+            meter = hosted[key] = _Pool(entitlement_id=item.text("entitlement_id"), feature=key, unit=unit)
+        in_use = feature.optional_integer("in_use")
+        self._retold(meter, item, limit=limit).move(self._now, level=level if in_use is None else in_use)
+
+    def _retold(self, pool: _Pool, item: Fields, *, limit: int | None) -> _Tally:
+        """New terms of a pool. What has run so far was judged by the old limit."""
+        tally = self._touched(pool)
+        tally.settle(self._now)
+        pool.customer_ref, pool.product, pool.sku = self._customer_ref, item.text("product"), item.text("sku")
+        pool.seats = limit
+        return tally
+
+    def _checked_out(self, data: Fields) -> None:
+        tally = self._metered(data)
+        self._limited(tally, data)
+        tally.checkouts += 1
+        tally.move(self._now, level=tally.pool.level + data.integer("amount", least=1))
+
+    def _checked_in(self, data: Fields) -> None:
+        tally = self._metered(data)
+        tally.move(self._now, level=max(0, tally.pool.level - data.integer("amount", least=1)))
+
+    def _used(self, data: Fields) -> None:
+        tally = self._metered(data)
+        amount, over = _amounts(data)
+        tally.consumed += amount
+        tally.overage += over
+
+    def _undone(self, data: Fields) -> None:
+        tally = self._metered(data)
+        amount, over = _amounts(data)
+        tally.undone += amount
+        tally.overage -= over
+
+    def _grant_ended(self, data: Fields) -> None:
+        """Its units are no longer part of a pool; of what is consumed there is no limit."""
+        tally = self._metered(data)
+        amount, limit = data.integer("amount"), tally.pool.seats
+        if not self._limited(tally, data) and limit is not None:
+            self._limit(tally, max(0, limit - amount))
+
+    def _overdrawn(self, data: Fields) -> None:
+        """Of a pool of units it says how many there are: a grant that begins has no line of its own."""
+        if data.has("feature"):
+            tally = self._metered(data)
+            total = data.optional_integer("seats")
+            if total is not None:
+                self._limit(tally, total)
 
     def _distrusted(self, data: Fields) -> None:
         """Its terms are out of force: nobody holds a seat of it, and the ends of its leases free nothing."""
-        self._touched(data).move(self._now, level=0)
-
-    def _touched(self, data: Fields) -> _Tally:
-        """The open tally of the entitlement that the line names."""
         entitlement_id = data.text("entitlement_id")
-        pool = self._pools.get(entitlement_id)
-        if pool is None:
-            # A journal that is read from its middle without a carry: what we do not know stays empty.
-            product = data.optional_text("product") or ""
-            pool = _Pool(entitlement_id=entitlement_id, product=product, customer_ref=self._customer_ref)
-            self._pools[entitlement_id] = pool
+        for pool in self._hosted(entitlement_id):
+            self._touched(pool).move(self._now, level=0)
+
+    def _went_back(self, data: Fields) -> None:
+        self._distrusted(data)
+        entitlement_id = data.text("entitlement_id")
+        self._pools.pop(entitlement_id, None)
+        self._meters.pop(entitlement_id, None)
+
+    def _hosted(self, entitlement_id: str) -> Iterable[_Pool]:
+        """All meters of an entitlement, the seats first."""
+        if entitlement_id in self._pools:
+            yield self._pools[entitlement_id]
+        yield from self._meters.get(entitlement_id, {}).values()
+
+    def _metered(self, data: Fields) -> _Tally:
+        """The open tally of the feature that the line names."""
+        entitlement_id, feature = data.text("entitlement_id"), data.word("feature")
+        hosted = self._meters.setdefault(entitlement_id, {})
+        meter = hosted.get(feature)
+        if meter is None:
+            # No import has named it: it was hosted by a release that told no features, or we read from the middle.
+            seats = self._pools.get(entitlement_id) or _Pool(entitlement_id="", customer_ref=self._customer_ref)
+            meter = replace(seats, entitlement_id=entitlement_id, feature=feature, unit=UNIT, seats=None, level=0)
+            hosted[feature] = meter
+        return self._touched(meter)
+
+    def _limited(self, tally: _Tally, data: Fields) -> bool:
+        """Take the limit that a line states; whether it does."""
+        limit = data.optional_integer("limit")
+        if limit is None:
+            return False
+        self._limit(tally, limit)
+        return True
+
+    def _limit(self, tally: _Tally, limit: int) -> None:
+        tally.settle(self._now)
+        tally.pool.seats = limit
+        tally.move(self._now, level=tally.pool.level)
+
+    def _touched(self, pool: _Pool) -> _Tally:
         tally = self._tally(pool)
         tally.touched = True
         return tally
 
     def _tally(self, pool: _Pool) -> _Tally:
-        key = (pool.entitlement_id, "" if pool.entitlement_id else pool.product)
-        tally = self._open.get(key)
+        """The pool's open tally. One that left the state and came back goes on with its own: it left at zero."""
+        tally = self._open.get(pool.key)
         if tally is None:
-            tally = self._open[key] = _Tally(pool, self._now)
+            tally = self._open[pool.key] = _Tally(pool, self._now)
+        elif tally.pool is not pool:
+            tally.settle(self._now)
+            tally.pool = pool
         return tally
+
+    # What comes seldom stands behind a look-up, so that the lines of seats do not wait for it.
+    _FURTHER: ClassVar[Mapping[str, Callable[[Fold, Fields], None]]] = {
+        Kind.FEATURE_CHECKED_OUT: _checked_out,
+        Kind.FEATURE_RETURNED: _checked_in,
+        Kind.USED: _used,
+        Kind.UNDONE: _undone,
+        Kind.GRANT_ENDED: _grant_ended,
+        Kind.OVERDRAFT: _overdrawn,
+        Kind.DISTRUSTED: _distrusted,
+        Kind.RETURNED_ENTITLEMENT: _went_back,
+    }
 
 
 def merge(lines: Iterable[UsageLine]) -> list[UsageLine]:
@@ -350,36 +479,13 @@ def merge(lines: Iterable[UsageLine]) -> list[UsageLine]:
     return [merged[key] for key in sorted(merged)]
 
 
-def usage_csv(lines: Iterable[UsageLine]) -> bytes:
-    """The table as RFC 4180 CSV: UTF-8, a header, CRLF, quotes only where they are needed.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe in front (an account reference is the vendor's
-    free choice); :func:`read_usage_csv` takes it off again.
-    """
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_WRITERS[name](getattr(line, name)) for name in COLUMNS] for line in lines)
-    return table.getvalue().encode()
-
-
-def read_usage_csv(table: bytes) -> list[UsageLine]:
-    """The lines of a ``usage.csv``.
-
-    Raises :class:`~lls.faults.RefusedDocument` (``malformed``) that names the line and the column.
-    """
-    try:
-        rows = list(csv.reader(io.StringIO(table.decode(), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error):
-        raise RefusedDocument(Refusal.MALFORMED, "usage.csv is no CSV in UTF-8.") from None
-    if not rows or rows[0] != list(COLUMNS):
-        raise RefusedDocument(Refusal.MALFORMED, "usage.csv does not begin with the columns of the contract.")
-    return [_read_row(row, place=f"usage.csv line {n}") for n, row in enumerate(rows[1:], start=2)]
+_Key = tuple[str, str, str, str]
+"""Which line: entitlement, product where there is no entitlement, feature, unit."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Pool:
-    """What is known of an entitlement from one bucket to the next."""
+    """What is known of a meter from one bucket to the next; ``seats`` is the limit of whatever it counts."""
 
     entitlement_id: str
     product: str = ""
@@ -387,9 +493,21 @@ class _Pool:
     customer_ref: str = ""
     seats: int | None = None
     level: int = 0
+    feature: str = ""
+    unit: str = SEAT
+    key: _Key = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = (self.entitlement_id, "" if self.entitlement_id else self.product, self.feature, self.unit)
 
 
-_POOL = tuple(member.name for member in fields(_Pool))
+_SEATS = ("entitlement_id", "product", "sku", "customer_ref", "seats", "level")
+_METER = (*_SEATS, "feature", "unit")
+_NAMES = ("entitlement_id", "feature", "unit")
+
+
+def _members(pool: _Pool, names: Iterable[str]) -> dict[str, Any]:
+    return {name: getattr(pool, name) for name in names}
 
 
 @dataclass(slots=True)
@@ -405,6 +523,9 @@ class _Tally:
     over_peak: int = field(init=False)
     checkouts: int = 0
     denials: int = 0
+    consumed: int = 0
+    undone: int = 0
+    overage: int = 0
     holders: set[int] = field(default_factory=set)
     touched: bool = False
 
@@ -447,6 +568,20 @@ def _instant(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def _unit(feature: Fields) -> str:
+    kind = feature.kind("type", FeatureType)
+    if kind is FeatureType.BOOL:
+        return LEASE
+    currency = feature.optional_text("currency", most=3) if kind is FeatureType.CREDIT else None
+    return currency or feature.optional_text("unit", most=50) or UNIT
+
+
+def _amounts(data: Fields) -> tuple[int, int]:
+    """The units of a use and, of these, those beyond all grants."""
+    amount = data.integer("amount", least=1)
+    return amount, data.integer("over", most=amount)
+
+
 def _abridged(commitment: str) -> int:
     """60 bits of a commitment: a small integer in place of a long text, and still no two holders of a day alike."""
     try:
@@ -477,49 +612,3 @@ def _join(one: UsageLine, other: UsageLine) -> UsageLine:
         period_start=min(one.period_start, other.period_start),
         period_end=max(one.period_end, other.period_end),
     )
-
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
-_NUMBER = re.compile(r"[0-9]{1,30}")
-
-
-def _write_text(text: str) -> str:
-    return "'" + text if text.startswith(_FORMULA) else text
-
-
-def _read_text(cell: str, *, place: str) -> str:  # noqa: ARG001  # all readers are called alike
-    return cell.removeprefix("'")
-
-
-def _read_number(cell: str, *, place: str) -> int:
-    if not _NUMBER.fullmatch(cell):
-        raise malformed(place, "must be a whole number")
-    return int(cell)
-
-
-def _read_limit(cell: str, *, place: str) -> int | None:
-    return _read_number(cell, place=place) if cell else None
-
-
-_TEXTS = ("day", "server_id", "customer_ref", "entitlement_id", "sku", "product", "feature", "unit")
-_INSTANTS = ("period_start", "period_end")
-_WRITERS: Mapping[str, Callable[[Any], object]] = (
-    dict.fromkeys(COLUMNS, lambda value: value)  # numbers; the writer leaves None empty
-    | dict.fromkeys(_TEXTS, _write_text)
-    | dict.fromkeys(_INSTANTS, write_instant)
-)
-_READERS: Mapping[str, Callable[..., object]] = (
-    dict.fromkeys(COLUMNS, _read_number)
-    | dict.fromkeys(_TEXTS, _read_text)
-    | dict.fromkeys(_INSTANTS, read_instant)
-    | {"seats": _read_limit}
-)
-
-
-def _read_row(row: list[str], *, place: str) -> UsageLine:
-    if len(row) != len(COLUMNS):
-        raise malformed(place, f"must have {len(COLUMNS)} columns")
-    cells: dict[str, Any] = {
-        name: _READERS[name](cell, place=f"{place}, {name}") for name, cell in zip(COLUMNS, row, strict=True)
-    }
-    return UsageLine(**cells)

@@ -9,7 +9,7 @@ Rules (design §2, *Waiting*; decision 0005)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ class Waiter:
     since: Now
     closed_at: float | None = None
     wants: frozenset[str] = frozenset()
-    judged: tuple[float, int] | None = None
+    judged: tuple[float, int, int] | None = None
     """When, and under which terms, ``wants`` was found: the entitlements in which it could ever be seated."""
 
     @property
@@ -43,7 +43,10 @@ class Waiting:
         self._queues: dict[str, dict[str, Waiter]] = {}
         self._product_of: dict[str, str] = {}
 
-    def enter(self, checkout: Checkout, *, now: Now) -> Waiter:
+    def reorder(self, priority_of: Callable[[Checkout], int]) -> None:
+        """Other priorities."""
+
+    def enter(self, checkout: Checkout, *, now: Now, priority: int = 0) -> Waiter:
         """Take a place at the end, or open the kept one again."""
         waiter = self.get(checkout.lease_id)
         if waiter is None:

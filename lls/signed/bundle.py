@@ -32,6 +32,7 @@ from enum import StrEnum
 from typing import Final
 
 from lls.faults import Refusal, RefusedDocument
+from lls.licensing import terms
 from lls.licensing.entitlement import Entitlement, read_entitlement
 from lls.licensing.fields import Fields, write_instant
 from lls.signed.certificate import ServerCertificate, read_certificate
@@ -119,10 +120,14 @@ class Customer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """Something the vendor orders once. ``data`` is everything beside ``command_id`` and ``type``."""
+    """What the vendor orders once, under the id that keeps it from being carried out twice.
+
+    ``data`` is everything beside ``command_id`` and ``type``, as it came: of a type that is unknown here nothing is
+    read, and it is the ledger that refuses it.
+    """
 
     command_id: str
-    type: str
+    order: terms.Command
     data: Mapping[str, object]
 
 
@@ -307,7 +312,13 @@ def _read_command(document: object) -> Command:
     fields = Fields(document, place="command")
     command_id, kind = fields.text("command_id", most=100), fields.word("type")
     data = {key: value for key, value in _object(document).items() if key not in {"command_id", "type"}}
-    return Command(command_id=command_id, type=kind, data=data)
+    order = terms.Command(type=kind)
+    if kind == terms.RESET_USAGE:
+        # Neither may be left out: a forgotten ``feature`` would reset them all.
+        required(data, "entitlement_id", "feature")
+        entitlement_id, feature = fields.id("entitlement_id", "ent_"), fields.optional_word("feature")
+        order = terms.Command(type=kind, entitlement_id=entitlement_id, feature=feature)
+    return Command(command_id=command_id, order=order, data=data)
 
 
 def _object(document: object) -> Json:

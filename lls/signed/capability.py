@@ -9,6 +9,7 @@ Rules
 2. The client's nonce comes back as it was sent; that is what makes an answer fresh.
 3. ``exp`` is the lease's deadline without the grace. It decides only for borrowed leases; a floating lease is counted
    by its client, ``ttl`` seconds from the moment it sent the nonce (contract §3).
+4. A borrowed one is good for weeks without the server, so it is bound to a machine (``cnf``); no other one is.
 
 Refuses to own: whether a lease may have one, and the certificate's dates.
 """
@@ -24,8 +25,9 @@ from typing import Final
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import Fields
+from lls.licensing.lease import Mode
 from lls.signed.certificate import ServerCertificate
-from lls.signed.encoding import Json, b64encode, malformed, required, write_json
+from lls.signed.encoding import Json, b64encode, malformed, members, required, write_json
 from lls.signed.jose import ES256, SigningKey, Token, is_compact, verify
 
 CAPABILITY: Final = "lls-capability+jwt"
@@ -45,7 +47,7 @@ _CLAIMS: Final = (
     "features",
     "attributes",
 )
-
+_LONGEST_BINDING: Final = 100
 
 _encode = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -87,12 +89,12 @@ class CapabilitySigner:
         seats: int,
         seat_id: str,
         terms: str,
-        jkt: str | None = None,
+        cnf: Mapping[str, str] | None = None,
     ) -> bytes:
         """What :meth:`signed` makes a capability for one lease of: header and claims.
 
-        ``issued_at`` and ``expires_at`` are NumericDates (RFC 7519 §2), ``ttl`` is in seconds; ``jkt`` binds it to a
-        machine's key (RFC 7800 ``cnf``).
+        ``issued_at`` and ``expires_at`` are NumericDates (RFC 7519 §2), ``ttl`` is in seconds. ``cnf`` (RFC 7800) binds
+        a borrowed one to a machine: ``{"jkt": thumbprint}`` of a key of its own, or ``{"fingerprint": seat_id}``.
 
         ``terms`` comes from :func:`terms_claims`: it is the same for every lease of an entitlement. The claims are put
         together as text, because this runs for each heartbeat: 3 µs against 9 for a dictionary through the encoder.
@@ -103,7 +105,7 @@ class CapabilitySigner:
             f'"nonce":{_quoted(nonce)},"mode":{_quoted(mode)},"ent":{_quoted(entitlement_id)},"seats":{seats},'
             f'"seat_id":{_quoted(seat_id)},{terms}'
         )
-        claims += "}" if jkt is None else f',"cnf":{{"jkt":{_quoted(jkt)}}}}}'
+        claims += "}" if cnf is None else f',"cnf":{_encode(dict(cnf))}}}'
         return self._capability + _encoded(claims.encode("ascii"))
 
     def statement(
@@ -145,7 +147,17 @@ def verify_capability(token: Token, *, certificate: ServerCertificate) -> Json:
         raise RefusedDocument(Refusal.AUDIENCE, "The capability is by another server.")
     if fields.text("aud") not in certificate.products:
         raise RefusedDocument(Refusal.AUDIENCE, "The capability is for a product that the certificate does not cover.")
+    if "cnf" in claims or claims["mode"] == Mode.BORROWED:
+        _check_binding(claims)
     return claims
+
+
+def _check_binding(claims: Json) -> None:
+    """One way only: a reader that knows the one and a reader that knows the other must not believe two machines."""
+    bound = {"jkt", "fingerprint"} & members(claims, "cnf").keys()
+    if len(bound) != 1:
+        raise malformed("A borrowed capability must be bound to a key or to a fingerprint, and to one of them.")
+    Fields(claims["cnf"], place="capability.cnf").text(bound.pop(), most=_LONGEST_BINDING)
 
 
 def _header(key: SigningKey, typ: str) -> bytes:

@@ -103,7 +103,7 @@ def signers_of(
 
 
 def verify_self_signed(token: Token, *, typ: str, limit: int = MOST_TOKEN) -> tuple[Verified, PublicKey]:
-    """For requests only: the payload, and the key in the ``jwk`` header that signed it.
+    """For requests and returned borrowings only: the payload, and the key in the ``jwk`` header that signed it.
 
     It proves that the sender holds that key and nothing else; who the sender is, a person has to know.
     """
@@ -453,7 +453,7 @@ def _header(signature: _Signature, typ: str, *, self_signed: bool = False) -> Js
     if header.get("b64", True) is not True:
         raise malformed("The header 'b64' is not accepted.")
     if "jwk" in header and not self_signed:
-        raise malformed("The header 'jwk' is accepted in requests only.")
+        raise malformed("The header 'jwk' is accepted in self-signed documents only.")
     return header
 
 

@@ -5,14 +5,24 @@ Instants are integers, microseconds since 1970 in UTC: exact, short, and compare
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
 from lls.faults import LeaseEnd
-from lls.licensing.changes import Ended, KeptBundle, Placed, SealedReport
-from lls.licensing.lease import Holder, Lease, LeaseState
+from lls.licensing.changes import (
+    AnsweredRequest,
+    Ended,
+    FeatureAct,
+    KeptBundle,
+    LotUse,
+    Placed,
+    ReturnedEntitlement,
+    SealedReport,
+)
+from lls.licensing.lease import NOTHING_HELD, Holder, Lease, LeaseState, Mode
 
 Row = Sequence[Any]
 
@@ -21,8 +31,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 LEASE_COLUMNS: Final = (
     "lease_id, secret, content, product, entitlement_id, seat_id, seat_name, user, host, process,"
-    " seats, ttl, overdraft, granted_at, state"
+    " seats, ttl, overdraft, granted_at, state, mode, features, until, key, address"
 )
+PLACED_COLUMNS: Final = "entitlement_id, session_id, sequence, bundle_id, started_at, draining, assigned, renamed_at"
+LOT_COLUMNS: Final = "entitlement_id, feature, lot, used, ended"
+REQUEST_COLUMNS: Final = (
+    "lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone"
+)
+RETURN_COLUMNS: Final = "entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at"
 REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, pseudonymised"
 BUNDLE_COLUMNS: Final = "bundle_id, sequence, keys_version, issued_at, imported_at, digest, jws"
 
@@ -57,6 +73,11 @@ def lease_row(lease: Lease) -> Row:
         int(lease.overdraft),
         to_micros(lease.granted_at),
         lease.state.value,
+        None if lease.mode is Mode.FLOATING else lease.mode.value,
+        _write_json(dict(lease.features)) if lease.features else None,
+        None if lease.until is None else to_micros(lease.until),
+        lease.key,
+        lease.address,
     )
 
 
@@ -65,6 +86,8 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
     same: dict[str, str] = {}  # one text for a product or entitlement that thousands of rows name
     share = same.setdefault
     states = {state.value: state for state in LeaseState}
+    modes: dict[str | None, Mode] = {mode.value: mode for mode in Mode}
+    modes[None] = Mode.FLOATING
     return [
         Lease(
             lease_id=lease_id,
@@ -78,6 +101,11 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             overdraft=overdraft == 1,
             granted_at=_EPOCH + timedelta(microseconds=granted_at),
             state=states[state],
+            mode=modes[mode],
+            features=NOTHING_HELD if features is None else json.loads(features),
+            until=None if until is None else from_micros(until),
+            key=key,
+            address=address,
         )
         for (
             lease_id,
@@ -95,6 +123,11 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             overdraft,
             granted_at,
             state,
+            mode,
+            features,
+            until,
+            key,
+            address,
         ) in rows
     ]
 
@@ -131,14 +164,119 @@ def read_bundle(row: Row) -> KeptBundle:
 
 
 def placed_row(placed: Placed) -> Row:
-    """``entitlement_id, session_id, sequence, bundle_id``."""
-    return placed.entitlement_id, placed.session_id, placed.sequence, placed.bundle_id
+    """In the order of ``PLACED_COLUMNS``."""
+    return (
+        placed.entitlement_id,
+        placed.session_id,
+        placed.sequence,
+        placed.bundle_id,
+        None if placed.started_at is None else to_micros(placed.started_at),
+        int(placed.returning),
+        _write_json(placed.assigned),
+        _write_json([to_micros(at) for at in placed.renamed_at]),
+    )
 
 
 def read_placed(row: Row) -> Placed:
     """The other way."""
-    entitlement_id, session_id, sequence, bundle_id = row
-    return Placed(entitlement_id=entitlement_id, session_id=session_id, sequence=sequence, bundle_id=bundle_id)
+    entitlement_id, session_id, sequence, bundle_id, started_at, draining, assigned, renamed_at = row
+    return Placed(
+        entitlement_id=entitlement_id,
+        session_id=session_id,
+        sequence=sequence,
+        bundle_id=bundle_id,
+        started_at=None if started_at is None else from_micros(started_at),
+        returning=draining == 1,
+        assigned=tuple(json.loads(assigned)),
+        renamed_at=tuple(from_micros(at) for at in json.loads(renamed_at)),
+    )
+
+
+def lot_row(lot: LotUse) -> Row:
+    """In the order of ``LOT_COLUMNS``."""
+    return lot.entitlement_id, lot.feature, lot.lot, lot.used, int(lot.ended)
+
+
+def read_lot(row: Row) -> LotUse:
+    """The other way."""
+    entitlement_id, feature, lot, used, ended = row
+    return LotUse(entitlement_id=entitlement_id, feature=feature, lot=lot, used=used, ended=ended == 1)
+
+
+def request_row(request: AnsweredRequest) -> Row:
+    """In the order of ``REQUEST_COLUMNS``."""
+    return (
+        request.lease_id,
+        request.request_id,
+        request.act.value,
+        request.entitlement_id,
+        request.feature,
+        request.amount,
+        to_micros(request.at),
+        request.held,
+        request.available,
+        request.total,
+        _write_json(request.draws) if request.draws else None,
+        int(request.undone),
+    )
+
+
+def read_requests(rows: Sequence[Row]) -> list[AnsweredRequest]:
+    """Many at once: a day of uses stands in this table."""
+    same: dict[str, str] = {}  # one text for the ids that thousands of rows name
+    share = same.setdefault
+    acts = {act.value: act for act in FeatureAct}
+    return [
+        AnsweredRequest(
+            lease_id=share(lease_id, lease_id),
+            request_id=request_id,
+            act=acts[act],
+            entitlement_id=share(entitlement_id, entitlement_id),
+            feature=share(feature, feature),
+            amount=amount,
+            at=from_micros(at),
+            held=held,
+            available=available,
+            total=total,
+            draws=() if draws is None else tuple((share(lot, lot), units) for lot, units in json.loads(draws)),
+            undone=undone == 1,
+        )
+        for (
+            lease_id,
+            request_id,
+            act,
+            entitlement_id,
+            feature,
+            amount,
+            at,
+            held,
+            available,
+            total,
+            draws,
+            undone,
+        ) in rows
+    ]
+
+
+def return_row(returned: ReturnedEntitlement) -> Row:
+    """In the order of ``RETURN_COLUMNS``."""
+    until = None if returned.borrowed_until is None else to_micros(returned.borrowed_until)
+    line = returned.up_to_seq, returned.head, returned.meters
+    return returned.entitlement_id, returned.session_id, *line, until, to_micros(returned.made_at)
+
+
+def read_return(row: Row) -> ReturnedEntitlement:
+    """The other way."""
+    entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at = row
+    return ReturnedEntitlement(
+        entitlement_id=entitlement_id,
+        session_id=session_id,
+        up_to_seq=up_to_seq,
+        head=head,
+        meters=meters,
+        borrowed_until=None if borrowed_until is None else from_micros(borrowed_until),
+        made_at=from_micros(made_at),
+    )
 
 
 def report_row(report: SealedReport) -> Row:
@@ -159,3 +297,7 @@ def read_report(row: Row) -> SealedReport:
         made_at=from_micros(made_at),
         pseudonymised=pseudonymised == 1,
     )
+
+
+def _write_json(value: Mapping[str, int] | Sequence[Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 CHUNK: Final = 5_000
 MOST_ROWS: Final = 64
-"""Rows in one statement: the widest has 15 columns, and 999 parameters are the oldest limit of SQLite."""
+"""Rows in one statement; fewer where SQLite takes fewer parameters (999 before 3.32)."""
 DATABASE: Final = "lls.sqlite3"
 
 
@@ -212,15 +212,32 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, f"INSERT OR REPLACE INTO leases ({rows.LEASE_COLUMNS}) VALUES", live)
     ended = [rows.ended_row(lease_id, one) for lease_id, one in batch.ended.items()]
     _put(database, "INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES", ended)
+    if batch.lots or batch.requests:
+        _write_uses(database, batch)
     names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
     _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
         facts = [(key.value, value) for key, value in batch.facts.items()]
         many("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", facts)
     if batch.forget_ended_before is not None:
-        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
+        _forget(database, "ended", before=rows.to_micros(batch.forget_ended_before), now=now)
+    if batch.forget_requests_before is not None:
+        _forget(database, "requests", before=rows.to_micros(batch.forget_requests_before), now=now)
     if batch.bundles or batch.placed or batch.key_sets or batch.receipts or batch.reports or batch.closed_sessions:
         _write_documents(database, batch)
+    if batch.returns:
+        returns = [rows.return_row(one) for one in batch.returns]
+        _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
+
+
+def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
+    gone = [key for key, lot in batch.lots.items() if lot is None]
+    lots = [rows.lot_row(lot) for lot in batch.lots.values() if lot is not None]
+    # One by one: SQLite looks through the whole table for a list of keys of several columns. They are few.
+    database.executemany("DELETE FROM lots WHERE entitlement_id = ? AND feature = ? AND lot = ?", gone)
+    _put(database, f"INSERT OR REPLACE INTO lots ({rows.LOT_COLUMNS}) VALUES", lots)
+    requests = [rows.request_row(request) for request in batch.requests.values()]
+    _put(database, f"INSERT OR REPLACE INTO requests ({rows.REQUEST_COLUMNS}) VALUES", requests)
 
 
 def _put(database: sqlite3.Connection, before: str, many: Sequence[rows.Row], *, after: str = "") -> None:
@@ -228,12 +245,20 @@ def _put(database: sqlite3.Connection, before: str, many: Sequence[rows.Row], *,
 
     ``executemany`` gives the interpreter's lock away for every row, and a busy loop takes its time to give it back.
     """
+    if not many:
+        return
+    most = _most_rows(len(many[0]), database.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER))
     done = 0
     while done < len(many):
-        size = min(MOST_ROWS, 1 << (len(many) - done).bit_length() - 1)
+        size = min(most, 1 << (len(many) - done).bit_length() - 1)
         chunk = many[done : done + size]
         database.execute(f"{before} {_values(len(chunk[0]), size)}{after}", list(chain.from_iterable(chunk)))
         done += size
+
+
+@cache
+def _most_rows(columns: int, parameters: int) -> int:
+    return min(MOST_ROWS, 1 << (parameters // columns).bit_length() - 1)
 
 
 @cache
@@ -246,8 +271,10 @@ def _write_documents(database: sqlite3.Connection, batch: Batch) -> None:
     many = database.executemany
     bundles = [rows.bundle_row(kept) for kept in batch.bundles]
     many(f"INSERT INTO bundles ({rows.BUNDLE_COLUMNS}) VALUES ({_marks(rows.BUNDLE_COLUMNS)})", bundles)
-    placed = [rows.placed_row(one) for one in batch.placed.values()]
-    many("INSERT OR REPLACE INTO placed (entitlement_id, session_id, sequence, bundle_id) VALUES (?, ?, ?, ?)", placed)
+    gone = [(entitlement_id,) for entitlement_id, placed in batch.placed.items() if placed is None]
+    placed = [rows.placed_row(one) for one in batch.placed.values() if one is not None]
+    many("DELETE FROM placed WHERE entitlement_id = ?", gone)
+    many(f"INSERT OR REPLACE INTO placed ({rows.PLACED_COLUMNS}) VALUES ({_marks(rows.PLACED_COLUMNS)})", placed)
     many("INSERT OR REPLACE INTO key_sets (version, token) VALUES (?, ?)", batch.key_sets.items())
     many("INSERT OR IGNORE INTO closed_sessions (session_id) VALUES (?)", [(one,) for one in batch.closed_sessions])
     many("INSERT OR IGNORE INTO commands (command_id) VALUES (?)", [(one,) for one in batch.commands])
@@ -256,10 +283,10 @@ def _write_documents(database: sqlite3.Connection, batch: Batch) -> None:
     many(f"INSERT INTO reports ({rows.REPORT_COLUMNS}) VALUES ({_marks(rows.REPORT_COLUMNS)})", reports)
 
 
-def _forget_ended(database: sqlite3.Connection, *, before: int, now: int) -> None:
-    """An end in the future is one from before the vendor set the clock back: it counts as one of now."""
-    database.execute("UPDATE ended SET at = ? WHERE at > ?", (now, now))
-    database.execute("DELETE FROM ended WHERE at < ?", (before,))
+def _forget(database: sqlite3.Connection, table: str, *, before: int, now: int) -> None:
+    """What is of the future is from before the vendor set the clock back: it counts as of now."""
+    database.execute(f"UPDATE {table} SET at = ? WHERE at > ?", (now, now))
+    database.execute(f"DELETE FROM {table} WHERE at < ?", (before,))
 
 
 def _marks(columns: str) -> str:
@@ -307,13 +334,16 @@ def _read(database: sqlite3.Connection) -> Loaded:
         # Sorted (+), not walked by the index, which would fetch each row from another page.
         ended=dict(map(rows.read_ended, every("SELECT lease_id, secret, reason, at FROM ended ORDER BY +at"))),
         bundles=list(map(rows.read_bundle, every(_BUNDLES))),
-        placed=list(map(rows.read_placed, every("SELECT entitlement_id, session_id, sequence, bundle_id FROM placed"))),
+        placed=list(map(rows.read_placed, every(f"SELECT {rows.PLACED_COLUMNS} FROM placed"))),
         key_sets=dict(database.execute("SELECT version, token FROM key_sets ORDER BY version").fetchall()),
         closed_sessions=column("SELECT session_id FROM closed_sessions"),
         commands=column("SELECT command_id FROM commands"),
         receipts=column("SELECT receipt_id FROM receipts"),
         reports=list(map(rows.read_report, every(f"SELECT {rows.REPORT_COLUMNS} FROM reports ORDER BY to_seq"))),
         facts={Fact(key): value for key, value in every("SELECT key, value FROM facts")},
+        lots=list(map(rows.read_lot, every(f"SELECT {rows.LOT_COLUMNS} FROM lots"))),
+        requests=rows.read_requests(every(f"SELECT {rows.REQUEST_COLUMNS} FROM requests ORDER BY +at")),
+        returns=list(map(rows.read_return, every(f"SELECT {rows.RETURN_COLUMNS} FROM returns ORDER BY up_to_seq"))),
     )
 
 

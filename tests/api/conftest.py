@@ -22,7 +22,10 @@ from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import Gate, Site
 from lls.clock import GuardedClock
 from lls.identity import load_identity
+from lls.licensing.fields import write_instant
 from lls.licensing.ledger import Setting
+from lls.signed.capability import verify_capability
+from lls.signed.certificate import read_certificate
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import metrics
 from lls.writer import Writer
@@ -101,6 +104,7 @@ class World:
     airgap: Airgap
     edge: Edge
     gate: Gate
+    policy: Path
     port: int
     http: aiohttp.ClientSession
     admin: aiohttp.ClientSession
@@ -117,6 +121,34 @@ class World:
     async def beat(self, seat: Seat, beat: int, *, nonce: str | None = None) -> tuple[int, Any]:
         body = {"beat": beat, "nonce": nonce or nonce_of(f"{seat.name} {beat}")}
         return await self.call("POST", f"/v1/leases/{seat.lease_id}/heartbeat", headers=seat.headers, json=body)
+
+    async def act(
+        self, seat: Seat, act: str, key: str, amount: int = 1, *, request: str | None = None
+    ) -> tuple[int, Any]:
+        """Do something with a feature; ``request`` names the request id, which is new if left out."""
+        request_id = str(uuid.uuid4() if request is None else uuid.uuid5(uuid.NAMESPACE_URL, request))
+        path = f"/v1/leases/{seat.lease_id}/features/{key}/{act}"
+        return await self.call("POST", path, headers=seat.headers, json={"amount": amount, "request_id": request_id})
+
+    async def borrow(self, seat: Seat, until: datetime, **changes: Any) -> tuple[int, Any]:
+        body = {
+            "until": write_instant(until),
+            "fingerprint": f"machine of {seat.name}",
+            "nonce": nonce_of(f"{seat.name} borrows"),
+            **changes,
+        }
+        return await self.call("POST", f"/v1/leases/{seat.lease_id}/borrow", headers=seat.headers, json=body)
+
+    def claims(self, answer: Any) -> Any:
+        """What the capability of an answer says, verified."""
+        token = self.airgap.certificate()
+        assert token is not None
+        return verify_capability(answer["capability"], certificate=read_certificate(token, keys=self.vendor.keys))
+
+    async def govern(self, text: str) -> tuple[int, Any]:
+        """Put a site policy in force."""
+        self.policy.write_text(f"format = 1\n{text}")
+        return await self.ask("POST", "/reload")
 
     async def checkin(self, seat: Seat) -> tuple[int, Any]:
         return await self.call("DELETE", f"/v1/leases/{seat.lease_id}", headers=seat.headers)
@@ -155,6 +187,8 @@ def setting() -> dict[str, Any]:
 @pytest.fixture
 async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]:
     vendor, machine, store = Vendor(), Machine(), SqliteStore(tmp_path)
+    policy = tmp_path / "policy.toml"
+    policy.touch()
     epoch = await store.take_writership()
     clock = GuardedClock(wall=lambda: machine.wall, elapsed=lambda: machine.elapsed)
     identity = load_identity(tmp_path / "keys")
@@ -167,10 +201,13 @@ async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]
         clock=clock,
         state_dir=tmp_path,
         setting=Setting(),
+        policy_file=policy,
     )
     queue_limit, most = setting.pop("queue_limit", 10_000), setting.pop("most", 1_000)
     idle_seconds = setting.pop("idle_seconds", 900.0)
-    writer = Writer(store, clock=clock, build=airgap.build, observer=Silent(), queue_limit=queue_limit)
+    writer = Writer(
+        store, clock=clock, build=airgap.build, observer=Silent(), begin=airgap.govern, queue_limit=queue_limit
+    )
     airgap.writer = writer
     await writer.start(epoch)
     made = EdgeSetting(version="9.9", name="site", started_at=NOW, tls_spki_sha256=("A" * 43,), **setting)
@@ -187,7 +224,7 @@ async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]
         aiohttp.ClientSession(f"http://127.0.0.1:{site.port}") as http,
         aiohttp.ClientSession("http://admin", connector=aiohttp.UnixConnector(str(door))) as admin,
     ):
-        yield World(vendor, customer, machine, store, writer, airgap, edge, gate, site.port, http, admin)
+        yield World(vendor, customer, machine, store, writer, airgap, edge, gate, policy, site.port, http, admin)
     async with asyncio.timeout(CLOSING_SECONDS):
         await lan.cleanup()
         await desk.cleanup()

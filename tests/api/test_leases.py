@@ -37,11 +37,27 @@ async def test_a_checkout_is_answered_as_the_contract_shows_it(world: World) -> 
         "expires_at": "2026-11-21T07:10:00Z",
         "expires_in_seconds": 600,
         "heartbeat_seconds": lease["heartbeat_seconds"],
-        "features": features,
+        "idle_return_seconds": None,
+        "features": [
+            {
+                "key": "render",
+                "type": "bool",
+                "value": 1,
+                "unit": None,
+                "currency": None,
+                "held": 0,
+                "available": None,
+                "total": None,
+                "consumed": 0,
+                "overage": 0,
+                "ends_at": None,
+            }
+        ],
         "attributes": {"max_layers": 64},
         "entitlement": {
             "status": "active",
             "expires_at": "2027-11-21T07:00:00Z",
+            "expires_in_days": None,
             "grace_expires_at": None,
             "maintenance_expires_on": "2027-01-31",
         },

@@ -89,6 +89,37 @@ class Seats:
         return self._out % (self._count, self._count)
 
 
+class Uses:
+    """Units of a usage count by one lease, each under a request id of its own."""
+
+    timed = True
+
+    def __init__(self, lease_id: str, *, number: int) -> None:
+        form = b'{"amount":1,"request_id":"%%08x-0000-4000-8000-%012x"}' % number
+        self._pattern = with_body("POST", f"/v1/leases/{lease_id}/features/frames/use", form, 0)
+        self._count = 0
+
+    def __call__(self) -> bytes:
+        self._count += 1
+        return self._pattern % self._count
+
+
+class Units:
+    """Units of an element pool taken into a lease and given back, by turns."""
+
+    timed = True
+
+    def __init__(self, lease_id: str, *, number: int) -> None:
+        form = b'{"amount":1,"request_id":"%%08x-0000-4000-9000-%012x"}' % number
+        acts = ("checkout", "return")
+        self._patterns = [with_body("POST", f"/v1/leases/{lease_id}/features/render/{act}", form, 0) for act in acts]
+        self._count = 0
+
+    def __call__(self) -> bytes:
+        self._count += 1
+        return self._patterns[(self._count - 1) % 2] % self._count
+
+
 class Mixed:
     """Heartbeats, and every tenth request a checkout of another lease."""
 

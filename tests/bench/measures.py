@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.load import Beats, Mixed, Script, Seats, Tally, drive, each_once
+from tests.bench.load import Beats, Mixed, Script, Seats, Tally, Units, Uses, drive, each_once
 from tests.bench.machine import Broken, Child, started
 
 CONNECTIONS: Final = 64
@@ -122,6 +122,21 @@ async def durable(bench: Bench) -> list[Row]:
         with bench.bare(*routes) as bare:
             pairs = await _in_turns(bench, (subject, scripts), (bare, _bare_seats(CONNECTIONS)))
     return [_ratio_row("durable", pairs, least=0.33, expected={201, 204}, bare="bare handler")]
+
+
+async def meters(bench: Bench) -> list[Row]:
+    """Units used, and units taken and given back, each on the disk before its answer, against the same heartbeats."""
+    with bench.subject() as subject:
+        beats, _size_of_a_beat = await _leased(subject, CONNECTIONS)
+        ids = [f"00000001-0000-4000-8000-{number:012x}" for number in range(UNIQUE // 2, UNIQUE // 2 + CONNECTIONS)]
+        uses = [Uses(lease_id, number=number) for number, lease_id in enumerate(ids)]
+        units = [Units(lease_id, number=number) for number, lease_id in enumerate(ids)]
+        used = await _in_turns(bench, (subject, uses), (subject, beats))
+        taken = await _in_turns(bench, (subject, units), (subject, beats))
+    return [
+        _ratio_row("meters, used", used, least=0.50, expected={200}, bare="heartbeats"),
+        _ratio_row("meters, taken", taken, least=0.50, expected={200}, bare="heartbeats"),
+    ]
 
 
 async def group(bench: Bench) -> list[Row]:
@@ -276,6 +291,7 @@ MEASURES: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "heartbeats": heartbeats,
     "heartbeats-unsigned": heartbeats_unsigned,
     "durable": durable,
+    "meters": meters,
     "group": group,
     "herd": herd,
     "p99": p99,

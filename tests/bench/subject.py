@@ -92,6 +92,10 @@ def _bundle(daemon: Daemon, vendor: Vendor, seats: int | None) -> bytes:
     site = Site(server_id=identity.server_id, signing=identity.signing, encryption=identity.encryption)
     bought = entitlement(
         seats=seats,
+        features=[
+            {"key": "frames", "type": "usage_count", "value": 10**12, "unit": "frame", "undo_seconds": 60},
+            {"key": "render", "type": "element_pool", "value": 10**6, "unit": "core"},
+        ],
         starts_at=write_instant(vendor.now - timedelta(days=1)),
         expires_at=write_instant(vendor.now + timedelta(days=365)),
     )

@@ -191,31 +191,56 @@ def test_entitlements_show_seats_dates_and_problems(lls: Lls, daemon: Daemon) ->
     )
 
 
+DENIAL: dict[str, Any] = {
+    "at": "2026-11-21T09:00:00Z",
+    "code": "no_seat",
+    "rule": "seats",
+    "cause": "capacity",
+    "remedy": "More seats.",
+    "product": "cad",
+    "feature": None,
+    "in_use": 5,
+    "limit": 5,
+    "count": 3,
+}
+
+
 def test_denials_say_who_and_why(lls: Lls, daemon: Daemon) -> None:
-    denial = {
-        "at": "2026-11-21T09:00:00Z",
-        "code": "no_seat",
-        "rule": "seats",
-        "product": "cad",
-        "in_use": 5,
-        "limit": 5,
-        "count": 3,
-    }
-    strange = denial | {"code": "new_code", "holder": {}, "in_use": None}
-    daemon.says("GET denials", {"denials": [denial | {"holder": {"user": "bob", "host": "ws-2"}}, strange]})
+    one = DENIAL | {"holder": {"user": "bob", "host": "ws-2"}}
+    strange = DENIAL | {"holder": {}, "in_use": None, "remedy": None, "count": 1}
+    daemon.says("GET denials", {"denials": [one, strange]})
     assert lls("denials", "--since", "2026-11-21").out == (
-        "AT                    HOLDER    PRODUCT  WHY                            RULE   IN USE  TIMES\n"
-        "2026-11-21 09:00:00Z  bob@ws-2  cad      all seats are taken [no_seat]  seats  5 of 5      3\n"
-        "2026-11-21 09:00:00Z  –         cad      new_code                       seats       –      3\n"
+        "Nobody could have been served (true denials): 4 requests\n"
+        "AT                    HOLDER    PRODUCT  WHY                            RULE   IN USE  TIMES  WHAT WOULD HELP\n"
+        "2026-11-21 09:00:00Z  bob@ws-2  cad      all seats are taken [no_seat]  seats  5 of 5      3  More seats.\n"
+        "2026-11-21 09:00:00Z  –         cad      all seats are taken [no_seat]  seats       –      1  –\n"
     )
     assert "/v1/admin/denials?since=2026-11-21T00%3A00%3A00Z" == daemon.heard[0].target
+
+
+def test_true_denials_stand_apart_from_those_that_the_site_or_the_terms_caused(lls: Lls, daemon: Daemon) -> None:
+    causes = [
+        DENIAL | {"cause": "terms", "code": "entitlement_expired", "remedy": "A renewal.", "count": 1},
+        DENIAL | {"cause": "policy", "code": "reserved", "rule": "reserve[2]", "remedy": "A smaller reservation."},
+        DENIAL | {"code": "no_feature_units", "feature": "render", "rule": "units", "remedy": "More units."},
+        DENIAL | {"cause": "of a later release", "code": "new_code", "remedy": "Tea.", "count": 1},
+    ]
+    daemon.says("GET denials", {"denials": causes})
+    true, policy, terms = lls("denials").out.split("\n\n")
+    assert true.startswith("Nobody could have been served (true denials): 3 requests\n")
+    assert all(word in true for word in ("cad (render)", "[no_feature_units]", "More units."))
+    assert policy.startswith("Refused by this site's policy, not by the number of seats: 3 requests\n")
+    assert all(word in policy for word in ("[reserved]", "reserve[2]", "A smaller reservation."))
+    assert terms.startswith("Refused by the terms of what was bought: 2 requests\n")
+    assert all(word in terms for word in ("[entitlement_expired]", "A renewal.", "new_code", "Tea."))
+    assert causes == json.loads(lls("denials", "--json").out)["denials"]
 
 
 def test_usage_is_a_table_or_the_columns_of_the_report(lls: Lls, daemon: Daemon) -> None:
     daemon.says("GET usage", {"lines": [USAGE]})
     assert lls("usage", "--from", "2026-11-01", "--to", "2026-11-21T10:00+02:00").out == (
-        "WHEN        PRODUCT  SKU      METER  LIMIT  PEAK  SEAT-HOURS  CHECKOUTS  DENIALS  CONSUMED  OVERAGE\n"
-        "2026-11-20  cad      CAD-PRO  seats      –     7         1.5          9        1         0        0\n"
+        "WHEN        PRODUCT  SKU      METER  LIMIT  PEAK  HOURS  CHECKOUTS  DENIALS  CONSUMED  UNDONE  OVERAGE\n"
+        "2026-11-20  cad      CAD-PRO  seats      –     7    1.5          9        1         0       0        0\n"
     )
     assert (
         "/v1/admin/usage?bucket=day&from=2026-11-01T00%3A00%3A00Z&to=2026-11-21T08%3A00%3A00Z" == daemon.heard[0].target
@@ -232,6 +257,58 @@ def test_usage_by_the_hour_names_the_hour(lls: Lls, daemon: Daemon) -> None:
     daemon.says("GET usage", {"lines": [hour]})
     assert "2026-11-20 08:00:00Z  cad" in lls("usage", "--bucket", "hour").out
     assert lls("usage", "--bucket", "hour", "--csv").out.startswith("bucket,server_id")
+
+
+def test_usage_names_each_feature_and_what_it_counts(lls: Lls, daemon: Daemon) -> None:
+    render = USAGE | {"feature": "render", "unit": "core", "seats": 4}
+    frames = USAGE | {"feature": "frames", "unit": "frame", "consumed": 90, "undone": 5, "overage": -5}
+    daemon.says("GET usage", {"lines": [USAGE, render, frames]})
+    assert ["seats", "render (core)", "frames (frame)"] == [
+        line[30:44].strip() for line in lls("usage").out.splitlines()[1:]
+    ]
+
+
+OUTCOME: dict[str, Any] = {
+    "product": "cad",
+    "seats": 60,
+    "requests": 120,
+    "denials": 20,
+    "denied_holders": 4,
+    "true_denials": 15,
+    "policy_denials": 3,
+    "would_remain": 2,
+    "would_remain_holders": 1,
+    "peak": 60,
+    "lines_read": 5_000,
+    "assumption": "What was really granted stays granted.",
+}
+
+
+def test_what_other_seats_would_have_done_is_one_answer(lls: Lls, daemon: Daemon) -> None:
+    daemon.says("GET usage/what-if", OUTCOME)
+    asked = ("usage", "--what-if", "seats=60", "--product", "cad", "--from", "2026-11-01", "--to", "2026-11-21")
+    assert lls(*asked).out == (
+        "Product          cad\n"
+        "Seats            60\n"
+        "Requests         120\n"
+        "Denials          20, of 4 machines\n"
+        "All seats taken  15\n"
+        "Site's policy    3\n"
+        "Would remain     2, of 1 machine\n"
+        "Peak             60\n"
+        "\n"
+        "Assumed: What was really granted stays granted.\n"
+    )
+    span = "from=2026-11-01T00%3A00%3A00Z&to=2026-11-21T00%3A00%3A00Z"
+    assert f"/v1/admin/usage/what-if?product=cad&seats=60&{span}" == daemon.heard[0].target
+    assert OUTCOME == json.loads(lls(*asked, "--json").out)
+
+
+def test_where_no_seat_was_missing_other_seats_would_have_changed_nothing(lls: Lls, daemon: Daemon) -> None:
+    daemon.says("GET usage/what-if", OUTCOME | {"true_denials": 0, "would_remain": 0, "would_remain_holders": 0})
+    shown = lls("usage", "--what-if", "seats=1", "--product", "cad")
+    assert shown.out.startswith("Nobody was refused because all seats were taken")
+    assert "Would remain     0\n" in shown.out
 
 
 def test_the_preview_shows_what_would_leave(lls: Lls, daemon: Daemon) -> None:

@@ -107,3 +107,21 @@ def test_every_setting_that_is_wrong_is_named_at_once(lls: Lls, settings: Path) 
     shown = lls("--config", settings, "config", "check")
     assert (1, "lls: There are 3 problems; mend them and check again.\n") == (shown.status, shown.err)
     assert all(word in shown.out for word in ("lisen", "state_dir must be an absolute path", "grace_seconds (1)"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (b"format = 1\n", []),
+        (b'format = 1\n[[limit]]\nproduct = "cad"\nper = "user"\nseats = 0\nspace = 1\n', ["limit[1].seats", "space"]),
+        (b"\xff", ["is not UTF-8"]),
+    ],
+)
+def test_the_check_reads_the_policy_too(
+    lls: Lls, settings: Path, folder: Path, policy: bytes, words: list[str]
+) -> None:
+    (folder / "policy.toml").write_bytes(policy)
+    settings.write_text(f'{settings.read_text()}[policy]\nfile = "{folder / "policy.toml"}"\n')
+    shown = lls("--config", settings, "config", "check")
+    assert (1 if words else 0) == shown.status
+    assert all(word in shown.err for word in ("[policy] file: ", *words) if words)

@@ -17,6 +17,13 @@ def vendor() -> Vendor:
     return Vendor()
 
 
+@pytest.fixture(autouse=True)
+def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nobody's own borrowed seats are touched."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "lls" / "borrowed"
+
+
 @pytest.fixture
 def tls(tmp_path: Path) -> TlsKey:
     return TlsKey(tmp_path)

@@ -1,7 +1,8 @@
 """The other side for the SDK's tests: a vendor, and a small strict license server written from the contract alone.
 
-The server speaks contract §2 over a real socket, in its own thread, and misbehaves when told to (``Lies``). It imports
-It imports nothing of the project, so that what the SDK gets wrong about the contract is not wrong here in the same way.
+The server speaks contract §2 over a real socket, in its own thread, and misbehaves when told to (``Lies``). It grants
+borrow requests by file too. It imports nothing of the project, so that what the SDK gets wrong about the contract is
+not wrong here in the same way. Counted features are judged in ``counting``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 from joserfc import jws
 from joserfc.jwk import ECKey
+
+from tests.client.counting import Counters
 
 CHECKOUT_FIELDS = {
     "lease_id", "product", "activation_code", "holder", "seats", "features", "edition", "version",
@@ -166,6 +169,9 @@ class Lies:
     busy: list[tuple[int, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     statement_keys: list[str] | None = None
     statement_nonce: str | None = None
+    claims: dict[str, Any] = field(default_factory=dict)
+    lose_deletes: int = 0
+    refuse_get: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     refuse_beat: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
 
 
@@ -181,6 +187,7 @@ class FakeLease:
     reason: str = ""
     mode: str = "floating"
     ends_at: float = 0.0
+    jkt: str = ""
 
 
 class FakeServer:
@@ -205,8 +212,9 @@ class FakeServer:
         self.asked: list[tuple[str, str, Mapping[str, str], Any]] = []
         self.capabilities: list[str] = []
         self.deleted_unknown: set[str] = set()
-        self.results: dict[str, dict[str, Any]] = {}
-        self.used = 0
+        self.counters = Counters()
+        self.borrow_seconds = 14 * 86400
+        self.borrow_seats = 5
         self.lies = Lies()
         self.port = port
         self.told = threading.Condition()
@@ -219,6 +227,10 @@ class FakeServer:
     @property
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def used(self) -> int:
+        return self.counters.features["render"].consumed
 
     # -- the test's hand --
 
@@ -238,6 +250,45 @@ class FakeServer:
     def end(self, reason: str) -> None:
         for lease in self.leases.values():
             lease.state, lease.reason = "ended", reason
+
+    def grant(self, document: bytes) -> bytes:
+        """What ``lls borrow grant`` does: the request's own key signed it, and the seat is bound to that key."""
+        claims, jwk = self._self_signed(document, "lls-borrow-request+jws")
+        needed = {"lease_id", "product", "holder", "fingerprint", "until", "nonce", "made_at"}
+        assert needed <= set(claims) <= needed | {"activation_code", "features", "version", "released_on", "edition"}
+        assert claims["fingerprint"] == claims["holder"]["seat_id"]
+        assert set(claims["holder"]) <= HOLDER_FIELDS
+        lease = FakeLease(secret="", content="", product=claims["product"], seat_id=claims["fingerprint"])
+        lease.mode, lease.ends_at = "borrowed", datetime.fromisoformat(claims["until"]).timestamp()
+        canonical = json.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")}, separators=(",", ":"))
+        lease.jkt = b64(hashlib.sha256(canonical.encode()).digest())
+        lease = self.leases.setdefault(claims["lease_id"], lease)
+        document_of = {
+            "format": 1,
+            "capability": self._capability(claims["lease_id"], lease, claims["nonce"]),
+            "certificate": self.certificate,
+            "keys": self.vendor.sets[1:],
+            "lease": self._lease(claims["lease_id"], lease),
+        }
+        return json.dumps(document_of).encode()
+
+    def take_return(self, document: bytes) -> None:
+        """What ``lls borrow return`` does."""
+        claims, jwk = self._self_signed(document, "lls-borrow-return+jws")
+        lease = self.leases[claims["lease_id"]]
+        canonical = json.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")}, separators=(",", ":"))
+        assert lease.jkt == b64(hashlib.sha256(canonical.encode()).digest())
+        assert self.server_id == claims["server_id"]
+        lease.state, lease.reason = "ended", "checked_in"
+
+    def _self_signed(self, document: bytes, typ: str) -> tuple[dict[str, Any], dict[str, str]]:
+        head = document.split(b".")[0]
+        header = json.loads(base64.urlsafe_b64decode(head + b"=" * (-len(head) % 4)))
+        assert (typ, "ES256") == (header["typ"], header["alg"])
+        assert {"alg", "typ", "kid", "jwk"} == set(header)
+        assert {"kty", "crv", "x", "y"} == set(header["jwk"])
+        signed = jws.deserialize_compact(document, ECKey.import_key(header["jwk"]), registry=_anything())
+        return json.loads(signed.payload), header["jwk"]
 
     def active(self) -> list[FakeLease]:
         return [lease for lease in self.leases.values() if lease.state == "active"]
@@ -309,6 +360,10 @@ class FakeServer:
         answer: web.StreamResponse = await handler(request)
         if is_lease_call and self.lies.lose_answers:
             self.lies.lose_answers -= 1
+            if request.transport is not None:
+                request.transport.abort()
+        if request.method == "DELETE" and self.lies.lose_deletes:
+            self.lies.lose_deletes -= 1
             if request.transport is not None:
                 request.transport.abort()
         with self.told:
@@ -396,6 +451,9 @@ class FakeServer:
         return web.json_response(answer)
 
     async def _get(self, request: web.Request) -> web.Response:
+        if self.lies.refuse_get:
+            status, fields = self.lies.refuse_get.pop(0)
+            return problem(status, **fields)
         lease_id, lease, refusal = self._found(request)
         return refusal if lease is None else web.json_response({"lease": self._lease(lease_id, lease)})
 
@@ -407,6 +465,7 @@ class FakeServer:
             return problem(404, "unknown_lease")
         elif lease.state == "active":
             lease.state, lease.reason = "ended", "checked_in"
+            self.counters.end(request.match_info["id"])
         return web.Response(status=204)
 
     async def _borrow(self, request: web.Request) -> web.Response:
@@ -414,23 +473,29 @@ class FakeServer:
         if lease is None:
             return refusal
         body = request[BODY]
-        assert {"until", "fingerprint", "nonce"} == set(body)
-        lease.mode, lease.ends_at = "borrowed", datetime.fromisoformat(body["until"]).timestamp()
+        if set(body) != {"until", "fingerprint", "nonce"} or not body["until"].endswith("Z"):
+            return problem(400, "bad_request")
+        until = datetime.fromisoformat(body["until"]).timestamp()
+        if body["fingerprint"] != lease.seat_id:
+            return problem(403, "wrong_machine", detail="Another machine holds that lease.")
+        if until <= time.time():
+            return problem(400, "bad_request", detail="That is over already.")
+        if lease.mode != "borrowed" and self.borrow_seats <= sum(one.mode == "borrowed" for one in self.active()):
+            return problem(403, "borrow_not_allowed", detail="No seat may leave.", remedy="Wait for one to come back.")
+        if until > time.time() + self.borrow_seconds:
+            return problem(409, "borrow_too_long", detail="That is too long.", limit_seconds=self.borrow_seconds)
+        if until < lease.ends_at:
+            return problem(409, "borrowed", detail="It is borrowed for longer already.")
+        lease.mode, lease.ends_at = "borrowed", until
         return self._shown(lease_id, lease, body["nonce"], status=200)
 
     async def _feature(self, request: web.Request) -> web.Response:
-        _, lease, refusal = self._found(request)
+        lease_id, lease, refusal = self._found(request)
         if lease is None:
             return refusal
-        body, key, verb = request[BODY], request.match_info["key"], request.match_info["verb"]
-        if key != "render":
-            return problem(404, "unknown_feature")
-        assert {"amount", "request_id"} == set(body)
-        known = f"{verb} {body['request_id']}"
-        if known not in self.results:
-            self.used += body["amount"] if verb in ("use", "checkout") else -body["amount"]
-            self.results[known] = {"key": key, "type": "usage_count", "held": self.used, "available": 3, "total": 4}
-        return web.json_response(self.results[known])
+        key, verb = request.match_info["key"], request.match_info["verb"]
+        status, answer = self.counters.act(lease_id, key, verb, request[BODY])
+        return web.json_response(answer) if status == 200 else problem(status, **answer)
 
     # -- words --
 
@@ -454,7 +519,7 @@ class FakeServer:
             "holder": {"seat_id": lease.seat_id},
             "granted_at": stamp(0), "expires_at": stamp(self.ttl), "expires_in_seconds": self.ttl,
             "heartbeat_seconds": self.beat_seconds,
-            "features": [{"key": "render", "type": "usage_count", "held": 0, "available": 3, "total": 4}],
+            "features": [self.counters.view(one, lease_id) for one in self.counters.features.values()],
             "attributes": {"max_layers": 64},
             "entitlement": {"status": "active", "expires_at": "2030-01-01T00:00:00Z", "grace_expires_at": None,
                             "maintenance_expires_on": "2027-01-01"},
@@ -469,11 +534,14 @@ class FakeServer:
             nonce = b64(secrets.token_bytes(32))
         # `exp` and `iat` lie in the past on purpose: a floating lease must not look at them.
         claims = {
-            "iss": self.server_id, "aud": lease.product, "sub": lease_id, "iat": 1, "exp": lease.ends_at or 2,
-            "ttl": self.ttl,
-            "nonce": nonce, "mode": lease.mode, "ent": "ent_x", "seats": 1, "seat_id": lease.seat_id, "features": {},
-            "attributes": {"max_layers": 64},
+            "iss": self.server_id, "aud": lease.product, "sub": lease_id, "iat": 1, "exp": 2, "ttl": self.ttl,
+            "nonce": nonce, "mode": lease.mode, "ent": "ent_x", "seats": 1, "seat_id": lease.seat_id,
+            "features": {"expert": True, "plain": True, "later": False}, "attributes": {"max_layers": 64},
         }  # fmt: skip
+        if lease.mode == "borrowed":
+            bound = {"jkt": lease.jkt} if lease.jkt else {"fingerprint": lease.seat_id}
+            claims |= {"iat": int(time.time()), "exp": int(lease.ends_at), "cnf": bound}
+        claims |= self.lies.claims
         token = (Key() if self.lies.wrong_key else self.key).compact(claims, "lls-capability+jwt")
         self.capabilities.append(token)
         return token
@@ -503,6 +571,14 @@ def bearer(request: web.Request) -> str:
 
 def stamp(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def twin_of(server: FakeServer) -> FakeServer:
+    """Another daemon of the same server: same id, keys and leases, another port."""
+    twin = FakeServer(server.vendor, tls=server.tls, ttl=server.ttl, beat=server.beat_seconds)
+    twin.server_id, twin.key, twin.certificate = server.server_id, server.key, server.certificate
+    twin.leases, twin.counters = server.leases, server.counters
+    return twin
 
 
 @contextmanager

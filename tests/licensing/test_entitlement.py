@@ -12,16 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lls.faults import Refusal, RefusedDocument
+from lls.licensing.calendar import Term, Unit
 from lls.licensing.entitlement import (
+    LONGEST_BORROW_SECONDS,
     LONGEST_LEASE_SECONDS,
+    LONGEST_UNDO_SECONDS,
     MOST_SEATS,
+    MOST_UNITS,
+    BorrowTerms,
     Concurrency,
     Entitlement,
     Feature,
     FeatureType,
+    Grant,
+    GrantExpiry,
     LicenseType,
+    NamedUsers,
     Overdraft,
     OverdraftType,
+    Reset,
     Sharing,
     Standing,
     Start,
@@ -208,7 +217,6 @@ MALFORMED: list[tuple[str, object, str]] = [
     ("features.0.type", "magic", "features[0].type"),
     ("features.0.value", 2, "features[0].value"),
     ("features.0.value", True, "features[0].value"),
-    ("features.0.unit", 4, "features[0].unit"),
     ("features", [DOCUMENT["features"][0]] * 2, "features"),
     ("attributes.0.type", "colour", "attributes[0].type"),
     ("attributes.0.value", "64", "attributes[0].value"),
@@ -280,9 +288,7 @@ def test_without_grace_the_end_is_the_end() -> None:
 def test_a_term_that_begins_with_the_first_lease_needs_no_start() -> None:
     changed = document("starts_at", None)
     changed["plan"]["start"] = "on_first_lease"
-    entitlement = read_entitlement(changed)
-    assert Standing.ACTIVE is entitlement.standing(STARTS - GRACE)
-    assert "a term that starts on the first lease" == entitlement.beyond_us
+    assert Standing.ACTIVE is read_entitlement(changed).standing(STARTS - GRACE)
 
 
 @pytest.mark.parametrize(
@@ -395,17 +401,304 @@ def test_a_feature_is_found_by_its_key() -> None:
     assert read().feature("paint") is None
 
 
+GRANT: dict[str, Any] = {
+    "grant_id": "grt_AAAAAAAAAAAAAAAAAAAAAA",
+    "amount": 100,
+    "active_from": "2026-01-01T00:00:00Z",
+    "expiry": {"type": "custom", "unit": "month", "count": 3, "at": None},
+}
+CREDIT: dict[str, Any] = {
+    "key": "render",
+    "type": "credit",
+    "value": 5_000,
+    "unit": "cent",
+    "currency": "USD",
+    "overdraft": {"type": "absolute", "value": 10**15},
+    "reset": "monthly",
+    "undo_seconds": 60,
+    "grants": [GRANT],
+}
+
+
+def counted(path: str = "", value: object = None) -> Entitlement:
+    """The sample with a credit, of which one member is another."""
+    changed = document()
+    changed["features"] = [copy.deepcopy(CREDIT)]
+    place: Any = changed["features"][0]
+    *outer, last = [int(part) if part.isdecimal() else part for part in path.split(".")] if path else [""]
+    for part in outer:
+        place = place[part]
+    if path and value is ABSENT:
+        del place[last]
+    elif path:
+        place[last] = value
+    return read_entitlement(changed)
+
+
+def test_a_counted_feature_is_read_whole() -> None:
+    grant = Grant(
+        grant_id="grt_AAAAAAAAAAAAAAAAAAAAAA",
+        amount=100,
+        active_from=STARTS,
+        expiry=GrantExpiry.CUSTOM,
+        term=Term(unit=Unit.MONTH, count=3),
+    )
+    expected = Feature(
+        key="render",
+        type=FeatureType.CREDIT,
+        value=5_000,
+        unit="cent",
+        currency="USD",
+        overdraft=Overdraft(type=OverdraftType.ABSOLUTE, value=MOST_UNITS),
+        reset=Reset.MONTHLY,
+        undo_seconds=60,
+        grants=(grant,),
+    )
+    assert expected == counted().feature("render")
+
+
 @pytest.mark.parametrize(
-    ("path", "value", "named"),
+    ("path", "attribute", "expected"),
     [
-        ("", None, None),
-        ("concurrency", "node_lock", "node_lock"),
-        ("concurrency", "named_user", "named_user"),
-        ("features.0.type", "element_pool", "render"),
-        ("features.0.type", "usage_count", "render"),
-        ("features.0.type", "credit", "render"),
+        ("unit", "unit", None),
+        ("currency", "currency", None),
+        ("overdraft", "overdraft", Overdraft()),
+        ("reset", "reset", Reset.NEVER),
+        ("undo_seconds", "undo_seconds", 0),
+        ("grants", "grants", ()),
     ],
 )
-def test_what_we_cannot_enforce_is_named(path: str, value: object, named: str | None) -> None:
-    beyond = read(path, value).beyond_us
-    assert beyond is None if named is None else named in (beyond or "")
+def test_a_feature_that_says_nothing_of_it_has_no_grant_reset_overdraft_or_undo(
+    path: str, attribute: str, expected: object
+) -> None:
+    feature = counted(path, ABSENT).feature("render")
+    assert expected == getattr(feature, attribute)
+
+
+@pytest.mark.parametrize(
+    ("expiry", "expected"),
+    [
+        ({"type": "never"}, (GrantExpiry.NEVER, None, None)),
+        (
+            {"type": "end_of_contract", "unit": None, "count": None, "at": None},
+            (GrantExpiry.END_OF_CONTRACT, None, None),
+        ),
+        ({"type": "end_of_period", "unit": "year", "count": 0}, (GrantExpiry.END_OF_PERIOD, None, None)),
+        ({"type": "custom", "unit": "week", "count": 2}, (GrantExpiry.CUSTOM, Term(unit=Unit.WEEK, count=2), None)),
+        ({"type": "at", "at": "2026-06-01T00:00:00Z"}, (GrantExpiry.AT, None, datetime(2026, 6, 1, tzinfo=UTC))),
+    ],
+)
+def test_an_expiry_brings_what_belongs_to_it(expiry: object, expected: tuple[object, ...]) -> None:
+    feature = counted("grants.0.expiry", expiry).feature("render")
+    assert feature is not None
+    (grant,) = feature.grants
+    assert expected == (grant.expiry, grant.term, grant.at)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_switch_may_be_tracked(value: int) -> None:
+    changed = document("features", [{"key": "simulate", "type": "bool", "value": value, "tracked": True}])
+    assert Feature(key="simulate", type=FeatureType.BOOL, value=value, tracked=True) == read_entitlement(
+        changed
+    ).feature("simulate")
+
+
+HOSTILE_FEATURES: list[tuple[str, object, str]] = [
+    ("key", "", "key"),
+    ("key", "x" * 51, "key"),
+    ("key", None, "key"),
+    ("type", "pool", "type"),
+    ("type", ["credit"], "type"),
+    ("value", -1, "value"),
+    ("value", MOST_UNITS + 1, "value"),
+    ("value", 2**63, "value"),
+    ("value", 1.5, "value"),
+    ("value", True, "value"),
+    ("value", "5000", "value"),
+    ("value", None, "value"),
+    ("value", ABSENT, "value"),
+    ("unit", "", "unit"),
+    ("unit", "x" * 51, "unit"),
+    ("unit", "a\nb", "unit"),
+    ("currency", "DOLLAR", "currency"),
+    ("currency", 1, "currency"),
+    ("overdraft", "unlimited", "overdraft"),
+    ("overdraft.value", MOST_UNITS + 1, "overdraft.value"),
+    ("overdraft.value", -1, "overdraft.value"),
+    ("overdraft.type", "some", "overdraft.type"),
+    ("reset", "weekly", "reset"),
+    ("reset", 1, "reset"),
+    ("undo_seconds", -1, "undo_seconds"),
+    ("undo_seconds", LONGEST_UNDO_SECONDS + 1, "undo_seconds"),
+    ("undo_seconds", 0.5, "undo_seconds"),
+    ("grants", {}, "grants"),
+    ("grants", [None], "grants[0]"),
+    ("grants", [GRANT, GRANT], "grants"),
+    ("grants", [GRANT] * 1_001, "grants"),
+    ("grants.0.grant_id", "ent_AAAAAAAAAAAAAAAAAAAAAA", "grants[0].grant_id"),
+    ("grants.0.grant_id", "allowance", "grants[0].grant_id"),
+    ("grants.0.grant_id", ABSENT, "grants[0].grant_id"),
+    ("grants.0.amount", 0, "grants[0].amount"),
+    ("grants.0.amount", -5, "grants[0].amount"),
+    ("grants.0.amount", MOST_UNITS + 1, "grants[0].amount"),
+    ("grants.0.amount", True, "grants[0].amount"),
+    ("grants.0.active_from", "2026-02-30T00:00:00Z", "grants[0].active_from"),
+    ("grants.0.active_from", "2026-01-01T00:00:00+01:00", "grants[0].active_from"),
+    ("grants.0.active_from", None, "grants[0].active_from"),
+    ("grants.0.expiry", None, "grants[0].expiry"),
+    ("grants.0.expiry", "never", "grants[0].expiry"),
+    ("grants.0.expiry.type", "sometime", "grants[0].expiry.type"),
+    ("grants.0.expiry.unit", None, "grants[0].expiry.unit"),
+    ("grants.0.expiry.unit", "hour", "grants[0].expiry.unit"),
+    ("grants.0.expiry.count", 0, "grants[0].expiry.count"),
+    ("grants.0.expiry.count", 36_501, "grants[0].expiry.count"),
+    ("grants.0.expiry.count", ABSENT, "grants[0].expiry.count"),
+    ("grants.0.expiry", {"type": "custom", "unit": "year", "count": 9_000}, "grants[0].expiry"),
+    ("grants.0.expiry", {"type": "at"}, "grants[0].expiry.at"),
+    ("grants.0.expiry", {"type": "at", "at": "tomorrow"}, "grants[0].expiry.at"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "named"), HOSTILE_FEATURES)
+def test_a_feature_that_is_not_what_the_contract_says_is_refused_by_name(path: str, value: object, named: str) -> None:
+    with pytest.raises(RefusedDocument, match=re.escape(named)) as refused:
+        counted(path, value)
+    assert Refusal.MALFORMED is refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("feature", "named"),
+    [
+        ({"key": "a", "type": "bool", "value": 2}, "value"),
+        ({"key": "a", "type": "bool", "value": 1, "tracked": 1}, "tracked"),
+        ({"key": "a", "type": "bool", "value": 1, "tracked": "yes"}, "tracked"),
+    ],
+)
+def test_a_switch_is_on_or_off(feature: dict[str, Any], named: str) -> None:
+    with pytest.raises(RefusedDocument, match=named):
+        read("features", [feature])
+
+
+def test_a_feature_may_not_be_named_twice_whatever_its_type() -> None:
+    with pytest.raises(RefusedDocument, match="twice"):
+        read("features", [CREDIT, {"key": "render", "type": "bool", "value": 1}])
+
+
+def test_borrowing_is_read() -> None:
+    borrow = read("borrow", {"max_seconds": 604_800, "max_seats": 5}).borrow
+    assert BorrowTerms(max_seconds=604_800, max_seats=5) == borrow
+    assert borrow.allowed
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (ABSENT, BorrowTerms()),
+        (None, BorrowTerms()),
+        ({"max_seconds": 0, "max_seats": 5}, BorrowTerms(max_seconds=0, max_seats=5)),
+        ({"max_seconds": 60, "max_seats": 0}, BorrowTerms(max_seconds=60, max_seats=0)),
+    ],
+)
+def test_without_time_or_seats_there_is_no_borrowing(value: object, expected: BorrowTerms) -> None:
+    borrow = read().borrow if value is ABSENT else read("borrow", value).borrow
+    assert expected == borrow
+    assert not borrow.allowed
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "named"),
+    [
+        ("borrow", [], "borrow"),
+        ("borrow", {"max_seconds": 60}, "borrow.max_seats"),
+        ("borrow", {"max_seats": 1}, "borrow.max_seconds"),
+        ("borrow", {"max_seconds": -1, "max_seats": 1}, "borrow.max_seconds"),
+        ("borrow", {"max_seconds": LONGEST_BORROW_SECONDS + 1, "max_seats": 1}, "borrow.max_seconds"),
+        ("borrow", {"max_seconds": 60, "max_seats": MOST_SEATS + 1}, "borrow.max_seats"),
+        ("borrow", {"max_seconds": True, "max_seats": 1}, "borrow.max_seconds"),
+        ("named_users", "alice", "named_users"),
+        ("named_users", [""], "named_users[0]"),
+        ("named_users", ["alice", 7], "named_users[1]"),
+        ("named_users", ["a\x00b"], "named_users[0]"),
+        ("named_user_assignment", "site", "named_user_assignment"),
+        ("named_user_assignment", {"by_site": True}, "changes_per_month"),
+        ("named_user_assignment", {"by_site": 1, "changes_per_month": 2}, "by_site"),
+        ("named_user_assignment", {"by_site": True, "changes_per_month": -1}, "changes_per_month"),
+        ("named_user_assignment", {"by_site": True, "changes_per_month": 100_001}, "changes_per_month"),
+        ("node_lock_release_after_seconds", 0, "node_lock_release_after_seconds"),
+        ("node_lock_release_after_seconds", -1, "node_lock_release_after_seconds"),
+        ("node_lock_release_after_seconds", "86400", "node_lock_release_after_seconds"),
+        ("node_lock_release_after_seconds", LONGEST_BORROW_SECONDS + 1, "node_lock_release_after_seconds"),
+    ],
+)
+def test_terms_of_borrowing_and_binding_are_refused_by_name(member: str, value: object, named: str) -> None:
+    with pytest.raises(RefusedDocument, match=re.escape(named)):
+        read(member, value)
+
+
+def test_named_users_and_who_may_choose_them_are_read() -> None:
+    changed = document("named_users", ["alice", "Bob"]) | {
+        "named_user_assignment": {"by_site": True, "changes_per_month": 2}
+    }
+    expected = NamedUsers(names=("alice", "Bob"), by_site=True, changes_per_month=2)
+    assert expected == read_entitlement(changed).named_users
+
+
+def test_without_a_word_of_it_only_the_vendor_names_users() -> None:
+    assert NamedUsers(names=("alice",)) == read("named_users", ["alice"]).named_users
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, None), (1, timedelta(seconds=1)), (86_400, timedelta(days=1))])
+def test_a_machines_seat_comes_free_after_its_time_or_never(value: object, expected: timedelta | None) -> None:
+    assert expected == read("node_lock_release_after_seconds", value).node_lock_release
+
+
+def on_first_lease(**term: object) -> dict[str, Any]:
+    changed = document("starts_at", None) | {"expires_at": None}
+    changed["plan"] |= {"start": "on_first_lease"} | ({"term": term} if term else {})
+    return changed
+
+
+def test_the_first_lease_sets_the_dates_by_the_term() -> None:
+    terms = read_entitlement(on_first_lease(unit="month", count=1))
+    begun = terms.begun(datetime(2026, 1, 31, 12, tzinfo=UTC))
+    assert terms.starts_on_first_lease
+    assert not begun.starts_on_first_lease
+    assert datetime(2026, 1, 31, 12, tzinfo=UTC) == begun.starts_at
+    assert datetime(2026, 2, 28, 12, tzinfo=UTC) == begun.expires_at
+    assert datetime(2026, 2, 28, 12, tzinfo=UTC) + GRACE == begun.ends_at
+
+
+def test_without_a_term_what_the_first_lease_starts_has_no_end() -> None:
+    changed = on_first_lease()
+    del changed["plan"]["term"]
+    assert read_entitlement(changed).begun(STARTS).expires_at is None
+
+
+def test_dates_that_the_vendor_has_set_are_not_left_to_the_first_lease() -> None:
+    changed = document()
+    changed["plan"]["start"] = "on_first_lease"
+    assert not read_entitlement(changed).starts_on_first_lease
+
+
+def test_a_fixed_term_is_no_matter_of_the_first_lease() -> None:
+    assert read().term is None
+    assert not read().starts_on_first_lease
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        {"unit": "month", "count": 0},
+        {"unit": "month", "count": -1},
+        {"unit": "month"},
+        {"unit": "hour", "count": 1},
+        {"unit": "year", "count": 36_500},
+        {"unit": "year", "count": 7_800},
+        {"unit": "day", "count": 2**53},
+        {"unit": "day", "count": 1.0},
+    ],
+)
+def test_a_term_that_no_calendar_has_is_refused(term: dict[str, object]) -> None:
+    with pytest.raises(RefusedDocument, match="term") as refused:
+        read_entitlement(on_first_lease(**term))
+    assert Refusal.MALFORMED is refused.value.reason

@@ -8,7 +8,9 @@ import pytest
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.changes import Loaded
+from lls.licensing.entitlement import Feature, FeatureType
 from lls.licensing.journal import parse_line
+from lls.licensing.terms import CLOCK_RESET, RESET_USAGE, Command
 from tests.ledgers import Vendor, at, entitlement
 
 
@@ -45,7 +47,68 @@ def test_a_clock_reset_is_named_in_the_journal_once() -> None:
     ledger = vendor.build(Loaded(), at())
     told = []
     for _ in range(2):
-        ledger.install(vendor.bundle(entitlement(), commands={"cmd_1": "clock_reset"}), actor="ann", now=at())
+        ledger.install(
+            vendor.bundle(entitlement(), commands={"cmd_1": Command(type=CLOCK_RESET)}), actor="ann", now=at()
+        )
         told.append(ledger.batch.entries[0].data.get("clock_reset_to"))
         ledger.settle()
     assert ["2026-11-21T07:00:00Z", None] == told
+
+
+def reset(entitlement_id: str, feature: str | None = "render") -> dict[str, Command]:
+    return {"cmd_1": Command(type=RESET_USAGE, entitlement_id=entitlement_id, feature=feature)}
+
+
+def render(kind: FeatureType) -> Feature:
+    return Feature(key="render", type=kind, value=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "feature", "fits"),
+    [
+        (FeatureType.USAGE_COUNT, "cad", "render", True),
+        (FeatureType.CREDIT, "cad", "render", True),
+        (FeatureType.USAGE_COUNT, "cad", None, True),
+        (FeatureType.ELEMENT_POOL, "cad", "render", False),
+        (FeatureType.BOOL, "cad", "render", False),
+        (FeatureType.USAGE_COUNT, "cad", "export", False),
+        (FeatureType.USAGE_COUNT, "cam", "render", False),
+        (FeatureType.USAGE_COUNT, "cam", None, False),
+    ],
+)
+@pytest.mark.parametrize("hosted", [True, False])
+def test_a_reset_of_what_is_not_counted_here_refuses_the_bundle(
+    kind: FeatureType, names: str, feature: str | None, fits: bool, hosted: bool
+) -> None:
+    vendor = Vendor()
+    cad = entitlement("cad", features=(render(kind),))
+    ledger = vendor.build(Loaded(), at())
+    brought = [cad]
+    if hosted:
+        ledger.install(vendor.bundle(cad), actor="ann", now=at())
+        ledger.settle()
+        brought = []
+    commands = reset(entitlement(names).entitlement_id, feature)
+    bundle = vendor.bundle(*brought, commands=commands)
+    if fits:
+        assert ("cmd_1",) == ledger.preview(bundle, now=at()).commands
+        return
+    with pytest.raises(RefusedDocument) as refused:
+        ledger.preview(bundle, now=at())
+    assert Refusal.MALFORMED is refused.value.reason
+
+
+def test_a_reset_that_was_carried_out_is_asked_nothing_when_it_comes_again() -> None:
+    vendor = Vendor()
+    cad = entitlement("cad", features=(render(FeatureType.USAGE_COUNT),))
+    ledger = vendor.build(Loaded(commands=frozenset({"cmd_1"})), at())
+
+    assert () == ledger.preview(vendor.bundle(cad, commands=reset("ent_gone")), now=at()).commands
+
+
+def test_an_unknown_command_is_refused_as_a_format_to_come() -> None:
+    vendor = Vendor()
+    ledger = vendor.build(Loaded(), at())
+    with pytest.raises(RefusedDocument) as refused:
+        ledger.preview(vendor.bundle(entitlement(), commands={"cmd_1": Command(type="chain_adopt")}), now=at())
+    assert Refusal.FORMAT is refused.value.reason

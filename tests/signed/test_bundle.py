@@ -11,8 +11,10 @@ import pytest
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import write_instant
+from lls.licensing.terms import CLOCK_RESET, RESET_USAGE
+from lls.licensing.terms import Command as Order
 from lls.signed import encoding
-from lls.signed.bundle import BindingPolicy, OpenedBundle, open_bundle, seal_signed, verify_stored
+from lls.signed.bundle import BindingPolicy, Command, OpenedBundle, open_bundle, seal_signed, verify_stored
 from lls.signed.encoding import b64encode, write_json
 from lls.signed.jose import MOST_SEALED, encrypt, sign_document
 from lls.signed.keys import KeySet
@@ -20,17 +22,21 @@ from tests.vendor import (
     NOW,
     REMOVED,
     Change,
+    Document,
     Site,
     Vendor,
+    clock_reset,
     ed25519_key,
     encryption_key,
     entitlement,
     new_id,
+    reset_usage,
     signing_key,
 )
 
 SITE = Site.named()
 OTHER = Site.named("other")
+CAD = new_id("ent_", "cad")
 
 
 def opened(data: bytes, keys: KeySet, *, site: Site = SITE) -> OpenedBundle:
@@ -55,7 +61,7 @@ def test_what_the_vendor_sealed_the_site_reads() -> None:
         vendor.bundle(
             SITE,
             entitlements=[entitlement("cad", seats=3), entitlement("cam")],
-            commands=[{"command_id": "one", "type": "reset_usage", "feature": "render"}],
+            commands=[{"command_id": "one", "type": "reset_usage", "entitlement_id": CAD, "feature": "render"}],
         ),
         vendor.keys,
     ).bundle
@@ -64,11 +70,8 @@ def test_what_the_vendor_sealed_the_site_reads() -> None:
     assert [3, 50] == [item.seats for item in bundle.entitlements]
     assert SITE.signing.kid == bundle.certificate.kid
     assert vendor.report_key.public_jwk()["x"] == (bundle.report_key or {})["x"]
-    assert ("one", "reset_usage", {"feature": "render"}) == (
-        bundle.commands[0].command_id,
-        bundle.commands[0].type,
-        bundle.commands[0].data,
-    )
+    order = Order(type=RESET_USAGE, entitlement_id=CAD, feature="render")
+    assert ("one", order) == (bundle.commands[0].command_id, bundle.commands[0].order)
     assert BindingPolicy.KEY_ONLY is bundle.server_license.binding.policy
     assert timedelta(days=7) == bundle.server_license.binding.grace
     assert {"region": "EMEA"} == bundle.customer.custom_fields
@@ -479,6 +482,61 @@ def test_a_payload_that_is_not_of_the_contracts_form_is_refused(change: Change) 
     vendor = Vendor()
 
     assert Refusal.MALFORMED is refusal(lambda: opened(vendor.bundle(SITE, change=change), vendor.keys))
+
+
+# Commands
+
+
+def ordered(*commands: Document) -> list[Order]:
+    vendor = Vendor()
+    bundle = opened(vendor.bundle(SITE, commands=list(commands)), vendor.keys).bundle
+    return [command.order for command in bundle.commands]
+
+
+def test_a_command_says_what_is_reset_and_where() -> None:
+    assert [
+        Order(type=RESET_USAGE, entitlement_id=CAD, feature="render"),
+        Order(type=RESET_USAGE, entitlement_id=CAD),
+        Order(type=CLOCK_RESET),
+    ] == ordered(reset_usage(CAD, "render"), reset_usage(CAD, name="all"), clock_reset())
+
+
+def test_a_command_of_an_unknown_type_is_kept_as_it_came_and_nothing_of_it_is_read() -> None:
+    vendor = Vendor()
+    told: Document = {"entitlement_id": 7, "feature": ["x"], "later": {"deep": [1]}}
+    bundle = opened(
+        vendor.bundle(SITE, commands=[{"command_id": "one", "type": "chain_adopt", **told}]), vendor.keys
+    ).bundle
+
+    assert [Command(command_id="one", order=Order(type="chain_adopt"), data=told)] == list(bundle.commands)
+
+
+def test_a_command_may_carry_what_a_later_version_adds() -> None:
+    assert [Order(type=RESET_USAGE, entitlement_id=CAD, feature="render")] == ordered(
+        reset_usage(CAD, "render", why="paid")
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"entitlement_id": REMOVED},
+        {"entitlement_id": None},
+        {"entitlement_id": new_id("ses_", "cad")},
+        {"entitlement_id": [CAD]},
+        {"feature": REMOVED},
+        {"feature": ""},
+        {"feature": "two words"},
+        {"feature": "x" * 51},
+        {"feature": ["render"]},
+        {"feature": 0},
+        {"command_id": REMOVED},
+        {"command_id": "x" * 101},
+        {"type": ["reset_usage"]},
+    ],
+)
+def test_a_reset_that_does_not_say_exactly_what_it_resets_refuses_the_bundle(members: dict[str, Any]) -> None:
+    assert Refusal.MALFORMED is refusal(lambda: ordered(reset_usage(CAD, "render", **members)))
 
 
 # Dates

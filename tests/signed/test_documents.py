@@ -268,8 +268,39 @@ def test_a_capability_carries_the_claims_of_the_contract_in_its_order() -> None:
     assert list(expected.items()) == list(verify_capability(capability(), certificate=CERTIFICATE).items())
 
 
-def test_a_borrowed_capability_is_bound_to_the_machines_key() -> None:
-    assert {"jkt": "thumbprint"} == verify_capability(capability(jkt="thumbprint"), certificate=CERTIFICATE)["cnf"]
+@pytest.mark.parametrize("cnf", [{"jkt": SITE.signing.kid}, {"fingerprint": 'müller\'s "machine"'}])
+def test_a_borrowed_capability_is_bound_to_a_key_or_to_a_machine(cnf: Mapping[str, str]) -> None:
+    read = verify_capability(capability(mode="borrowed", cnf=cnf), certificate=CERTIFICATE)
+
+    assert ("borrowed", cnf) == (read["mode"], read["cnf"])
+    assert "cnf" == list(read)[-1]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"mode": "borrowed"},
+        {"mode": "borrowed", "cnf": None},
+        {"mode": "borrowed", "cnf": {}},
+        {"mode": "borrowed", "cnf": {"kid": "x"}},
+        {"mode": "borrowed", "cnf": "fingerprint"},
+        {"mode": "borrowed", "cnf": ["fingerprint"]},
+        {"mode": "borrowed", "cnf": {"jkt": "x", "fingerprint": "y"}},
+        {"mode": "borrowed", "cnf": {"fingerprint": 7}},
+        {"mode": "borrowed", "cnf": {"fingerprint": True}},
+        {"mode": "borrowed", "cnf": {"fingerprint": ["a"]}},
+        {"mode": "borrowed", "cnf": {"fingerprint": {"machine_id": "a"}}},
+        {"mode": "borrowed", "cnf": {"fingerprint": ""}},
+        {"mode": "borrowed", "cnf": {"fingerprint": "x" * 101}},
+        {"mode": "borrowed", "cnf": {"jkt": None}},
+        {"mode": "floating", "cnf": {"jkt": 1}},
+    ],
+)
+def test_a_capability_whose_binding_could_be_read_in_two_ways_is_refused(claims: Mapping[str, object]) -> None:
+    payload = {**unverified_payload(capability()), **claims}
+    token = forged({"alg": "ES256", "typ": CAPABILITY, "kid": SITE.signing.kid}, payload, SITE.signing)
+
+    assert Refusal.MALFORMED is refusal(lambda: verify_capability(token, certificate=CERTIFICATE))
 
 
 def test_a_capability_of_another_key_server_or_product_is_refused() -> None:

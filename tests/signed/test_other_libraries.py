@@ -13,12 +13,14 @@ from jwcrypto import jwe as foreign_jwe
 from jwcrypto import jwk as foreign_jwk
 from jwcrypto import jws as foreign_jws
 
+from lls.signed.borrow import make_borrow_request, make_borrow_return, read_borrow_request, read_borrow_return
 from lls.signed.bundle import open_bundle
 from lls.signed.capability import CapabilitySigner, terms_claims
 from lls.signed.encoding import write_json
-from lls.signed.jose import SigningKey, decrypt, encrypt, sign_compact, sign_general, verify
+from lls.signed.jose import SigningKey, decrypt, encrypt, sign_compact, sign_general, unverified_payload, verify
 from lls.signed.report import write_report
-from tests.vendor import NO_HEAD, NOW, Site, Vendor, ed25519_key, encryption_key, new_id, signing_key
+from lls.signed.returned import make_return
+from tests.vendor import NO_HEAD, NOW, Machine, Site, Vendor, ed25519_key, encryption_key, meter, new_id, signing_key
 
 SITE = Site.named()
 VENDOR = Vendor()
@@ -68,6 +70,71 @@ def test_pyjwt_reads_a_capability() -> None:
 
     assert "müller" == claims["seat_id"]
     assert "lls-capability+jwt" == jwt.get_unverified_header(token)["typ"]
+
+
+MACHINE = Machine.named()
+WISH = read_borrow_request(MACHINE.borrow_request())
+SELF_SIGNED = {
+    "lls-borrow-request+jws": make_borrow_request(
+        lease_id=WISH.lease_id,
+        product="cad",
+        holder=WISH.holder,
+        fingerprint=WISH.fingerprint,
+        until=WISH.until,
+        nonce=WISH.nonce,
+        made_at=NOW,
+        key=MACHINE.key,
+    ),
+    "lls-borrow-return+jws": make_borrow_return(
+        lease_id=WISH.lease_id, server_id=SITE.server_id, made_at=NOW, key=MACHINE.key
+    ),
+}
+
+
+@pytest.mark.parametrize("typ", SELF_SIGNED)
+def test_pyjwt_and_jwcrypto_verify_what_a_machine_signs_by_the_key_in_its_header(typ: str) -> None:
+    token = SELF_SIGNED[typ]
+    header = jwt.get_unverified_header(token)
+    key = jwt.PyJWK(header["jwk"], algorithm="ES256").key
+    read = jwt.PyJWS().decode_complete(token, key, algorithms=["ES256"])
+    theirs = foreign_jws.JWS()
+    theirs.deserialize(token, foreign(header["jwk"]))
+
+    assert (typ, MACHINE.key.kid, "ES256") == (header["typ"], header["kid"], header["alg"])
+    assert foreign(header["jwk"]).thumbprint() == header["kid"]
+    assert WISH.lease_id == json.loads(read["payload"])["lease_id"] == json.loads(theirs.payload)["lease_id"]
+
+
+def test_a_machine_with_another_library_can_borrow_and_give_back() -> None:
+    pem = MACHINE.key.to_pem()
+    payload = unverified_payload(MACHINE.borrow_request())
+    header = {"kid": MACHINE.key.kid, "jwk": MACHINE.key.public.jwk}
+    request = jwt.encode(payload, pem, algorithm="ES256", headers={**header, "typ": "lls-borrow-request+jws"})
+    back = foreign_jws.JWS(write_json(unverified_payload(MACHINE.borrow_return(SITE.server_id))))
+    back.add_signature(private(pem), protected=json.dumps({**header, "alg": "ES256", "typ": "lls-borrow-return+jws"}))
+
+    assert read_borrow_request(request) == WISH
+    assert WISH.jkt == read_borrow_return(back.serialize(compact=True), server_id=SITE.server_id).jkt
+
+
+def test_pyjwt_and_jwcrypto_verify_the_return_of_an_entitlement() -> None:
+    token = make_return(
+        server_id=SITE.server_id,
+        entitlement_id=new_id("ent_", "cad"),
+        session_id=new_id("ses_", "cad"),
+        up_to_seq=7,
+        head="a" * 64,
+        meters=[meter()],
+        borrowed_until=None,
+        made_at=NOW,
+        key=SITE.signing,
+    )
+    read = jwt.PyJWS().decode_complete(token, jwt.PyJWK(SITE.signing.public_jwk()).key, algorithms=["ES256"])
+    theirs = foreign_jws.JWS()
+    theirs.deserialize(token, foreign(SITE.signing_jwk))
+
+    assert ("lls-return+jws", SITE.signing.kid) == (read["header"]["typ"], read["header"]["kid"])
+    assert [meter()] == json.loads(read["payload"])["meters"] == json.loads(theirs.payload)["meters"]
 
 
 @pytest.mark.parametrize("key", [KEY, EDWARDS])

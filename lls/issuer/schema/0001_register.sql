@@ -30,7 +30,9 @@ CREATE TABLE server (
     journal_seq       INTEGER NOT NULL,
     request_made_at   TEXT NOT NULL,
     registered_at     TEXT NOT NULL,
-    certificate       TEXT                   -- the newest server certificate
+    certificate       TEXT,                  -- the newest server certificate
+    retired_at        TEXT,                  -- since when nothing is issued to it any more
+    lost              INTEGER NOT NULL CHECK (lost IN (0, 1))
 ) STRICT;
 CREATE INDEX server_by_customer ON server (customer_id);
 
@@ -48,12 +50,43 @@ CREATE TABLE entitlement (
     order_ref      TEXT NOT NULL REFERENCES sale,
     line           INTEGER NOT NULL,
     customer_id    TEXT NOT NULL REFERENCES customer,
-    server_id      TEXT NOT NULL REFERENCES server,
-    document       TEXT NOT NULL,
+    server_id      TEXT REFERENCES server,   -- NULL: hosted nowhere
+    document       TEXT NOT NULL,            -- as it was sold
     created_at     TEXT NOT NULL,
+    free_from      TEXT,                     -- of one that is hosted nowhere: from when on it may be; NULL: at once
+    carried        TEXT NOT NULL,            -- what closed sessions used up of it, which the next server does not get again
     UNIQUE (order_ref, line)
 ) STRICT;
 CREATE INDEX entitlement_by_server ON entitlement (server_id);
+
+CREATE TABLE session (                       -- a time in which a server hosted an entitlement; one at most is open
+    session_id     TEXT PRIMARY KEY,
+    entitlement_id TEXT NOT NULL REFERENCES entitlement,
+    server_id      TEXT NOT NULL REFERENCES server,
+    began_at       TEXT NOT NULL,
+    ended_at       TEXT,
+    ending         TEXT CHECK (ending IN ('returned', 'lost')),
+    borrowed_until TEXT,
+    token          TEXT                      -- the signed return, word for word
+) STRICT;
+CREATE UNIQUE INDEX session_open ON session (entitlement_id) WHERE ended_at IS NULL;
+CREATE INDEX session_by_server ON session (server_id, entitlement_id);
+
+CREATE TABLE command (                       -- what bundles order; each carries those that no report has shown applied
+    command_id TEXT PRIMARY KEY,
+    session_id TEXT NOT NULL REFERENCES session,
+    document   TEXT NOT NULL,
+    ordered_at TEXT NOT NULL,
+    applied_at TEXT
+) STRICT;
+CREATE INDEX command_pending ON command (session_id) WHERE applied_at IS NULL;
+
+CREATE TABLE act (                           -- changes made under a reference of the vendor's own, each once
+    ref     TEXT PRIMARY KEY,
+    content TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    done_at TEXT NOT NULL
+) STRICT;
 
 CREATE TABLE activation_code (
     code           TEXT PRIMARY KEY,         -- two entitlements never share one

@@ -34,8 +34,41 @@ CREATE TABLE leases (
     ttl            INTEGER NOT NULL,
     overdraft      INTEGER NOT NULL,
     granted_at     INTEGER NOT NULL,
-    state          TEXT NOT NULL
+    state          TEXT NOT NULL,
+    mode           TEXT,     -- empty: floating
+    features       TEXT,     -- JSON, units held by feature key; empty: none
+    until          INTEGER,  -- the end of a borrowed lease
+    key            TEXT,
+    address        TEXT
 ) WITHOUT ROWID;
+
+-- What was taken of each lot of a counted feature. One of the two tables that every use writes.
+CREATE TABLE lots (
+    entitlement_id TEXT NOT NULL,
+    feature        TEXT NOT NULL,
+    lot            TEXT NOT NULL,
+    used           INTEGER NOT NULL,
+    ended          INTEGER NOT NULL,
+    PRIMARY KEY (entitlement_id, feature, lot)
+) WITHOUT ROWID;
+
+-- Feature calls that were answered, kept for late retries and for undo.
+CREATE TABLE requests (
+    lease_id       TEXT NOT NULL,
+    request_id     TEXT NOT NULL,
+    act            TEXT NOT NULL,
+    entitlement_id TEXT NOT NULL,
+    feature        TEXT NOT NULL,
+    amount         INTEGER NOT NULL,
+    at             INTEGER NOT NULL,
+    held           INTEGER NOT NULL,
+    available      INTEGER,
+    total          INTEGER,
+    draws          TEXT,     -- JSON, [[lot, units], ...]; empty: none
+    undone         INTEGER NOT NULL,
+    PRIMARY KEY (lease_id, request_id)
+) WITHOUT ROWID;
+CREATE INDEX requests_at ON requests (at);
 
 -- Lease ids that will never be granted again, kept for late retries.
 CREATE TABLE ended (
@@ -60,7 +93,23 @@ CREATE TABLE placed (
     entitlement_id TEXT PRIMARY KEY,
     session_id     TEXT NOT NULL,
     sequence       INTEGER NOT NULL,
-    bundle_id      TEXT NOT NULL REFERENCES bundles
+    bundle_id      TEXT NOT NULL REFERENCES bundles,
+    started_at     INTEGER,          -- where the first lease starts the term
+    draining       INTEGER NOT NULL, -- no new leases: it is on its way back to the vendor
+    assigned       TEXT NOT NULL,    -- JSON, the named users that the site has chosen
+    renamed_at     TEXT NOT NULL     -- JSON, when it took a name away
+);
+
+-- Entitlements that went back. Everything that the signed return says, so that it can be made again.
+CREATE TABLE returns (
+    entitlement_id TEXT NOT NULL,
+    session_id     TEXT NOT NULL,
+    up_to_seq      INTEGER NOT NULL,
+    head           TEXT NOT NULL,
+    meters         TEXT NOT NULL,
+    borrowed_until INTEGER,
+    made_at        INTEGER NOT NULL,
+    PRIMARY KEY (entitlement_id, session_id)
 );
 
 CREATE TABLE key_sets (version INTEGER PRIMARY KEY, token TEXT NOT NULL);

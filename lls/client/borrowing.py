@@ -1,0 +1,559 @@
+"""A seat for the road: proved from a file, without any server, until its end.
+
+What proves a borrowed lease, anew in each process, and each step only when the one above it has held:
+
+1. The application's own key set, then the later ones that were kept, each signed by the root of the one before.
+2. The server's certificate, signed by *any* version of that chain. (Asking for the newest alone would win nothing:
+   whoever writes the file could leave the newest out.) Its dates are not judged: an expired certificate stops new
+   leases, never a running one (design §4).
+3. The capability, signed by that server's key, for this product and this lease, in the mode ``borrowed``.
+4. The machine: ``seat_id`` is this machine's fingerprint, and ``cnf`` binds to one thing: that fingerprint again, or
+   (``jkt``) the key that was made here for a lease by file.
+5. The time: the wall clock is before ``exp``, and it is not set back (``ClockSetBack``): not more than five minutes
+   below ``iat`` or below the highest clock seen. The mark is taken at each look and written at most once a minute. A
+   lease that was seen ended stays ended.
+
+Giving it back: first a server is asked whether it is there; then the lease is marked ``returning`` on disk and counts
+no more; then it is returned. So a seat is never used here and lent there because an answer was lost, and nobody loses
+a seat over a cable that was not plugged in. The file goes when the server confirmed, or said that there is no such
+lease.
+
+Limits: an owner of the disk who puts back an old copy of the file *and* the old time is not seen. The server counts the
+seat until the end in any case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .elapsed import HighWater, Reading, read_clocks
+from .environment import read_vendor_keys, server_urls
+from .errors import (
+    BadSetup,
+    ClockSetBack,
+    Damaged,
+    LlsError,
+    NoAnswer,
+    NotBorrowed,
+    OtherKey,
+    Refused,
+    SeatLost,
+    Unreachable,
+    Untrusted,
+    Unusable,
+    WrongMachine,
+)
+from .keeping import Kept, State, Store
+from .machine_key import MachineKey
+from .transport import Answer, Channel, Request, Route, VendorKeys
+from .trust import Capability, KeySet, ServerCertificate, nonce_text
+from .values import Lease, machine_fingerprint
+
+TOLERANCE_SECONDS = 300.0
+
+_BETWEEN_WRITES_SECONDS = 60.0
+_KEEP_ENDED_SECONDS = 30 * 86400.0
+_NO_DATE = 1e11  # the year 5138: beyond it a NumericDate is a mistake, and none that `datetime` can hold
+_BORROWED = "borrowed"
+_GONE = frozenset({"lease_ended", "unknown_lease"})
+
+
+class Borrowed:
+    """A borrowed lease that proved itself; made by :meth:`Seat.borrow`, :meth:`load` or ``accept_grant``.
+
+    It answers like a seat (``valid``, ``check``, ``lease``, ``with`` …), so that an application need not know which of
+    the two it holds. Leaving the ``with`` block gives nothing back.
+    """
+
+    def __init__(self, kept: Kept, capability: Capability, *, store: Store, route: Callable[[], Route]) -> None:
+        self._kept, self._capability = kept, capability
+        self._store, self._route = store, route
+        self._clock = kept.clock or HighWater.at(capability.issued_at, read_clocks())
+        self._gone = ""
+        self._warned = False
+        self._lock = threading.Lock()
+        _in_use.add(self)
+
+    @classmethod
+    def load(
+        cls,
+        product: str,
+        *,
+        vendor_keys: str | bytes | Path | None = None,
+        folder: str | Path | None = None,
+        fingerprint: str | None = None,
+        servers: str | Sequence[str] | None = None,
+    ) -> Borrowed:
+        """The borrowed lease of a product that counts now; of several the one that lasts longest. Needs no network.
+
+        ``folder``: where it is kept, when not in the user's state folder. ``fingerprint``: the ``seat_id`` it was
+        borrowed under, when not this machine's own. ``servers``: for ``extend`` and ``give_back``, when not those it
+        came from.
+        ``NotBorrowed``, ``ClockSetBack``, ``WrongMachine``, ``Damaged``, ``SeatLost`` (it ended) or ``Untrusted``.
+        """
+        found = borrowed_leases(vendor_keys=vendor_keys, folder=folder, fingerprint=fingerprint, servers=servers)
+        return best(found, product)
+
+    def __repr__(self) -> str:
+        return f"<Borrowed {self.product} until {self.until.isoformat()} {self.lease_id}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- what the application asks --
+
+    @property
+    def valid(self) -> bool:
+        """Does it count at this moment? Needs no network; writes the clock's mark now and then."""
+        return self._look()[0] is None
+
+    @property
+    def valid_seconds(self) -> float:
+        """For how long it goes on counting; 0 when it does not."""
+        problem, now = self._look()
+        return self._capability.expires_at - now.wall if problem is None else 0.0
+
+    def check(self) -> None:
+        """``SeatLost`` when it ended or was given back, ``ClockSetBack`` when the time cannot be believed."""
+        problem, _ = self._look()
+        if problem is not None:
+            raise problem
+
+    @property
+    def product(self) -> str:
+        """The product key."""
+        return self._kept.product
+
+    @property
+    def lease_id(self) -> str:
+        """The lease's id, the same as at the server."""
+        return self._kept.lease_id
+
+    @property
+    def server_id(self) -> str:
+        """The id of the server that lent it."""
+        return self._capability.server_id
+
+    @property
+    def until(self) -> datetime:
+        """Its end, as the server signed it."""
+        return datetime.fromtimestamp(self._capability.expires_at, UTC)
+
+    @property
+    def lease(self) -> Lease:
+        """The lease as the server showed it when it was lent.
+
+        Seats, attributes and switched features (``bool``) are the signed ones, whatever the file says of them; the
+        figures of counted features are those of that day, to be shown and not to be relied upon.
+        """
+        return _signed(_lease(self._kept), self._capability)
+
+    @property
+    def capability(self) -> Capability:
+        """The server's signed and verified statement; ``capability.token`` is for other verifiers."""
+        return self._capability
+
+    @property
+    def by_file(self) -> bool:
+        """Was it granted by file: then it is returned by file too (``make_return``)."""
+        return bool(self._kept.key)
+
+    def extend(self, until: datetime) -> None:
+        """Asks its server for a later end (aware). ``Refused`` and ``NoAnswer`` leave it as it is.
+
+        Other processes see the later end when they load the lease anew.
+        """
+        self._needs_network("extended")
+        route, nonce = self._route(), nonce_text(os.urandom(32))
+        asked = borrow_request(
+            self.lease_id, self._kept.secret, until=until, fingerprint=self._capability.seat_id, nonce=nonce
+        )
+        answer, channel = route.insist(asked, server_id=self.server_id)
+        capability, certificate = proved_answer(
+            answer, channel, route=route, lease_id=self.lease_id, product=self.product, nonce=nonce
+        )
+        require_borrowed(capability, fingerprint=self._capability.seat_id)
+        shown = Lease.from_json(answer.body.get("lease"))
+        with self._lock, self._store.changing():
+            kept = self._store.read(self.lease_id)
+            if kept.state is not State.HELD:
+                raise SeatLost("The borrowed seat was given back meanwhile.")
+            self._kept = replace(
+                kept,
+                until=capability.expires_at,
+                lease=shown.raw,
+                capability=capability.token,
+                certificate=certificate.token,
+                keys=route.keys.later,
+            )
+            self._store.write(self._kept)
+            self._capability = capability
+
+    def give_back(self) -> bool:
+        """Returns the seat before its end. ``False``: no server confirmed it; call again when one can be reached.
+
+        When nobody answered at all, the seat is still borrowed and goes on counting here.
+        """
+        self._needs_network("given back")
+        return give_back(self._kept, store=self._store, route=self._route(), leaving=self._leave)
+
+    def release(self) -> bool:
+        """The same under a seat's name for it."""
+        return self.give_back()
+
+    def close(self) -> None:
+        """Gives nothing back; it is there so that a seat and a borrowed seat may be closed alike."""
+
+    # -- behind them --
+
+    def _needs_network(self, act: str) -> None:
+        if self.by_file:
+            raise BadSetup(f"This lease was granted by file and is {act} by file: see `make_return`.")
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._gone = "The borrowed seat was given back."
+
+    def _look(self) -> tuple[LlsError | None, Reading]:
+        with self._lock:
+            now = read_clocks()
+            problem = self._problem(now)
+            if not self._gone and not isinstance(problem, ClockSetBack):
+                self._remember(now)
+                problem = self._problem(now)
+            return problem, now
+
+    def _problem(self, now: Reading) -> LlsError | None:
+        capability = self._capability
+        seen = max(self._clock.mark, capability.issued_at)
+        if self._gone:
+            return SeatLost(self._gone)
+        if max(now.wall, self._clock.mark) >= capability.expires_at:
+            return SeatLost(f"The borrowed seat ended on {_words(capability.expires_at)}.")
+        if now.wall < seen - TOLERANCE_SECONDS:
+            return clock_set_back(now.wall, seen)
+        return None
+
+    def _remember(self, now: Reading) -> None:
+        self._clock = self._clock.raised(now, at_most=self._capability.expires_at)
+        written = self._kept.clock.mark if self._kept.clock else 0.0
+        due = self._clock.mark - written >= _BETWEEN_WRITES_SECONDS
+        if not due and not written < self._capability.expires_at <= self._clock.mark:
+            return
+        try:
+            with self._store.changing():
+                self._write_mark()
+        except NotBorrowed:
+            self._gone = "The borrowed seat was given back."
+        except Damaged as damage:
+            self._gone = str(damage)
+        except OSError as error:
+            # A full disk must cost nobody their seat; this process goes on guarding the clock in memory.
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"The borrowed lease's clock cannot be kept: {error}.", RuntimeWarning, stacklevel=5)
+
+    def _write_mark(self) -> None:
+        kept = self._store.read(self.lease_id)
+        if kept.state is not State.HELD:
+            self._gone = "The borrowed seat was given back."
+        elif kept.clock is None or kept.clock.mark < self._clock.mark:
+            kept = replace(kept, clock=self._clock)
+            self._store.write(kept)
+        else:
+            self._clock = replace(self._clock, mark=min(kept.clock.mark, self._capability.expires_at))
+        self._kept = replace(self._kept, clock=kept.clock)
+
+    def _forget_in_child(self) -> None:
+        """After a fork: the lock may have been held by a thread that this process does not have."""
+        self._lock = threading.Lock()
+
+
+_in_use: weakref.WeakSet[Borrowed] = weakref.WeakSet()
+
+
+def _forget_all_in_child() -> None:
+    for borrowed in list(_in_use):
+        borrowed._forget_in_child()  # noqa: SLF001  (same module)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_in_child)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One file of the folder: ``borrowed`` when its chain holds, ``problem`` when it does not count here and now.
+
+    ``product``, ``until`` and ``state`` are what the file says, unproved; empty where it cannot be read.
+    """
+
+    lease_id: str
+    product: str = ""
+    until: datetime | None = None
+    state: State | None = None
+    by_file: bool = False
+    borrowed: Borrowed | None = None
+    problem: LlsError | None = None
+
+
+def borrowed_leases(
+    *,
+    vendor_keys: str | bytes | Path | None = None,
+    folder: str | Path | None = None,
+    fingerprint: str | None = None,
+    servers: str | Sequence[str] | None = None,
+) -> list[Found]:
+    """Everything that is kept on this disk, the one that lasts longest first. Parameters as for ``Borrowed.load``."""
+    keys = read_vendor_keys(vendor_keys)
+    return found_in(Store(folder), keys=keys, fingerprint=fingerprint, route=route_of(keys, servers))
+
+
+def found_in(
+    store: Store, *, keys: KeySet, fingerprint: str | None, route: Callable[[Kept], Callable[[], Route]]
+) -> list[Found]:
+    """The same with everything at hand; ``route`` makes the way to a lease's server when it is needed."""
+    here = fingerprint or machine_fingerprint()
+    found = [_found(lease_id, kept, store=store, keys=keys, here=here, route=route) for lease_id, kept in store.all()]
+    return sorted(found, key=lambda one: one.until or datetime.min.replace(tzinfo=UTC), reverse=True)
+
+
+def best(found: Sequence[Found], product: str) -> Borrowed:
+    """The lease of the product that counts now, or the most telling reason why there is none."""
+    of_it = [one for one in found if one.product == product]
+    for one in of_it:
+        if one.borrowed is not None and one.problem is None:
+            return one.borrowed
+    # A file that cannot be read may have been this product's.
+    problems = [one.problem for one in (*of_it, *found) if one.problem and (one.product == product or not one.product)]
+    for kind in (ClockSetBack, WrongMachine, Untrusted, Damaged, SeatLost):
+        for problem in problems:
+            if isinstance(problem, kind):
+                raise problem
+    raise NotBorrowed(f"No seat of {product} is borrowed on this machine.")
+
+
+def _found(
+    lease_id: str,
+    kept: Kept | Damaged,
+    *,
+    store: Store,
+    keys: KeySet,
+    here: str,
+    route: Callable[[Kept], Callable[[], Route]],
+) -> Found:
+    if isinstance(kept, Damaged):
+        return Found(lease_id=lease_id, problem=kept)
+    about = Found(
+        lease_id=lease_id,
+        product=kept.product,
+        until=datetime.fromtimestamp(0, UTC) + timedelta(seconds=min(kept.until, 2e11)),
+        state=kept.state,
+        by_file=bool(kept.key),
+    )
+    if kept.state is not State.HELD:
+        return replace(about, problem=_NOT_HELD[kept.state](kept))
+    try:
+        capability = proved(kept, keys=keys, fingerprint=here)
+        _lease(kept)
+    except (Unusable, Untrusted) as problem:
+        return replace(about, problem=problem)
+    borrowed = Borrowed(kept, capability, store=store, route=route(kept))
+    return replace(about, borrowed=borrowed, until=borrowed.until, problem=_trouble(borrowed))
+
+
+def _trouble(borrowed: Borrowed) -> LlsError | None:
+    try:
+        borrowed.check()
+    except (SeatLost, ClockSetBack) as problem:
+        return problem
+    return None
+
+
+_NOT_HELD: dict[State, Callable[[Kept], LlsError]] = {
+    State.ASKED: lambda kept: NotBorrowed(f"{kept.product}: the answer of the license server was lost."),
+    State.REQUESTED: lambda kept: NotBorrowed(f"{kept.product} was requested by file; the grant is not here yet."),
+    State.RETURNING: lambda kept: SeatLost(f"{kept.product} is being given back; no server confirmed it yet."),
+    State.RETURNED: lambda kept: SeatLost(f"{kept.product} was given back by file."),
+}
+
+
+# -- proving -------------------------------------------------------------------------------------------------------
+
+
+def proved(kept: Kept, *, keys: KeySet, fingerprint: str) -> Capability:
+    """Steps 1 to 4: the capability of a kept lease. ``Untrusted``, ``WrongMachine`` or ``Damaged`` otherwise."""
+    certificate = certified(kept.certificate, chain(keys, kept.keys))
+    capability = certificate.capability(
+        kept.capability, nonce=kept.nonce or None, lease_id=kept.lease_id, product=kept.product
+    )
+    jkt = MachineKey.read(kept.key).thumbprint if kept.key else None
+    require_borrowed(capability, fingerprint=fingerprint, jkt=jkt)
+    return capability
+
+
+def chain(anchor: KeySet, documents: Sequence[object]) -> list[KeySet]:
+    """The application's key set and its proved successors, newest first."""
+    keys = VendorKeys(anchor)
+    found = [anchor]
+    for document in documents:
+        newest = keys.advance([document])
+        if newest is not found[0]:
+            found.insert(0, newest)
+    return found
+
+
+def certified(document: object, versions: Sequence[KeySet]) -> ServerCertificate:
+    """The server's certificate under the first version that vouches for it."""
+    for version in versions:
+        with contextlib.suppress(OtherKey):
+            return version.certificate(document)
+    raise Untrusted("The server that lent the seat is not certified by this vendor.")
+
+
+def require_borrowed(capability: Capability, *, fingerprint: str, jkt: str | None = None) -> None:
+    """Step 4, and that it is a borrowed lease at all. ``jkt``: the thumbprint of the key that it must be bound to."""
+    if capability.mode != _BORROWED:
+        raise Untrusted(f"The capability is of a {capability.mode} lease; it counts only while its server answers.")
+    if not 0 < capability.issued_at < capability.expires_at < _NO_DATE:
+        raise Untrusted("The capability of a borrowed lease has no proper beginning and end.")
+    if len({"jkt", "fingerprint"} & capability.bound_to.keys()) != 1:
+        raise Untrusted("The capability is not bound to one machine.")
+    if jkt is not None:
+        if capability.bound_to.get("jkt") != jkt:
+            raise WrongMachine("The lease was granted to another request than the one made here.")
+    elif capability.bound_to.get("fingerprint") != capability.seat_id:
+        raise Untrusted("The capability is not bound to the machine that borrowed.")
+    if capability.seat_id != fingerprint:
+        raise WrongMachine("The seat was borrowed by another machine; borrow one for this machine.")
+
+
+# -- asking --------------------------------------------------------------------------------------------------------
+
+
+def borrow_request(lease_id: str, secret: str, *, until: datetime, fingerprint: str, nonce: str) -> Request:
+    """``BadSetup`` when ``until`` names no time zone."""
+    body = {"until": wire_instant(until), "fingerprint": fingerprint, "nonce": nonce}
+    return Request(method="POST", path=f"/v1/leases/{lease_id}/borrow", body=body, secret=secret)
+
+
+def proved_answer(
+    answer: Answer, channel: Channel, *, route: Route, lease_id: str, product: str, nonce: str
+) -> tuple[Capability, ServerCertificate]:
+    """The capability of an answer, and the certificate that it holds under; a newer one is asked for where needed."""
+    token = answer.body.get("capability")
+    try:
+        certificate = channel.certificate()
+        try:
+            return certificate.capability(token, nonce=nonce, lease_id=lease_id, product=product), certificate
+        except OtherKey:
+            # The server may have a newer certificate than the one we know.
+            certificate = channel.certificate(renew=True)
+            return certificate.capability(token, nonce=nonce, lease_id=lease_id, product=product), certificate
+    except Untrusted:
+        route.avoid(channel)
+        raise
+
+
+def keep(store: Store, kept: Kept, capability: Capability) -> Kept:
+    """Puts a proved lease on disk, and tidies up what ended long ago by the server's word."""
+    with store.changing():
+        store.write(kept)
+    store.tidy(before=capability.issued_at - _KEEP_ENDED_SECONDS)
+    return kept
+
+
+def give_back(kept: Kept, *, store: Store, route: Route, leaving: Callable[[], object] = lambda: None) -> bool:
+    """``True`` when a server confirmed the return, of a lease whose grant was never heard of too.
+
+    ``leaving`` is called when it counts here no more, which is before any server is told.
+    """
+    path, server_id = f"/v1/leases/{kept.lease_id}", kept.server_id or None
+    try:
+        route.ask(Request(method="GET", path=path, secret=kept.secret), server_id=server_id)
+        leaving()
+        with store.changing():
+            store.write(replace(kept, state=State.RETURNING))
+        route.insist(Request(method="DELETE", path=path, secret=kept.secret), server_id=server_id)
+    except Refused as refusal:
+        if refusal.code not in _GONE:
+            raise
+    except NoAnswer:
+        return False
+    leaving()
+    with store.changing():
+        store.remove(kept.lease_id)
+    return True
+
+
+def wire_instant(instant: datetime) -> str:
+    """RFC 3339 in UTC, whole seconds. ``BadSetup`` when it names no time zone."""
+    if instant.tzinfo is None:
+        raise BadSetup("`until` needs a time zone.")
+    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def clock_set_back(wall: float, seen: float) -> ClockSetBack:
+    """The error, in words for the person at the machine."""
+    return ClockSetBack(
+        f"This machine's clock shows {_words(wall)}, but it has been {_words(seen)} before: it was set back. "
+        "Set it right, and the borrowed seat counts again.",
+        behind_seconds=seen - wall,
+    )
+
+
+def route_of(keys: KeySet, servers: str | Sequence[str] | None) -> Callable[[Kept], Callable[[], Route]]:
+    """How a kept lease's server is found later: by ``servers``, the environment, or the addresses it came from."""
+
+    def of(kept: Kept) -> Callable[[], Route]:
+        def make() -> Route:
+            known = VendorKeys(keys)
+            known.advance(kept.keys)
+            urls = server_urls(servers) or list(kept.servers)
+            return Route(urls, keys=known, timeout=10.0, ca_file=None, allow_http=False)
+
+        return make
+
+    return of
+
+
+def _lease(kept: Kept) -> Lease:
+    try:
+        return Lease.from_json(dict(kept.lease))
+    except Unreachable as error:
+        raise Damaged(f"The kept lease {kept.lease_id} is damaged.") from error
+
+
+def _signed(shown: Lease, capability: Capability) -> Lease:
+    switches = {key: on is True for key, on in capability.features.items() if isinstance(on, bool)}
+    features = {key: one for key, one in shown.features.items() if one.type != "bool" or switches.get(key)}
+    return replace(
+        shown,
+        lease_id=capability.lease_id,
+        product=capability.product,
+        mode=capability.mode,
+        entitlement_id=capability.entitlement_id,
+        seats=capability.seats,
+        expires_at=datetime.fromtimestamp(capability.expires_at, UTC),
+        features=features,
+        attributes=capability.attributes,
+    )
+
+
+def _words(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,44 @@
+"""What the caller did not say and the environment may: servers, the vendor's keys, the activation code.
+
+``LLS_SERVER`` (URLs, comma-separated), ``LLS_VENDOR_KEYS`` (a file), ``LLS_CODE``. What the caller says always wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .errors import BadSetup, Untrusted
+from .trust import KeySet
+
+
+def server_urls(servers: str | Sequence[str] | None) -> list[str]:
+    """The addresses in their order; empty when nobody names one."""
+    listed = servers if servers is not None else os.environ.get("LLS_SERVER", "")
+    if isinstance(listed, str):
+        listed = listed.split(",")
+    return [url.strip() for url in listed if url.strip()]
+
+
+def read_vendor_keys(document: str | bytes | Path | None) -> KeySet:
+    """The key set, given as a document or as a path to one; ``BadSetup`` when it is missing or unusable."""
+    found = document if document is not None else os.environ.get("LLS_VENDOR_KEYS") or None
+    if found is None:
+        raise BadSetup("The vendor's keys are missing: pass `vendor_keys`, or set LLS_VENDOR_KEYS to the file.")
+    if isinstance(found, str) and not found.lstrip().startswith(("{", "eyJ")):
+        found = Path(found)
+    if isinstance(found, Path):
+        try:
+            found = found.read_bytes()
+        except OSError as error:
+            raise BadSetup(f"The vendor's keys cannot be read: {error}.") from error
+    try:
+        return KeySet.read(found)
+    except Untrusted as error:
+        raise BadSetup(f"The vendor's keys are not usable: {error}") from error
+
+
+def activation_code(code: str | None) -> str | None:
+    """The customer's code, where one is given."""
+    return code or os.environ.get("LLS_CODE") or None

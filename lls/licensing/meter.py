@@ -1,0 +1,359 @@
+"""One counted or tracked feature of one entitlement: what was given, what was taken, what is left.
+
+Rules
+1. Of every lot in force, used + remaining = amount. A lot that was ended is out for good, whatever the clock or the
+   terms say later; what was left of it is lost.
+2. Taking follows the order of the lots (``lots``). What goes beyond all of them is overdraft, counted under a lot of
+   its own, within its limit: what the terms allow on top of the units in force.
+3. Other terms change what was given, never what was taken. Where less was given than was taken, nothing remains; the
+   excess is no overdraft.
+4. An element pool and a tracked switch are held, not used up: their level is the sum over the leases.
+5. No figure goes beyond 2**53 - 1, the largest integer that JSON and SQL carry exactly; nor may any lot.
+
+Most calls find the lots of the call before: they change only at a lot's begin or end, so the sums are kept between.
+
+It refuses to own lines, rows and requests (``meters``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from lls.licensing.entitlement import Entitlement, Feature, FeatureType
+from lls.licensing.fields import LARGEST
+from lls.licensing.instant import Now
+from lls.licensing.lots import (
+    ALLOWANCE,
+    FIRST,
+    LAST,
+    OVERDRAFT,
+    Lot,
+    is_monthly,
+    order,
+    period_lot,
+    period_named,
+    standing_lots,
+)
+
+Draws = tuple[tuple[str, int], ...]
+"""Units by lot."""
+
+_PERIOD: Final = f"{ALLOWANCE} "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureLevel:
+    """The figures of a feature's answer.
+
+    ``available`` is what may still be taken, overdraft included, and ``total`` the units in force; None of the first is
+    unlimited, of both: nothing is counted. ``consumed`` is what was taken of the lots in force, the ``overage`` beyond
+    them included. ``ends_at`` is the end of the units that are taken next.
+    """
+
+    key: str
+    type: FeatureType
+    value: int
+    unit: str | None
+    currency: str | None
+    held: int
+    available: int | None
+    total: int | None
+    consumed: int
+    overage: int
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LotAccount:
+    """One lot as it is told: ``used`` + what remains, or was lost, = ``amount``. Of overdraft all is used."""
+
+    lot: str
+    amount: int
+    used: int
+    ended: bool
+
+
+class Meter:
+    """See the module. Without terms (``feature`` None) it only keeps its counters."""
+
+    __slots__ = (
+        "_consumed",
+        "_first",
+        "_left",
+        "_limit",
+        "_lots",
+        "_next_end",
+        "_overdraft",
+        "_periods",
+        "_since",
+        "_standing",
+        "_total",
+        "_until",
+        "ended",
+        "entitlement_id",
+        "feature",
+        "key",
+        "level",
+        "over",
+        "terms",
+        "used",
+    )
+
+    def __init__(self, entitlement_id: str, key: str) -> None:
+        self.entitlement_id = entitlement_id
+        self.key = key
+        self.feature: Feature | None = None
+        self.terms: Entitlement | None = None
+        self.used: dict[str, int] = {}
+        """By lot; a period's allowance stands here from the moment it is in force."""
+        self.ended: set[str] = set()
+        self.level = 0
+        """Units held by leases."""
+        self.over = False
+        """Whether the journal says that more is held than there is."""
+        self._standing: list[Lot] = []
+        self._periods: dict[str, Lot] = {}
+        self._lots: list[Lot] = []
+        self._first = self._left = self._total = self._consumed = 0
+        self._limit: int | None = 0
+        self._overdraft = OVERDRAFT
+        self._since, self._until, self._next_end = LAST, FIRST, LAST
+
+    # ---------------------------------------------------------------- terms
+
+    def govern(self, feature: Feature | None, terms: Entitlement) -> list[Lot]:
+        """Put terms in force; the lots, neither over nor ended, which they do not know any more.
+
+        An allowance without periods is not among them: its count waits for terms that know it again.
+        """
+        known = {lot.lot_id: lot for lot in (*self._standing, *self._periods.values())}
+        self.feature, self.terms = feature, terms
+        self._standing = [] if feature is None else standing_lots(feature, terms)
+        self._periods = {}
+        if feature is not None and is_monthly(feature):
+            named = (period_named(lot, feature, terms) for lot in self.used if lot not in self.ended)
+            self._periods = {lot.lot_id: lot for lot in named if lot is not None}
+        self._since = LAST
+        stays = {lot.lot_id for lot in self._standing} | self._periods.keys() | self.ended | {ALLOWANCE}
+        gone = {lot for lot in (*known, *self.used) if lot not in stays and not lot.startswith(OVERDRAFT)}
+        return sorted((known.get(lot) or Lot(lot_id=lot, amount=self.used[lot]) for lot in gone), key=order)
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether its units are held and may be too many."""
+        return self.feature is not None and self.feature.type is FeatureType.ELEMENT_POOL
+
+    # ---------------------------------------------------------------- figures
+
+    def room(self, now: Now) -> int:
+        """The units that may be taken; what is unlimited ends where integers do."""
+        self._refresh(now)
+        limit = LARGEST if self._limit is None else self._limit
+        if self.is_pool:
+            return max(0, min(LARGEST, self._total + limit) - self.level)
+        return min(LARGEST, self._left + max(0, min(limit, LARGEST) - self.used.get(self._overdraft, 0)))
+
+    def figures(self, now: Now, *, held: int = 0, level: int | None = None) -> FeatureLevel:
+        """Its figures, for a lease that holds ``held``; ``level`` in place of what leases hold now."""
+        feature = self.feature
+        if feature is None:
+            raise LookupError(self.key)
+        if not feature.counted:
+            return switch_level(feature, held=held)
+        self._refresh(now)
+        if self.is_pool:
+            used = self.level if level is None else level
+            limit = None if self._limit is None else min(LARGEST, self._total + self._limit)
+            available = None if limit is None else max(0, limit - used)
+            consumed, overage = 0, 0
+        else:
+            available = None if self._limit is None else self.room(now)
+            overage = self.used.get(self._overdraft, 0)
+            consumed = min(LARGEST, self._consumed + overage)
+        return FeatureLevel(
+            key=feature.key,
+            type=feature.type,
+            value=feature.value,
+            unit=feature.unit,
+            currency=feature.currency,
+            held=held,
+            available=available,
+            total=min(LARGEST, self._total),
+            consumed=consumed,
+            overage=overage,
+            ends_at=self._ends_at(),
+        )
+
+    def capacity(self, now: Now) -> int | None:
+        """All that could be taken by now: the units in force and the overdraft; None is unlimited."""
+        self._refresh(now)
+        return None if self._limit is None else min(LARGEST, self._total + self._limit)
+
+    def over_by(self, now: Now) -> int:
+        """The units of a pool that are held beyond what is there."""
+        self._refresh(now)
+        return max(0, self.level - self._total) if self.is_pool else 0
+
+    def taken(self, now: Now) -> tuple[int, int]:
+        """What was consumed of the lots in force, and how much of it was overdraft."""
+        self._refresh(now)
+        overage = self.used.get(self._overdraft, 0)
+        return self._consumed + overage, overage
+
+    def accounts(self, now: Now) -> list[LotAccount]:
+        """Every lot that is known: of the terms, and of what was used before. A lot without terms tells its use."""
+        self._refresh(now)
+        known = {lot.lot_id: lot for lot in (*self._lots, *self._standing, *self._periods.values())}
+        if self.feature is not None and self.terms is not None and is_monthly(self.feature):
+            named = (period_named(lot, self.feature, self.terms) for lot in self.used if lot not in known)
+            known.update({lot.lot_id: lot for lot in named if lot is not None})
+        others = (Lot(lot_id=lot, amount=0) for lot in self.used.keys() - known.keys())
+        return [
+            LotAccount(
+                lot=lot.lot_id,
+                amount=max(lot.amount, self.used.get(lot.lot_id, 0)),
+                used=self.used.get(lot.lot_id, 0),
+                ended=lot.lot_id in self.ended,
+            )
+            for lot in sorted((*known.values(), *others), key=order)
+        ]
+
+    @property
+    def next_change(self) -> datetime | None:
+        """The next instant at which a lot begins or ends, as of the last look; None: nothing to wait for."""
+        return None if self._until == LAST else self._until
+
+    def _ends_at(self) -> datetime | None:
+        """Of the first lot from which something can be taken; else of the first that ends."""
+        lots = self._lots
+        if not lots:
+            return None
+        return lots[self._first if self._first < len(lots) and not self.is_pool else 0].ends
+
+    # ---------------------------------------------------------------- taking and giving back
+
+    def draw(self, amount: int, now: Now) -> Draws:
+        """Take units, whether there is room or not; from which lots. What no lot has is overdraft."""
+        self._refresh(now)
+        used, draws, need, lots = self.used, [], amount, self._lots
+        while need and self._first < len(lots):
+            lot = lots[self._first]
+            before = used.get(lot.lot_id, 0)
+            units = min(need, lot.amount - before)
+            used[lot.lot_id] = before + units
+            draws.append((lot.lot_id, units))
+            need -= units
+            if lot.lot_id.startswith(_PERIOD):
+                self._periods[lot.lot_id] = lot
+            if before + units == lot.amount:
+                self._skip_empty()
+        self._left -= amount - need
+        self._consumed += amount - need
+        if need:
+            used[self._overdraft] = used.get(self._overdraft, 0) + need
+            draws.append((self._overdraft, need))
+        return tuple(draws)
+
+    def give_back(self, draws: Draws) -> None:
+        """Units go back to the very lots; into one that was ended they are lost."""
+        for lot, units in draws:
+            self.used[lot] = max(0, self.used.get(lot, 0) - units)
+        self._since = LAST
+
+    def begin_anew(self, now: Now) -> list[str]:
+        """The lots in force, overdraft among them, count from nothing again; those that had counted."""
+        self._refresh(now)
+        lots = [lot.lot_id for lot in self._lots] + [self._overdraft]
+        changed = [lot for lot in lots if self.used.get(lot)]
+        for lot in changed:
+            self.used[lot] = 0
+        self._since = LAST
+        return changed
+
+    # ---------------------------------------------------------------- the end of lots
+
+    def has_due(self, now: Now) -> bool:
+        """Whether any lot is to be ended: asked before every use, so without a walk."""
+        self._refresh(now)
+        return self._next_end <= now.wall
+
+    def due(self, now: Now) -> list[Lot]:
+        """The lots whose end has passed on guarded time and which were not ended yet."""
+        lots = (*self._standing, *self._periods.values())
+        return sorted((lot for lot in lots if lot.is_over(now.wall) and lot.lot_id not in self.ended), key=order)
+
+    def end(self, lot_id: str) -> int:
+        """A lot is out for good; what was used of it."""
+        self.ended.add(lot_id)
+        self._periods.pop(lot_id, None)
+        self._since = LAST
+        return self.used.setdefault(lot_id, 0)
+
+    def see_period(self, now: Now) -> str | None:
+        """Note the period in force (or the first, before the start), so that its end is told; its id if it is new."""
+        feature, terms = self.feature, self.terms
+        if feature is None or terms is None or terms.starts_at is None or not (is_monthly(feature) and feature.value):
+            return None
+        lot = period_lot(feature, terms, now.wall)
+        if lot.lot_id in self.used:
+            return None
+        self.used[lot.lot_id] = 0
+        self._periods[lot.lot_id] = lot
+        self._since = LAST
+        return lot.lot_id
+
+    # ---------------------------------------------------------------- the lots in force
+
+    def _refresh(self, now: Now) -> None:
+        if not (self._since <= now.wall < self._until and now.strict < self._until):
+            self._reckon(now)
+
+    def _reckon(self, now: Now) -> None:
+        """Find the lots in force and their sums; they stay until the next begin or end."""
+        feature, terms = self.feature, self.terms
+        lots, self._overdraft = self._standing, OVERDRAFT
+        if feature is not None and terms is not None and is_monthly(feature):
+            period = period_lot(feature, terms, now.wall)
+            lots = sorted((*lots, period), key=order)
+            self._overdraft = OVERDRAFT + period.lot_id.removeprefix(ALLOWANCE)
+        living = [lot for lot in lots if lot.lot_id not in self.ended]
+        # Where the vendor set the clock back, an ended period is followed by another all the same.
+        turns = (at for lot in lots for at in (lot.begins, lot.ends) if at is not None and at > now.wall)
+        self._until = min(turns, default=LAST)
+        # What a clock put forward hides is there again when it is put right: nothing of it is kept.
+        self._since = now.wall if now.strict < self._until else LAST
+        open_lots = (lot for lot in (*self._standing, *self._periods.values()) if lot.lot_id not in self.ended)
+        self._next_end = min((lot.ends for lot in open_lots if lot.ends is not None), default=LAST)
+        self._lots = [lot for lot in living if lot.in_force(now)]
+        used = [self.used.get(lot.lot_id, 0) for lot in self._lots]
+        self._total = sum(lot.amount for lot in self._lots)
+        self._consumed = sum(used)
+        self._left = sum(max(0, lot.amount - taken) for lot, taken in zip(self._lots, used, strict=True))
+        self._limit = 0 if feature is None else feature.overdraft.on_top_of(self._total)
+        self._first = 0
+        self._skip_empty()
+
+    def _skip_empty(self) -> None:
+        """Let ``_first`` be the first lot of which something remains."""
+        lots, used = self._lots, self.used
+        while self._first < len(lots) and lots[self._first].amount <= used.get(lots[self._first].lot_id, 0):
+            self._first += 1
+
+
+def switch_level(feature: Feature, *, held: int = 0) -> FeatureLevel:
+    """The figures of a switch: nothing of it is counted."""
+    return FeatureLevel(
+        key=feature.key,
+        type=feature.type,
+        value=feature.value,
+        unit=None,
+        currency=None,
+        held=held,
+        available=None,
+        total=None,
+        consumed=0,
+        overage=0,
+        ends_at=None,
+    )

@@ -1,0 +1,632 @@
+"""The meters of a server: what leases check out, return, use and undo of features, and what is lost when grants end.
+
+Rules (contract §2 and §3)
+1. Every call is checked whole, then changes, then posts. A lack of units is a value (:class:`Denial`); what does not
+   fit the feature or the lease is raised.
+2. A call that was answered is known by its lease and request id (``answered``): again it gets the same answer, with
+   other content it is refused. Refusals are not kept.
+3. What a lease holds (element pools, tracked switches) goes with the lease; what it used up stays used.
+4. A use may be undone once, within its time, for its whole amount; its units go back to the very lots. The vendor's
+   command to begin anew closes all uses before it.
+5. A lot that is over is ended in the journal once: by the sweep, or before the next call of its feature is judged. Of
+   the monthly periods only those get a line that were in force here or of which something was used; years in which
+   nobody was here are no thousands of lines.
+6. An import changes what was given, never what was used; a grant that it does not name any more ends. An import or a
+   clock brings no ended lot back.
+7. Reads may ask for the last commit: of every meter that the group in flight touches, the figures of before are kept.
+
+It refuses to own leases (``ledger``), entitlements that are not in force (``seating``), seats and the clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from lls.faults import AlreadyUndone, BadRequest, NotHeld, RequestIdTaken, UndoTooLate, UnknownFeature
+from lls.licensing.answered import Answered
+from lls.licensing.changes import AnsweredRequest, FeatureAct, LotUse
+from lls.licensing.denial import Denial
+from lls.licensing.entitlement import MOST_UNITS, Entitlement, Feature, FeatureType
+from lls.licensing.fields import write_instant
+from lls.licensing.instant import Now
+from lls.licensing.journal import Kind
+from lls.licensing.lease import Lease
+from lls.licensing.lots import FIRST, OVERDRAFT, Lot, is_monthly
+from lls.licensing.meter import Draws, FeatureLevel, Meter, switch_level
+from lls.licensing.posting import Posting
+
+__all__ = ["FeatureLevel", "Meter", "Meters"]
+
+RETRY_AFTER_SECONDS: Final = 30
+"""When to ask again for units that others hold."""
+
+
+@dataclass(slots=True)
+class _Hosted:
+    """The meters of one entitlement: of its terms (``metered``), and those that only keep counters beside them."""
+
+    terms: Entitlement | None = None
+    meters: dict[str, Meter] = field(default_factory=dict)
+    metered: dict[str, Meter] = field(default_factory=dict)
+
+    def meter(self, entitlement_id: str, key: str) -> Meter:
+        known = self.meters.get(key)
+        if known is None:
+            known = self.meters[key] = Meter(entitlement_id, key)
+        return known
+
+
+class Meters:
+    """See the module."""
+
+    def __init__(
+        self, posting: Posting, *, lots: Iterable[LotUse] = (), requests: Iterable[AnsweredRequest] = ()
+    ) -> None:
+        """Build from the store's rows; ``requests`` in the order of their instants."""
+        self._posting = posting
+        self._hosted: dict[str, _Hosted] = {}
+        self._answered = Answered(requests)
+        self._due: list[tuple[datetime, str, str]] = []
+        """When to look at which meter again, the earliest first; one too many does no harm."""
+        self._terms_before: dict[str, Entitlement | None] = {}
+        self._closed: dict[str, _Hosted] = {}
+        self._figures_before: dict[Meter, FeatureLevel] = {}
+        self._levels_before: dict[Meter, int] = {}
+        for row in lots:
+            meter = self._host(row.entitlement_id).meter(row.entitlement_id, row.feature)
+            meter.used[row.lot] = row.used
+            if row.ended:
+                meter.ended.add(row.lot)
+
+    # ---------------------------------------------------------------- what leases do
+
+    def short_of(
+        self, entitlement_id: str, wanted: Iterable[tuple[str, int]], *, now: Now
+    ) -> tuple[str, FeatureLevel] | None:
+        """The first feature of which not enough is there for all that is wanted together; None: there is."""
+        metered, needs = self.of(entitlement_id), dict[str, int]()
+        for key, amount in wanted:
+            meter = metered.get(key)
+            if meter is None or meter.feature is None or not meter.feature.counted:
+                continue
+            needs[key] = needs.get(key, 0) + amount
+            if needs[key] > meter.room(now):
+                return key, meter.figures(now)
+        return None
+
+    def hold_at_grant(self, entitlement_id: str, wanted: Iterable[tuple[str, int]]) -> Mapping[str, int]:
+        """The part of a checkout's features that its lease holds; of a switch there is one."""
+        metered, held = self.of(entitlement_id), dict[str, int]()
+        for key, amount in wanted:
+            meter = metered.get(key)
+            if meter is None or meter.feature is None or meter.feature.consumed:
+                continue
+            held[key] = held.get(key, 0) + amount if meter.feature.counted else 1
+        return held
+
+    def take_at_grant(self, lease: Lease, wanted: Iterable[tuple[str, int]], *, now: Now) -> None:
+        """Post what the new lease holds, and use up what it wants of the consumed features; seating has judged it.
+
+        A use at the grant is known by the lease's own id; of several the further ones by that and their key.
+        """
+        for key, amount in lease.features.items():
+            self._posting.feature_moved(Kind.FEATURE_CHECKED_OUT, lease, key, now, amount=amount, request_id=None)
+        metered, first = self.of(lease.entitlement_id), True
+        for key, amount in wanted:
+            meter = metered.get(key)
+            if meter is not None and meter.feature is not None and meter.feature.consumed:
+                self._turn(meter, now)
+                kept_as = lease.lease_id if first else _further(lease.lease_id, key)
+                self._use(lease, meter, amount=amount, request_id=lease.lease_id, kept_as=kept_as, now=now)
+                first = False
+        if lease.features:
+            self.note_overdraft(lease.entitlement_id, now)
+
+    def answered(self, lease_id: str, request_id: str) -> AnsweredRequest | None:
+        """The call of that id, when it was answered before."""
+        return self._answered.get(lease_id, request_id)
+
+    def repeated(self, request: AnsweredRequest, *, now: Now) -> FeatureLevel:
+        """The answer that the call got; what was not part of it (consumption, dates) as it is now.
+
+        Raises UnknownFeature where the entitlement has no such feature any more.
+        """
+        level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
+        return replace(level, held=request.held, available=request.available, total=request.total)
+
+    def act(
+        self, lease: Lease, key: str, *, act: FeatureAct, amount: int, request_id: str, now: Now
+    ) -> tuple[Mapping[str, int], FeatureLevel] | Denial:
+        """Check out, return or use: the lease's new ``features`` and the answer, or a denial, nothing posted.
+
+        The level moves here: put the features into the lease, and neither remove nor add it. That the entitlement is in
+        force and the clock right is the caller's to see to, after :meth:`answered`.
+        Raises UnknownFeature, BadRequest, NotHeld, RequestIdTaken.
+        """
+        known = self._known(lease, request_id, key)
+        if known is not None:
+            if (known.act, known.feature, known.amount) != (act, key, amount):
+                raise RequestIdTaken
+            return lease.features, self.repeated(known, now=now)
+        meter = self._meter_for(lease, key, act=act, amount=amount)
+        if isinstance(meter, Denial):
+            return meter
+        if act is FeatureAct.USE:
+            return self._try_use(lease, meter, amount=amount, request_id=request_id, now=now)
+        if act is FeatureAct.CHECKOUT:
+            return self._check_out(lease, meter, amount=amount, request_id=request_id, now=now)
+        return self._give_back(lease, meter, amount=amount, request_id=request_id, now=now)
+
+    def undo(self, lease: Lease, key: str, *, amount: int, request_id: str, now: Now) -> FeatureLevel:
+        """Undo the use of that request id, whole.
+
+        Raises UnknownFeature, BadRequest, NotHeld, RequestIdTaken, AlreadyUndone, UndoTooLate.
+        """
+        feature = self._feature(lease.entitlement_id, key)
+        if not feature.consumed:
+            raise BadRequest(f"Nothing of {key} is used up, so nothing can be undone; return it instead.")
+        known = self._known(lease, request_id, key)
+        if known is None:
+            raise NotHeld(f"This lease has no use of {key} under that request id; name the request id of the use.")
+        if (known.act, known.feature, known.amount) != (FeatureAct.USE, key, amount):
+            raise RequestIdTaken(f"That request id is not a use of {amount} of {key}; a use is undone whole.")
+        if known.undone:
+            raise AlreadyUndone
+        # A use that lies in the future was made before the vendor set the clock back: nobody knows how long ago.
+        gone = now.strict - known.at
+        if not known.draws or known.at > now.wall or gone >= timedelta(seconds=feature.undo_seconds):
+            raise UndoTooLate
+        meter = self.of(lease.entitlement_id)[key]
+        self._touch(meter, now)
+        meter.give_back(known.draws)
+        draws = dict(known.draws)
+        over = _overdrawn(known.draws)
+        self._posting.used(Kind.UNDONE, lease, key, now, draws=draws, over=over, request_id=request_id)
+        self._note_rows(meter, draws)
+        self._keep(replace(known, undone=True))
+        return meter.figures(now)
+
+    def add(self, lease: Lease) -> None:
+        """A lease holds what it holds."""
+        for key, amount in lease.features.items():
+            self._move(self._host(lease.entitlement_id).meter(lease.entitlement_id, key), amount)
+
+    def remove(self, lease: Lease) -> None:
+        """It holds it no more."""
+        hosted = self._hosted.get(lease.entitlement_id)
+        meters = {} if hosted is None else hosted.meters
+        for key, amount in lease.features.items():
+            if key in meters:
+                self._move(meters[key], -amount)
+
+    # ---------------------------------------------------------------- what is told
+
+    def of(self, entitlement_id: str) -> Mapping[str, Meter]:
+        """The counted and tracked features of an entitlement's terms, in the vendor's order."""
+        hosted = self._hosted.get(entitlement_id)
+        return _NO_METERS if hosted is None else hosted.metered
+
+    def level(self, lease: Lease | None, entitlement_id: str, key: str, *, now: Now, committed: bool) -> FeatureLevel:
+        """A feature's figures, with what the lease holds; ``committed``: without the group in flight.
+
+        Raises UnknownFeature.
+        """
+        terms = self._terms(entitlement_id, committed=committed)
+        feature = None if terms is None else terms.feature(key)
+        if feature is None:
+            raise UnknownFeature
+        return self._level(lease, entitlement_id, feature, now=now, committed=committed)
+
+    def levels(self, lease: Lease | None, entitlement_id: str, *, now: Now, committed: bool) -> list[FeatureLevel]:
+        """The same of all features, in the vendor's order; none of an entitlement that is not here."""
+        terms = self._terms(entitlement_id, committed=committed)
+        features = () if terms is None else terms.features
+        return [self._level(lease, entitlement_id, one, now=now, committed=committed) for one in features]
+
+    def final(self, entitlement_id: str, *, now: Now) -> list[dict[str, object]]:
+        """What each meter says last, as a return carries it."""
+        told: list[dict[str, object]] = []
+        for key, meter in self.of(entitlement_id).items():
+            feature = meter.feature
+            if feature is None:
+                continue
+            accounts = meter.accounts(now)
+            lots = [{"lot": one.lot, "amount": one.amount, "used": one.used, "ended": one.ended} for one in accounts]
+            told.append(
+                {
+                    "feature": key,
+                    "type": feature.type.value,
+                    "unit": feature.unit,
+                    "lots": lots,
+                    "consumed": sum(one.used for one in accounts),
+                    "overage": sum(one.used for one in accounts if one.lot.startswith(OVERDRAFT)),
+                    "in_use": meter.level,
+                }
+            )
+        return told
+
+    # ---------------------------------------------------------------- terms
+
+    def open(self, entitlement: Entitlement, *, now: Now | None) -> None:
+        """Put terms in force; counters stay. With ``now``, grants that are not in them any more are ended and posted.
+
+        At a load there is no ``now`` and nothing is posted: the first sweep looks at everything.
+        """
+        entitlement_id = entitlement.entitlement_id
+        hosted = self._host(entitlement_id)
+        if now is not None:
+            self._terms_before.setdefault(entitlement_id, hosted.terms)
+            for meter in hosted.metered.values():
+                self._touch(meter, now)
+        gone = self._govern(hosted, entitlement)
+        for meter in hosted.metered.values():
+            heapq.heappush(self._due, (FIRST, entitlement_id, meter.key))
+        if now is None:
+            return
+        for meter, lots in gone:
+            for lot in lots:
+                self._end(meter, lot, now)
+        for meter in hosted.metered.values():
+            self._turn(meter, now, see=True)
+
+    def resume(self, now: Now) -> None:
+        """After a load, with every lease added: which pools are over is known, and not news."""
+        for hosted in self._hosted.values():
+            for meter in hosted.metered.values():
+                meter.over = meter.over_by(now) > 0
+
+    def put_back(self, entitlement_id: str, before: Entitlement | None) -> None:
+        """The terms of the last commit again; counters as they are: reads take them from before the group."""
+        if entitlement_id in self._closed:
+            self._hosted[entitlement_id] = self._closed.pop(entitlement_id)
+        hosted = self._host(entitlement_id)
+        if before is not None:
+            self._govern(hosted, before)
+        else:
+            hosted.terms, hosted.metered = None, {}
+
+    def close(self, entitlement_id: str) -> None:
+        """An entitlement went back to the vendor: its counters go. What borrowed leases hold stays held."""
+        hosted = self._hosted.pop(entitlement_id, None)
+        if hosted is None:
+            return
+        self._terms_before.setdefault(entitlement_id, hosted.terms)
+        self._closed.setdefault(entitlement_id, hosted)
+        for key, meter in hosted.meters.items():
+            for lot in meter.used:
+                self._posting.batch.lots[entitlement_id, key, lot] = None
+            if meter.level:
+                self._host(entitlement_id).meter(entitlement_id, key).level = meter.level
+
+    def reset(self, entitlement_id: str, feature: str | None, *, now: Now) -> list[dict[str, object]]:
+        """The vendor's command: the lots in force of a consumed feature (None: of all) begin at nothing used.
+
+        What had been consumed, for the Installed line.
+        """
+        told: list[dict[str, object]] = []
+        for key, meter in self.of(entitlement_id).items():
+            if meter.feature is None or not meter.feature.consumed or feature not in (None, key):
+                continue
+            self._turn(meter, now)
+            self._touch(meter, now)
+            consumed, overage = meter.taken(now)
+            self._note_rows(meter, meter.begin_anew(now))
+            for request in self._answered.of(entitlement_id, key):
+                if request.draws and not request.undone:
+                    self._keep(replace(request, draws=()))
+            told.append({"entitlement_id": entitlement_id, "feature": key, "consumed": consumed, "overage": overage})
+        return told
+
+    # ---------------------------------------------------------------- time
+
+    def sweep(self, now: Now, *, limit: int) -> bool:
+        """End what is over, at most about ``limit`` lots; whether more may be."""
+        due = self._due
+        while due and due[0][0] <= now.wall and limit > 0:
+            _at, entitlement_id, key = heapq.heappop(due)
+            meter = self.of(entitlement_id).get(key)
+            if meter is None:
+                continue
+            limit -= 1 + self._turn(meter, now)
+            if meter.next_change is not None:
+                heapq.heappush(due, (meter.next_change, entitlement_id, key))
+        return bool(due) and due[0][0] <= now.wall
+
+    def forget(self, now: Now) -> None:
+        """Forget calls that were answered long ago."""
+        before = self._answered.forget(now, undoable_for=self._undoable_for)
+        if before is not None:
+            self._posting.batch.forget_requests_before = before
+
+    def note_overdraft(self, entitlement_id: str, now: Now) -> None:
+        """Post when more of a pool is held than there is, and when that is over, not each step between."""
+        for meter in self.of(entitlement_id).values():
+            if meter.is_pool:
+                self._note_over(meter, now)
+
+    # ---------------------------------------------------------------- the group in flight
+
+    def settle(self) -> None:
+        """The store has the group: what it changed is what everybody sees."""
+        self._terms_before.clear()
+        self._closed.clear()
+        self._figures_before.clear()
+        self._levels_before.clear()
+        self._answered.settle()
+
+    def abandon(self) -> None:
+        """The store has not taken the group: reads go on with the last commit, and no verb comes any more."""
+        for entitlement_id, before in self._terms_before.items():
+            self.put_back(entitlement_id, before)
+        self._answered.abandon()
+
+    # ---------------------------------------------------------------- the acts
+
+    def _known(self, lease: Lease, request_id: str, key: str) -> AnsweredRequest | None:
+        known = self._answered.get(lease.lease_id, request_id)
+        if known is not None and known.feature != key and request_id == lease.lease_id:
+            return self._answered.get(lease.lease_id, _further(request_id, key)) or known
+        return known
+
+    def _feature(self, entitlement_id: str, key: str) -> Feature:
+        meter = self.of(entitlement_id).get(key)
+        if meter is not None and meter.feature is not None:
+            return meter.feature
+        terms = self._terms(entitlement_id, committed=False)
+        feature = None if terms is None else terms.feature(key)
+        if feature is None:
+            raise UnknownFeature(f"The entitlement of this lease has no feature {key}.")
+        return feature
+
+    def _meter_for(self, lease: Lease, key: str, *, act: FeatureAct, amount: int) -> Meter | Denial:
+        """The meter that takes this act. Raises UnknownFeature, BadRequest, NotHeld."""
+        feature = self._feature(lease.entitlement_id, key)
+        if not 1 <= amount <= MOST_UNITS:
+            raise BadRequest(f"An amount is a whole number from 1 to {MOST_UNITS}.")
+        if feature.consumed is not (act is FeatureAct.USE):
+            how = "used up by /use" if feature.consumed else "held: it is checked out and returned"
+            raise BadRequest(f"The feature {key} ({feature.type}) is {how}.")
+        if feature.type is FeatureType.BOOL:
+            if amount != 1:
+                raise BadRequest(f"The feature {key} is a switch; its amount is 1.")
+            if act is FeatureAct.CHECKOUT and not feature.value:
+                return _not_entitled(lease, key)
+            if not feature.tracked:
+                raise BadRequest(f"The feature {key} is a switch that nobody counts; read it from the lease.")
+            if act is FeatureAct.CHECKOUT and key in lease.features:
+                raise BadRequest(f"This lease holds {key} already.")
+        held = lease.features.get(key, 0)
+        if act is FeatureAct.RETURN and amount > held:
+            raise NotHeld(f"This lease holds {held} of {key}, and {amount} were to be returned.")
+        return self.of(lease.entitlement_id)[key]
+
+    def _try_use(
+        self, lease: Lease, meter: Meter, *, amount: int, request_id: str, now: Now
+    ) -> tuple[Mapping[str, int], FeatureLevel] | Denial:
+        self._turn(meter, now)
+        if amount > meter.room(now):
+            return _short(lease, meter, amount=amount, now=now)
+        level = self._use(lease, meter, amount=amount, request_id=request_id, kept_as=request_id, now=now)
+        return lease.features, level
+
+    def _use(self, lease: Lease, meter: Meter, *, amount: int, request_id: str, kept_as: str, now: Now) -> FeatureLevel:
+        self._touch(meter, now)
+        draws = meter.draw(amount, now)
+        units = dict(draws)
+        over = _overdrawn(draws)
+        self._posting.used(Kind.USED, lease, meter.key, now, draws=units, over=over, request_id=request_id)
+        self._note_rows(meter, units)
+        level = meter.figures(now)
+        self._answer(lease, meter.key, level, act=FeatureAct.USE, amount=amount, kept_as=kept_as, now=now, draws=draws)
+        return level
+
+    def _check_out(
+        self, lease: Lease, meter: Meter, *, amount: int, request_id: str, now: Now
+    ) -> tuple[Mapping[str, int], FeatureLevel] | Denial:
+        self._turn(meter, now)
+        if meter.is_pool and amount > meter.room(now):
+            return _short(lease, meter, amount=amount, now=now)
+        kind, act = Kind.FEATURE_CHECKED_OUT, FeatureAct.CHECKOUT
+        return self._hold(lease, meter, kind, act=act, units=amount, request_id=request_id, now=now)
+
+    def _give_back(
+        self, lease: Lease, meter: Meter, *, amount: int, request_id: str, now: Now
+    ) -> tuple[Mapping[str, int], FeatureLevel]:
+        kind, act = Kind.FEATURE_RETURNED, FeatureAct.RETURN
+        return self._hold(lease, meter, kind, act=act, units=-amount, request_id=request_id, now=now)
+
+    def _hold(
+        self, lease: Lease, meter: Meter, kind: Kind, *, act: FeatureAct, units: int, request_id: str, now: Now
+    ) -> tuple[Mapping[str, int], FeatureLevel]:
+        """Hold so many units more, or fewer."""
+        held, amount = lease.features.get(meter.key, 0) + units, abs(units)
+        features = {**lease.features, meter.key: held}
+        if not held:
+            del features[meter.key]
+        self._move(meter, units)
+        self._posting.feature_moved(kind, lease, meter.key, now, amount=amount, request_id=request_id)
+        self._note_over(meter, now)
+        level = meter.figures(now, held=held)
+        self._answer(lease, meter.key, level, act=act, amount=amount, kept_as=request_id, now=now)
+        return features, level
+
+    def _answer(
+        self,
+        lease: Lease,
+        key: str,
+        level: FeatureLevel,
+        *,
+        act: FeatureAct,
+        amount: int,
+        kept_as: str,
+        now: Now,
+        draws: Draws = (),
+    ) -> None:
+        request = AnsweredRequest(
+            lease_id=lease.lease_id,
+            request_id=kept_as,
+            act=act,
+            entitlement_id=lease.entitlement_id,
+            feature=key,
+            amount=amount,
+            at=now.wall,
+            held=level.held,
+            available=level.available,
+            total=level.total,
+            draws=draws,
+        )
+        self._keep(request)
+
+    def _keep(self, request: AnsweredRequest) -> None:
+        self._answered.keep(request)
+        self._posting.batch.requests[request.lease_id, request.request_id] = request
+
+    # ---------------------------------------------------------------- how lots move
+
+    def _turn(self, meter: Meter, now: Now, *, see: bool = False) -> int:
+        """End what is over; how many lots. ``see``: note the period in force although none was over."""
+        due: Sequence[Lot] = ()
+        if see or meter.has_due(now):
+            due = meter.due(now)
+            for lot in due:
+                self._end(meter, lot, now)
+            period = meter.see_period(now)
+            if period is not None:
+                self._note_rows(meter, (period,))
+        if meter.is_pool:
+            self._note_over(meter, now)
+        return len(due)
+
+    def _end(self, meter: Meter, lot: Lot, now: Now) -> None:
+        if meter.feature is not None:
+            self._touch(meter, now)
+        used = meter.end(lot.lot_id)
+        amount = max(lot.amount, used)
+        ids = meter.entitlement_id, meter.key, lot.lot_id
+        self._posting.grant_ended(*ids, now, amount=amount, consumed=used, lost=amount - used)
+        self._note_rows(meter, (lot.lot_id,))
+
+    def _move(self, meter: Meter, units: int) -> None:
+        """The one door of a level."""
+        self._levels_before.setdefault(meter, meter.level)
+        meter.level += units
+
+    def _note_over(self, meter: Meter, now: Now) -> None:
+        if meter.terms is None or not meter.is_pool:
+            return
+        over = meter.over_by(now)
+        if (over > 0) == meter.over:
+            return
+        meter.over = over > 0
+        total = meter.figures(now).total
+        self._posting.overdraft(meter.terms, now, in_use=meter.level, over=over, feature=meter.key, total=total)
+
+    def _note_rows(self, meter: Meter, lots: Iterable[str]) -> None:
+        rows, entitlement_id, key = self._posting.batch.lots, meter.entitlement_id, meter.key
+        for lot in lots:
+            rows[entitlement_id, key, lot] = LotUse(
+                entitlement_id=entitlement_id, feature=key, lot=lot, used=meter.used[lot], ended=lot in meter.ended
+            )
+
+    def _touch(self, meter: Meter, now: Now) -> None:
+        """Remember the figures of the last commit, once."""
+        if meter not in self._figures_before:
+            self._figures_before[meter] = meter.figures(now, level=self._levels_before.get(meter))
+
+    # ---------------------------------------------------------------- what is hosted
+
+    def _host(self, entitlement_id: str) -> _Hosted:
+        hosted = self._hosted.get(entitlement_id)
+        if hosted is None:
+            hosted = self._hosted[entitlement_id] = _Hosted()
+        return hosted
+
+    def _govern(self, hosted: _Hosted, terms: Entitlement) -> Sequence[tuple[Meter, list[Lot]]]:
+        """Other terms for all meters; the lots that each does not know any more."""
+        hosted.terms = terms
+        metered = {feature.key: feature for feature in terms.features if feature.counted or feature.tracked}
+        hosted.metered = {key: hosted.meter(terms.entitlement_id, key) for key in metered}
+        return [(meter, meter.govern(metered.get(key), terms)) for key, meter in hosted.meters.items()]
+
+    def _terms(self, entitlement_id: str, *, committed: bool) -> Entitlement | None:
+        if committed and entitlement_id in self._terms_before:
+            return self._terms_before[entitlement_id]
+        hosted = self._hosted.get(entitlement_id)
+        return None if hosted is None else hosted.terms
+
+    def _level(
+        self, lease: Lease | None, entitlement_id: str, feature: Feature, *, now: Now, committed: bool
+    ) -> FeatureLevel:
+        held = 0 if lease is None else lease.features.get(feature.key, 0)
+        hosted = self._hosted.get(entitlement_id)
+        if committed:
+            hosted = self._closed.get(entitlement_id, hosted)
+        meter = None if hosted is None else hosted.meters.get(feature.key)
+        if meter is None or not (feature.counted or feature.tracked):
+            return switch_level(feature, held=held)
+        if committed and meter in self._figures_before:
+            return replace(self._figures_before[meter], held=held)
+        return meter.figures(now, held=held, level=self._levels_before.get(meter) if committed else None)
+
+    def _undoable_for(self, request: AnsweredRequest) -> timedelta:
+        if request.undone or not request.draws:
+            return timedelta(0)
+        meter = self.of(request.entitlement_id).get(request.feature)
+        seconds = 0 if meter is None or meter.feature is None else meter.feature.undo_seconds
+        return timedelta(seconds=seconds)
+
+
+_NO_METERS: Final[Mapping[str, Meter]] = {}
+
+
+def _further(lease_id: str, key: str) -> str:
+    """The id of a further use at a lease's grant; no client's id has a space."""
+    return f"{lease_id} {key}"
+
+
+def _overdrawn(draws: Draws) -> int:
+    return sum(units for lot, units in draws if lot.startswith(OVERDRAFT))
+
+
+def _not_entitled(lease: Lease, key: str) -> Denial:
+    return Denial(
+        code="not_entitled",
+        rule="feature",
+        detail=f"Feature {key} of {lease.product} is not part of what was bought.",
+        product=lease.product,
+        entitlement_id=lease.entitlement_id,
+        feature=key,
+        remedy=f"Order an offering of {lease.product} that contains {key}.",
+    )
+
+
+def _short(lease: Lease, meter: Meter, *, amount: int, now: Now) -> Denial:
+    level, unit = meter.figures(now), "units"
+    if meter.feature is not None and meter.feature.unit:
+        unit = meter.feature.unit
+    left = meter.room(now)
+    return Denial(
+        code="no_feature_units",
+        rule="units",
+        detail=f"{amount} ({unit}) of {meter.key} were asked for; {left} are left.",
+        product=lease.product,
+        entitlement_id=lease.entitlement_id,
+        feature=meter.key,
+        asked=amount,
+        in_use=meter.level if meter.is_pool else level.consumed,
+        limit=meter.capacity(now),
+        retry_after_seconds=RETRY_AFTER_SECONDS if meter.is_pool else None,
+        remedy=_remedy(meter, level, missing=amount - left),
+    )
+
+
+def _remedy(meter: Meter, level: FeatureLevel, *, missing: int) -> str:
+    if meter.is_pool:
+        return f"{missing} more of {meter.key} would do: wait until others return some, or order more."
+    if meter.feature is not None and is_monthly(meter.feature) and level.ends_at is not None:
+        return f"{missing} more of {meter.key} would do: order a grant, or wait until {write_instant(level.ends_at)}."
+    return f"{missing} more of {meter.key} would do: order a grant."

@@ -1,0 +1,607 @@
+"""Where stories are played: the real daemon in a process of its own, real commands, and a vendor who sells any terms.
+
+Rules
+1. Who asks does so over HTTP, as a program without our client would; the administrator types commands; bundles, borrow
+   requests and returns are signed files.
+2. The clock of the daemon is turned (``turned_clock``), never the daemon itself. The vendor lives in right time.
+3. What a story leaves unsaid is nothing: no grace, no overdraft, no borrowing, no limit of the server's own licence.
+4. Each verb answers with an :class:`~tests.journeys.story.Outcome`; what it should have been, the story says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from lls.signed.jose import unverified_payload
+from lls.signed.request import ActivationRequest, read_request
+from tests.journeys import turned_clock
+from tests.journeys.story import (
+    JOURNAL,
+    Outcome,
+    Step,
+    Story,
+    Wrong,
+    complaints,
+    duration,
+    lines_differ,
+    without_null,
+    written,
+)
+from tests.journeys.world import ANSWER_SECONDS, COMMAND_SECONDS, Site, environment, token, until
+from tests.vendor import Machine, Vendor, entitlement, new_id
+
+A_MOMENT = 5.0
+"""So long the journal may take to get what a step has caused."""
+FAR = timedelta(days=3650)
+
+_NAMED = re.compile(r"\{(lease|entitlement|grant|file|request) ([^{}]+)\}")
+_ACTS = {"take": "checkout", "give back": "return", "use": "use", "undo": "undo"}
+_WHERE = {"seats", "features", "edition", "version", "released_on", "activation_code"}
+
+
+class TurnedSite(Site):
+    """A site whose daemon runs under a turned clock, without TLS, whose certificate would be of another date."""
+
+    def __init__(self, root: Path, *, now: datetime, policy: bool) -> None:
+        self.policy = root / "site" / "policy.toml" if policy else None
+        self.base, self.passed, self.turned, self.number = now - datetime.now(UTC), timedelta(), timedelta(), 0
+        super().__init__(root)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.turn(awake=False)
+
+    def write_settings(self, *, grace_seconds: int = 2, proof_seconds: int = 1, drain_seconds: int = 5) -> None:
+        super().write_settings(grace_seconds=grace_seconds, proof_seconds=proof_seconds, drain_seconds=drain_seconds)
+        lines = ["[tls]", 'mode = "off"', *(["[policy]", f'file = "{self.policy}"'] if self.policy else [])]
+        self.config.write_text(self.config.read_text("utf-8") + "\n".join(lines) + "\n", "utf-8")
+
+    def spawn(self, *, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+        return super().spawn(before=[*before, sys.executable, turned_clock.__file__, str(self.site)])
+
+    def now(self) -> datetime:
+        """The right time, as the vendor knows it."""
+        return datetime.now(UTC) + self.base + self.passed
+
+    def turn(self, *, awake: bool) -> None:
+        """Put the clocks where they are meant to be; a running daemon has swept by them when this returns."""
+        self.number += 1
+        setting = {
+            "number": self.number,
+            "wall": (self.base + self.passed + self.turned).total_seconds(),
+            "elapsed": self.passed.total_seconds(),
+            "awake": awake,
+        }
+        fresh = self.site / "clock.json.new"
+        fresh.write_text(json.dumps(setting), "ascii")
+        fresh.rename(self.site / "clock.json")
+        if self.process is not None:
+            until(self._is_seen, seconds=20, what="swept by the new clock", log=self.log)
+
+    def _is_seen(self) -> bool:
+        seen = self.site / "seen"
+        return seen.exists() and str(self.number) == seen.read_text("ascii")
+
+
+@dataclass
+class Asking:
+    """A lease from its program's side."""
+
+    lease_id: str
+    secret: str = field(repr=False)
+    body: dict[str, Any]
+    beat: int = 0
+    waiting: Future[Outcome] | None = None
+
+
+class Stage:
+    """One story's world."""
+
+    def __init__(self, root: Path, story: Story) -> None:
+        self.story = story
+        self.files = root / "files"
+        self.files.mkdir(parents=True)
+        self.site = TurnedSite(root, now=story.clock, policy=story.has_policy)
+        self.vendor = Vendor(name="story", now=story.clock)
+        self.sold: dict[str, dict[str, Any]] = {}
+        self.leases: dict[str, Asking] = {}
+        self.checkouts = 0
+        self.seen_seq = 0
+        self.seen_log = 0
+        self.recipient: ActivationRequest
+        self.bundle = b""
+        self._waiters = ThreadPoolExecutor(max_workers=8)
+
+    def play(self) -> None:
+        """Raises :class:`Wrong` at the first step that is not as the story says."""
+        self.site.keys.write_text(self.vendor.key_sets[0], "ascii")
+        if self.site.policy is not None:
+            self.site.policy.write_text(self.story.policy or "format = 1\n", "utf-8")
+        self.site.start()
+        self.recipient = read_request(self.site.admin_bytes("POST", "/v1/admin/server/request"))
+        if self.story.entitlements:
+            self.sell(add=self.story.entitlements)
+            imported = self.hand_in(self.bundle)
+            if imported.status != http.HTTPStatus.OK:
+                raise Wrong(f"The first bundle was refused: {imported.text}")
+        self.new_lines()
+        for step in self.story.steps:
+            self.perform(step)
+
+    def perform(self, step: Step) -> None:
+        """One step, and all that is not as expected."""
+        words = self.named(without_null(dict(step.words)))
+        outcome = _VERBS[step.do](self, words)
+        found = complaints(self.named(dict(step.expect)), outcome)
+        if JOURNAL in step.expect:
+            found += self.lines_differ(self.named(step.expect[JOURNAL]))
+        elif self.site.process is not None:
+            self.new_lines()
+        if found:
+            raise Wrong(f"{step}\n  " + "\n  ".join(found) + f"\nThe answer was: {outcome.text[:4000]}")
+
+    def close(self) -> None:
+        self.site.close()
+        self._waiters.shutdown(wait=True, cancel_futures=True)
+
+    # ---------------------------------------------------------------- names
+
+    def named(self, value: Any) -> Any:
+        """The value with the ids that ``{lease ann}``, ``{entitlement cad}``, ``{file x}`` … stand for."""
+        match value:
+            case str():
+                return _NAMED.sub(lambda found: self._id(found[1], found[2]), value)
+            case dict():
+                return {self.named(key): self.named(member) for key, member in value.items()}
+            case list():
+                return [self.named(member) for member in value]
+            case _:
+                return value
+
+    def _id(self, kind: str, name: str) -> str:
+        match kind:
+            case "lease":
+                return self.leases[name].lease_id if name in self.leases else _uuid(name)
+            case "entitlement":
+                return str(self.sold[name]["entitlement_id"])
+            case "grant":
+                return new_id("grt_", name)
+            case "file":
+                return str(self.files / name)
+            case _:
+                return _uuid(name)
+
+    # ---------------------------------------------------------------- the vendor
+
+    def sell(
+        self,
+        *,
+        add: Sequence[Mapping[str, Any]] = (),
+        change: Sequence[Mapping[str, Any]] = (),
+        remove: Sequence[str] = (),
+        commands: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Make the next bundle: all that is sold by now."""
+        now = self.vendor.now = self.site.now()
+        for words in add:
+            document = self._entitlement(dict(words), now)
+            self.sold[str(words.get("name", words["product"]))] = document
+        for words in change:
+            document = self.sold[words["entitlement"]]
+            document["sequence"] += 1
+            changes = {key: value for key, value in words.items() if key not in ("entitlement", "features", "session")}
+            document.update(changes)
+            if "session" in words:
+                document["session_id"] = new_id("ses_", words["session"])
+            for feature in words.get("features", []):
+                document["features"] = _merged(document["features"], _feature(feature))
+        for name in remove:
+            del self.sold[name]
+        license_ = {"expires_at": written(now + FAR), "sync_within_days": 3650, **self.story.license}
+        products = sorted({document["product"]["key"] for document in self.sold.values()})
+        self.bundle = self.vendor.bundle(
+            self.recipient,
+            entitlements=list(self.sold.values()),
+            commands=[self._command(one) for one in commands],
+            certificate=self.vendor.certificate(self.recipient, products=products, not_after=written(now + FAR)),
+            server_license={
+                **license_,
+                "binding": {"policy": "key_only", "required": 0, "components": {}, "grace_seconds": 0},
+            },
+        )
+
+    def hand_in(self, bundle: bytes, *, path: str = "/v1/admin/bundles") -> Outcome:
+        status, content = self.site._over_socket("POST", path, bundle)  # noqa: SLF001 - a refusal is an answer, too
+        return _of_content(status, content)
+
+    def _entitlement(self, words: dict[str, Any], now: datetime) -> dict[str, Any]:
+        words.pop("name", None)
+        product, edition = words.pop("product"), words.pop("edition", None)
+        plan = {"license_type": "subscription", "start": "on_issue", "term": {"unit": "year", "count": 1}}
+        document: dict[str, Any] = entitlement(
+            product,
+            starts_at=written(now - timedelta(days=1)),
+            expires_at=written(now + timedelta(days=365)),
+            grace_seconds=0,
+            edition=edition,
+            named_user_assignment={"by_site": False, "changes_per_month": 0},
+            attributes=[],
+        )
+        document["plan"] = {**plan, **words.pop("plan", {})}
+        document["features"] = [_feature(feature) for feature in words.pop("features", [])]
+        if "id" in words:
+            document["entitlement_id"] = new_id("ent_", words["id"])
+            document["session_id"] = new_id("ses_", words.pop("id"))
+        unknown = sorted(set(words) - set(document))
+        if unknown:
+            raise Wrong(f"An entitlement has no {', '.join(unknown)}.")
+        return {**document, **words}
+
+    def _command(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        command = {"command_id": f"cmd_{words['name']}", "type": words["type"]}
+        if "entitlement" in words:
+            command["entitlement_id"] = self.sold[words["entitlement"]]["entitlement_id"]
+        return {**command, "feature": words.get("feature")}
+
+    # ---------------------------------------------------------------- asking
+
+    def http(self, method: str, path: str, body: Any = None, *, secret: str = "", wait: int = 0) -> Outcome:
+        connection = http.client.HTTPConnection("127.0.0.1", self.site.port, timeout=ANSWER_SECONDS)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        if secret:
+            headers["Authorization"] = f"Bearer {secret}"
+        if wait:
+            headers["Prefer"] = f"wait={wait}"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return _of_content(response.status, response.read())
+        finally:
+            connection.close()
+
+    def lease(self, words: Mapping[str, Any]) -> Asking:
+        name = words.get("lease") or words.get("who", "")
+        if name not in self.leases:
+            raise Wrong(f"{name!r} has not checked out anything yet.")
+        return self.leases[name]
+
+    def typed(self, command: str) -> Outcome:
+        """A command of the administrator's."""
+        done = subprocess.run(
+            [sys.executable, "-m", "lls", "--config", str(self.site.config), *shlex.split(command)],
+            cwd=self.files,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        if "Traceback" in done.stderr:
+            raise Wrong(f"lls {command}: {done.stderr}")
+        body = json.loads(done.stdout) if "--json" in command and done.stdout[:1] in ("{", "[") else None
+        return Outcome(status=done.returncode, body=body, text=done.stdout + done.stderr)
+
+    # ---------------------------------------------------------------- the journal
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        """The lines since the last look."""
+        content = self.site.admin_bytes("GET", f"/v1/admin/journal?after={self.seen_seq}&limit=10000")
+        lines = [json.loads(line) for line in content.splitlines()]
+        self.seen_seq = lines[-1]["seq"] if lines else self.seen_seq
+        return lines
+
+    def lines_differ(self, wanted: Sequence[Any]) -> list[str]:
+        """What a sweep posts may come a moment later; a line too many stays one."""
+        lines: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            lines.extend(self.new_lines())
+            return len(lines) >= len(wanted)
+
+        with contextlib.suppress(AssertionError):  # the comparison says it better
+            until(enough, seconds=A_MOMENT, what="in the journal")
+        return lines_differ(wanted, lines)
+
+
+# ---------------------------------------------------------------- verbs of programs
+
+
+def checkout(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    who, name = words["who"], words.get("lease") or words["who"]
+    if not words.get("same"):
+        stage.checkouts += 1
+        lease_id = _uuid(f"{name} {stage.checkouts}")
+        secret = token(hashlib.sha256(lease_id.encode()).digest())
+        stage.leases[name] = Asking(lease_id, secret, stage_body(stage, words, who, lease_id))
+    asking = stage.leases[name]
+    body = {**asking.body, "nonce": _nonce(f"{asking.lease_id} checkout {stage.checkouts}")}
+    wait = words.get("wait", 0)
+
+    def ask() -> Outcome:
+        return stage.http("POST", "/v1/leases", body, secret=asking.secret, wait=wait)
+
+    if not words.get("later"):
+        return ask()
+    asking.waiting = stage._waiters.submit(ask)  # noqa: SLF001 - a verb is the stage's own
+    until(lambda: _waits(stage, asking), seconds=A_MOMENT, what="in the queue")
+    return Outcome(status=http.HTTPStatus.ACCEPTED, text="it waits")
+
+
+def stage_body(stage: Stage, words: Mapping[str, Any], who: str, lease_id: str) -> dict[str, Any]:
+    """What a checkout asks for."""
+    body = {key: value for key, value in words.items() if key in _WHERE}
+    product = words.get("product") or _only_product(stage)
+    return {"lease_id": lease_id, "product": product, "holder": _holder(words, who), **body}
+
+
+def _waits(stage: Stage, asking: Asking) -> bool:
+    assert asking.waiting is not None
+    waiting = stage.site.admin("GET", "/v1/admin/leases")["waiting"]
+    return asking.waiting.done() or asking.lease_id in [one["lease_id"] for one in waiting]
+
+
+def answer(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    waiting = stage.lease(words).waiting
+    if waiting is None:
+        raise Wrong("Nobody waits under that name.")
+    return waiting.result(timeout=ANSWER_SECONDS)
+
+
+def heartbeat(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    asking = stage.lease(words)
+    asking.beat += 1
+    body = {"beat": asking.beat, "nonce": _nonce(f"{asking.lease_id} beat {asking.beat}")}
+    return stage.http("POST", f"/v1/leases/{asking.lease_id}/heartbeat", body, secret=asking.secret)
+
+
+def look(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    asking = stage.lease(words)
+    return stage.http("GET", f"/v1/leases/{asking.lease_id}", secret=asking.secret)
+
+
+def checkin(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    asking = stage.lease(words)
+    return stage.http("DELETE", f"/v1/leases/{asking.lease_id}", secret=asking.secret)
+
+
+def meter(act: str) -> Callable[[Stage, Mapping[str, Any]], Outcome]:
+    """A call for a feature."""
+
+    def verb(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+        asking = stage.lease(words)
+        stage.checkouts += 1
+        request_id = _uuid(words.get("request") or f"request {stage.checkouts}")
+        body = {"amount": words.get("amount", 1), "request_id": request_id}
+        path = f"/v1/leases/{asking.lease_id}/features/{words['feature']}/{_ACTS[act]}"
+        return stage.http("POST", path, body, secret=asking.secret)
+
+    return verb
+
+
+def borrow(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    asking = stage.lease(words)
+    fingerprint = words.get("machine") or asking.body["holder"]["seat_id"]
+    stage.checkouts += 1
+    body = {"until": words["until"], "fingerprint": fingerprint, "nonce": _nonce(f"borrow {stage.checkouts}")}
+    return stage.http("POST", f"/v1/leases/{asking.lease_id}/borrow", body, secret=asking.secret)
+
+
+def get(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    return stage.http("GET", words["path"])
+
+
+# ---------------------------------------------------------------- verbs of a machine without the network
+
+
+def write_request(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    who = words["who"]
+    machine = Machine.named(who, now=stage.site.now())
+    holder = _holder(words, who)
+    body = {key: value for key, value in words.items() if key in _WHERE}
+    lease_id = _uuid(f"{words.get('lease', who)} by file")
+    request = machine.borrow_request(
+        lease_id=lease_id,
+        product=words.get("product") or _only_product(stage),
+        holder=holder,
+        fingerprint=holder["seat_id"],
+        until=words["until"],
+        **body,
+    )
+    stage.leases[words.get("lease", who)] = Asking(lease_id, "", {"holder": holder})
+    (stage.files / words["file"]).write_text(request, "ascii")
+    return Outcome()
+
+
+def write_return(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    machine = Machine.named(words["who"], now=stage.site.now())
+    document = machine.borrow_return(stage.recipient.server_id, lease_id=stage.lease(words).lease_id)
+    (stage.files / words["file"]).write_text(document, "ascii")
+    return Outcome()
+
+
+def read(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    text = (stage.files / words["file"]).read_text("utf-8")
+    body = json.loads(text) if text[:1] == "{" else unverified_payload(text)
+    return Outcome(body=body, text=text)
+
+
+# ---------------------------------------------------------------- verbs of the vendor
+
+
+def import_(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    if not words.get("same"):
+        stage.sell(**{key: value for key, value in words.items() if key in ("add", "change", "remove", "commands")})
+    return stage.hand_in(stage.bundle)
+
+
+def read_return(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    text = (stage.files / words["file"]).read_text("ascii")
+    stage.vendor.read_return(text, stage.recipient)
+    return Outcome(body=unverified_payload(text), text=text)
+
+
+# ---------------------------------------------------------------- verbs of the administrator
+
+
+def lls(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    return stage.typed(words["command"])
+
+
+def ask(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    status, content = stage.site._over_socket("GET", f"/v1/admin/{words['path']}", None)  # noqa: SLF001
+    return _of_content(status, content)
+
+
+def policy(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    """Write the file and have it read again: by ``command``, by ``signal``, or ``later``."""
+    assert stage.site.policy is not None
+    stage.site.policy.write_text(words["text"], "utf-8")
+    match words.get("by", "command"):
+        case "command":
+            return stage.typed("reload")
+        case "signal":
+            before = len(stage.site.log)
+            stage.site.signal(signal.SIGHUP)
+            until(lambda: any("policy_" in line for line in stage.site.log[before:]), seconds=A_MOMENT, what="reloaded")
+            return Outcome(text="\n".join(stage.site.log[before:]))
+        case _:
+            return Outcome()
+
+
+def journal(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    lines = [line for line in stage.site.journal() if line["kind"] == words["kind"]]
+    stage.site.verify_journal()
+    last = lines[-1]["data"] if lines else None
+    return Outcome(body={"count": len(lines), "last": last}, text="\n".join(map(str, lines)))
+
+
+def log(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    """What the daemon has said since its last start."""
+    return Outcome(text="\n".join(stage.site.log[stage.seen_log :]))
+
+
+def restart(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    if words["how"] == "kill":
+        stage.site.kill()
+    elif stage.site.stop() != 0:
+        raise Wrong("The daemon did not stop as it should.")
+    stage.seen_log = len(stage.site.log)
+    if "off" in words:
+        stage.site.passed += duration(words["off"])
+        stage.site.turn(awake=False)
+    stage.site.start()
+    return Outcome()
+
+
+# ---------------------------------------------------------------- verbs of time
+
+
+def wait(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    """As if the host had slept: its programs' leases are prolonged, so they go on."""
+    stage.site.passed += duration(words["for"])
+    stage.site.turn(awake=False)
+    return Outcome()
+
+
+def silence(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    """The server was awake, and nobody was heard."""
+    stage.site.passed += duration(words["for"])
+    stage.site.turn(awake=True)
+    return Outcome()
+
+
+def turn_clock(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    stage.site.turned += duration(words["by"])
+    stage.site.turn(awake=False)
+    return Outcome()
+
+
+_VERBS: Mapping[str, Callable[[Stage, Mapping[str, Any]], Outcome]] = {
+    "checkout": checkout,
+    "answer": answer,
+    "heartbeat": heartbeat,
+    "look": look,
+    "checkin": checkin,
+    **{act: meter(act) for act in _ACTS},
+    "borrow": borrow,
+    "get": get,
+    "write request": write_request,
+    "write return": write_return,
+    "read": read,
+    "import": import_,
+    "read return": read_return,
+    "lls": lls,
+    "ask": ask,
+    "policy": policy,
+    "journal": journal,
+    "log": log,
+    "restart": restart,
+    "wait": wait,
+    "silence": silence,
+    "turn clock": turn_clock,
+}
+
+
+# ---------------------------------------------------------------- small things
+
+
+def _only_product(stage: Stage) -> str:
+    products = {document["product"]["key"] for document in stage.sold.values()}
+    if len(products) != 1:
+        raise Wrong("Which product? More than one is sold.")
+    return str(products.pop())
+
+
+def _holder(words: Mapping[str, Any], who: str) -> dict[str, str]:
+    holder = {
+        "seat_id": words.get("machine") or f"machine of {who}",
+        "user": words.get("user", who),
+        "host": words.get("host", f"{who}-pc"),
+        "process": words.get("process"),
+    }
+    return {key: value for key, value in holder.items() if value is not None}
+
+
+def _feature(words: Mapping[str, Any]) -> dict[str, Any]:
+    switch = words["type"] == "bool"
+    feature = {"unit": None, "currency": None, **({} if switch else {"value": 0}), **words}
+    if not switch:
+        feature["grants"] = [_grant(grant) for grant in words.get("grants", [])]
+    return feature
+
+
+def _grant(words: Mapping[str, Any]) -> dict[str, Any]:
+    grant = {key: value for key, value in words.items() if key != "name"}
+    return {"grant_id": new_id("grt_", words["name"]), "expiry": {"type": "never"}, **grant}
+
+
+def _merged(features: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    others = [feature for feature in features if feature["key"] != changed["key"]]
+    return [*others, changed]
+
+
+def _of_content(status: int, content: bytes) -> Outcome:
+    text = content.decode(errors="replace")
+    return Outcome(status=status, body=json.loads(text) if text[:1] in ("{", "[") else None, text=text)
+
+
+def _uuid(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+def _nonce(name: str) -> str:
+    return token(hashlib.sha256(name.encode()).digest())
