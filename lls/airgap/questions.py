@@ -112,7 +112,7 @@ class Questions:
         """How many denials so many seats of a product would have left. Raises UnknownProduct."""
         if product not in self.writer.ledger.pools.products:
             raise UnknownProduct(f"No bundle imported here names the product {product}.")
-        told = WhatIf(product, seats=seats)
+        told = WhatIf(product, seats=seats, since=since, until=until)
         upto = self.writer.ledger.batch.before.seq
         async for chunk in self._store.lines(after=0, upto=upto):
             await asyncio.to_thread(_replay, told, chunk)

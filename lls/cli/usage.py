@@ -1,5 +1,6 @@
-"""``lls usage``: peaks, hours and consumption, as a table or as the columns of ``usage.csv``; and what other seats would
-have done.
+"""``lls usage``: peaks, hours and consumption, as a table or as the columns of ``usage.csv``.
+
+With ``--what-if`` it says instead what another number of seats would have done.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def usage(
     if what_if is not None:
         seats, product = _asked(what_if, product, lined=as_csv or bucket is not None)
         outcome = admin(ctx).get("usage/what-if", product=product, seats=seats, **span)
-        show.document(outcome) if as_json else _say_outcome(outcome)
+        if as_json:
+            show.document(outcome)
+        else:
+            _say_outcome(outcome)
         return
     if product is not None:
         raise typer.BadParameter("--product goes with --what-if.", param_hint="--product")
@@ -91,7 +95,7 @@ def _asked(what_if: str, product: str | None, *, lined: bool) -> tuple[int, str]
 
 def _say_outcome(outcome: Mapping[str, Any]) -> None:
     if not outcome.get("true_denials"):
-        show.say("Nobody was refused because all seats were taken: other seats would have changed nothing.")
+        show.say("No request was refused for want of a seat: more seats would have changed nothing.")
         show.say()
     show.facts(
         [

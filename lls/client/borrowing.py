@@ -158,8 +158,8 @@ class Borrowed:
     def lease(self) -> Lease:
         """The lease as the server showed it when it was lent.
 
-        Seats, attributes and switched features (``bool``) are the signed ones, whatever the file says of them; the
-        figures of counted features are those of that day, to be shown and not to be relied upon.
+        Seats, attributes, switched features (``bool``) and the units held of a pool are the signed ones, whatever the
+        file says of them; all other figures are those of that day, to be shown and not to be relied upon.
         """
         return _signed(_lease(self._kept), self._capability)
 
@@ -540,8 +540,13 @@ def _lease(kept: Kept) -> Lease:
 
 
 def _signed(shown: Lease, capability: Capability) -> Lease:
-    switches = {key: on is True for key, on in capability.features.items() if isinstance(on, bool)}
-    features = {key: one for key, one in shown.features.items() if one.type != "bool" or switches.get(key)}
+    # A switch is signed as `true`, what the lease holds as its number; `int` covers both.
+    held = {key: int(units) for key, units in capability.features.items() if isinstance(units, int)}
+    features = {
+        key: replace(one, held=held.get(key, 0)) if one.type == "element_pool" else one
+        for key, one in shown.features.items()
+        if one.type != "bool" or held.get(key, 0) > 0
+    }
     return replace(
         shown,
         lease_id=capability.lease_id,

@@ -7,9 +7,11 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 |---|---|
 | ``office`` | the facade ``Issuer``: one method per command, one transaction each |
 | ``catalog`` · ``orders`` | what can be sold · from an order to entitlements |
+| ``amending`` | renewal, grants, resets, disabling: what changes of an entitlement that was sold |
+| ``hosting`` · ``consumption`` | returns, lost servers, the next server · what the last one used up |
 | ``keyring`` · ``issue`` | the vendor's keys · certificate, bundle, receipt |
-| ``ingest`` · ``billing`` | usage reports · billing lines |
-| ``register`` | the only SQL |
+| ``ingest`` · ``noticing`` · ``billing`` | usage reports · what else their lines say · billing lines |
+| ``register`` · ``lookup`` | the only SQL · what somebody named, or that it is not there |
 | ``cli`` | the only printing |
 """
 

@@ -1,14 +1,19 @@
 """Billing lines: what each customer used of each SKU in each month, for the vendor's own invoices.
 
 Rules
-1. One line per customer, period (a UTC month), SKU and meter. Its id is derived from these four, so that an export
-   made again after a later report replaces the same lines instead of adding others.
-2. Meters: ``seats_peak`` (most seats in use), ``seat_hours``, ``overdraft_peak`` (most seats beyond those bought) and
-   ``overdraft_hours`` (how long any were).
-3. Where a customer has several entitlements of one SKU, a day's peak is the sum of theirs. They need not have fallen
+1. One line per customer, period (a UTC month), SKU, feature, meter and unit. Its id is derived from these, so that an
+   export made again after a later report replaces the same lines instead of adding others.
+2. Meters of the seats: ``seats_peak`` (most seats in use), ``seat_hours``, ``overdraft_peak`` (most seats beyond those
+   bought) and ``overdraft_hours`` (how long any were).
+3. Meters of a feature: ``consumed`` (units used up less those undone; of a credit minor units of its currency) and
+   ``overage`` (those of them beyond everything granted); of what is held ``units_peak`` and ``units_overdraft_peak``
+   (beyond the pool). A feature of which nothing was used or held gives no line.
+4. An undo counts in the month in which it was made, so that no month that is final changes: where it undoes a use of
+   the month before, ``consumed`` and ``overage`` may be below zero.
+5. Where a customer has several entitlements of one SKU, a day's peak is the sum of theirs. They need not have fallen
    into the same second, so it is an upper bound; with one entitlement it is exact.
-4. ``final`` is false while a server that the line draws on has not reported beyond the period's end.
-5. Hours are rounded half up to four decimals once, at the end; nothing is rounded before.
+6. ``final`` is false while a server that the line draws on has not reported beyond the period's end.
+7. Hours are rounded half up to four decimals once, at the end; nothing is rounded before.
 
 It refuses to own prices: they differ by contract and belong to the vendor's invoicing.
 """
@@ -20,7 +25,7 @@ import csv
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -40,6 +45,10 @@ class Meter(StrEnum):
     SEAT_HOURS = "seat_hours"
     OVERDRAFT_PEAK = "overdraft_peak"
     OVERDRAFT_HOURS = "overdraft_hours"
+    CONSUMED = "consumed"
+    OVERAGE = "overage"
+    UNITS_PEAK = "units_peak"
+    UNITS_OVERDRAFT_PEAK = "units_overdraft_peak"
 
 
 _UNITS: Final = {
@@ -61,6 +70,8 @@ class BillingLine:
     customer: str
     sku: str
     product: str
+    feature: str
+    """Its key; empty: the seats."""
     meter: Meter
     unit: str
     quantity: Decimal
@@ -73,7 +84,7 @@ COLUMNS: Final = tuple(column.name for column in fields(BillingLine))
 def billing_lines(
     usage: Iterable[UsageLine], *, owners: Mapping[str, Customer], reported_until: Mapping[str, datetime]
 ) -> list[BillingLine]:
-    """The billing lines of ``usage``, by customer, period, SKU and meter.
+    """The billing lines of ``usage``, by customer, period, SKU, feature (the seats first) and meter.
 
     ``owners`` and ``reported_until`` are by server id; every server in ``usage`` has an owner.
     """
@@ -91,30 +102,49 @@ def billing_lines(
     ]
 
 
-def _bill(customer: Customer, period: str, lines: list[UsageLine], *, final: bool) -> list[BillingLine]:
-    quantities = {
+def _bill(customer: Customer, period: str, lines: list[UsageLine], *, final: bool) -> Iterator[BillingLine]:
+    by_meter: dict[tuple[str, str], list[UsageLine]] = defaultdict(list)
+    for line in lines:
+        by_meter[line.feature, line.unit].append(line)
+    for (feature, unit), own in sorted(by_meter.items()):
+        for meter, quantity in (_of_feature(own) if feature else _of_seats(own)).items():
+            # The ids of the seats' lines are from before there were features.
+            parts = (feature, unit) if feature else ()
+            yield BillingLine(
+                line_id=_line_id(customer.customer_id, period, own[-1].sku, meter, *parts),
+                period=period,
+                customer_id=customer.customer_id,
+                account_ref=customer.account_ref,
+                customer=customer.name,
+                sku=own[-1].sku,
+                product=own[-1].product,
+                feature=feature,
+                meter=meter,
+                unit=unit if feature else _UNITS[meter],
+                quantity=quantity,
+                final=final,
+            )
+
+
+def _of_seats(lines: list[UsageLine]) -> dict[Meter, Decimal]:
+    return {
         Meter.SEATS_PEAK: Decimal(_highest_day(lines, "peak")),
         Meter.SEAT_HOURS: _hours(sum(line.seat_seconds for line in lines)),
         Meter.OVERDRAFT_PEAK: Decimal(_highest_day(lines, "overdraft_peak")),
         Meter.OVERDRAFT_HOURS: _hours(sum(line.overdraft_seconds for line in lines)),
     }
-    sku, product = lines[-1].sku, lines[-1].product
-    return [
-        BillingLine(
-            line_id=_line_id(customer.customer_id, period, sku, meter),
-            period=period,
-            customer_id=customer.customer_id,
-            account_ref=customer.account_ref,
-            customer=customer.name,
-            sku=sku,
-            product=product,
-            meter=meter,
-            unit=_UNITS[meter],
-            quantity=quantity,
-            final=final,
-        )
-        for meter, quantity in quantities.items()
-    ]
+
+
+def _of_feature(lines: list[UsageLine]) -> dict[Meter, Decimal]:
+    """What a feature is, its lines do not say; what happened to it, they do."""
+    quantities = {}
+    if any(line.consumed or line.undone or line.overage for line in lines):
+        quantities[Meter.CONSUMED] = Decimal(sum(line.consumed - line.undone for line in lines))
+        quantities[Meter.OVERAGE] = Decimal(sum(line.overage for line in lines))
+    if any(line.peak for line in lines):
+        quantities[Meter.UNITS_PEAK] = Decimal(_highest_day(lines, "peak"))
+        quantities[Meter.UNITS_OVERDRAFT_PEAK] = Decimal(_highest_day(lines, "overdraft_peak"))
+    return quantities
 
 
 def _highest_day(lines: list[UsageLine], meter: str) -> int:

@@ -4,8 +4,8 @@ Rules
 1. A return is the server's signed word. It is accepted once everything up to its own journal line was reported and that
    line is the one that it names: else units might be given out again that nobody has counted. Accepted again, it
    changes nothing.
-2. A server that is lost is retired on somebody's word, confirmed by its name. Its sessions end; what it used up is known
-   as far as it was reported.
+2. A server that is lost is retired on somebody's word, confirmed by its name. Its sessions end; what it used up is
+   known as far as it was reported.
 3. An entitlement that went back may be hosted elsewhere once no seat of it can be borrowed any more: after a return
    from ``borrowed_until`` on, after a loss from the latest instant at which anything borrowed there could end. On the
    very server that returned it at once: there the borrowed seats are still counted.
@@ -207,9 +207,7 @@ class Hosting:
             moved = replace(sold, server_id=server_id, document=document, free_from=None)
             self._register.put_entitlement(moved)
             self._register.add_session(
-                Session(
-                    session_id=moved.session_id, entitlement_id=entitlement_id, server_id=server_id, began_at=now
-                )
+                Session(session_id=moved.session_id, entitlement_id=entitlement_id, server_id=server_id, began_at=now)
             )
             if server.customer_id is None:
                 self._register.put_server(replace(server, customer_id=sold.customer_id))

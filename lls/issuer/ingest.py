@@ -13,6 +13,9 @@ Judged in this order; the code repeats the numbers:
    recomputation stops where it would grow beyond that table: two lines with a thousand years between them would
    otherwise give a table that no machine holds.
 7. A commitment has one clear value, whatever report brings it.
+8. What the new lines tell the register: the first lease that began a term (the vendor reckons its end from the plan, so
+   that no server lengthens it), and which of the vendor's commands were carried out. A line about what this server
+   never hosted changes nothing.
 
 Everything happens inside one transaction, so a report that fails at its last line leaves nothing behind. Memory does
 not grow with the report. It refuses to own prices and periods (``billing``).
@@ -28,8 +31,9 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from lls.faults import Refusal, RefusedDocument
+from lls.issuer.noticing import Noticed
 from lls.issuer.refusals import ReportProblem, ReportRefused
-from lls.issuer.register import IngestedReport, Json, Register, Server
+from lls.issuer.register import IngestedReport, Json, Register, Server, Sold
 from lls.licensing.fields import Fields, read_instant, write_instant
 from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, verify_line
 from lls.licensing.usage import Fold, UsageLine, read_usage_csv, usage_csv
@@ -47,12 +51,17 @@ _LARGEST: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """What an ingest did: ``usage`` is of the new lines only; ``again`` when the report had been taken in before."""
+    """What an ingest did: ``usage`` is of the new lines only; ``again`` when the report had been taken in before.
+
+    ``begun`` are the entitlements whose first lease set their dates, ``applied`` the ids of commands carried out.
+    """
 
     report: IngestedReport
     again: bool
     usage: tuple[UsageLine, ...] = ()
     names: int = 0
+    begun: tuple[Sold, ...] = ()
+    applied: tuple[str, ...] = ()
 
 
 def ingest(
@@ -119,7 +128,8 @@ def _take_in(report: Report, register: Register, *, now: datetime, progress: Pro
     if folded.new_lines:
         register.add_carry(manifest.server_id, seq=manifest.to_seq, state=folded.whole.carry())
         register.add_usage(manifest.server_id, first_seq=manifest.to_seq - folded.new_lines + 1, lines=usage)
-    return Ingested(report=ingested, again=False, usage=usage, names=names)
+    begun, applied = folded.noticed.keep(register, server_id=manifest.server_id, now=now)  # 8
+    return Ingested(report=ingested, again=False, usage=usage, names=names, begun=begun, applied=applied)
 
 
 def _again(known: IngestedReport, manifest: Manifest) -> Ingested:
@@ -171,6 +181,7 @@ class _Folded:
     """``whole`` folds the report's range, ``fresh`` only the lines that are new; they are one where all are."""
 
     whole: Fold
+    noticed: Noticed
     fresh: Fold | None = None
     new_lines: int = 0
 
@@ -201,7 +212,7 @@ class _Bounds:
             )
 
     def check_line(self, line: Json, fold: Fold) -> None:
-        """Before ``fold`` takes ``line``: each day that it closes gives a row for each entitlement in use."""
+        """Before ``fold`` takes ``line``: each day that it closes gives a row for each meter in use."""
         at = read_instant(line["at"], place="at")
         self.check_instant(at, what=f"Line {line['seq']} of the journal")
         if self.before is None:
@@ -209,7 +220,7 @@ class _Bounds:
             self.before = at if begun is None else read_instant(begun, place="at")
         days = (at.date() - self.before.date()).days
         if days > 0:
-            self.rows -= days * sum(1 for pool in fold.carry()["pools"] if pool["level"])
+            self.rows -= days * fold.levels
         if self.rows < 0:
             raise ReportRefused(
                 ReportProblem.USAGE_DIFFERS,
@@ -223,7 +234,7 @@ def _read_lines(report: Report, register: Register, bounds: _Bounds, *, progress
     manifest = report.manifest
     end, _ = _end(register, manifest.server_id)
     stored = register.journal_hashes(manifest.server_id, first=manifest.from_seq, last=min(end, manifest.to_seq))
-    folded = _Folded(whole=_fold_before(manifest, register))
+    folded = _Folded(whole=_fold_before(manifest, register), noticed=Noticed.of(register, manifest.server_id))
     batch: list[tuple[int, str, bytes]] = []
     head = Head(seq=manifest.from_seq - 1, hash=manifest.prev_head)
     total = manifest.to_seq - head.seq
@@ -266,6 +277,7 @@ def _step_new(folded: _Folded, line: Json, *, server_id: str, overlaps: bool) ->
     folded.whole.step(line)
     if folded.fresh is not folded.whole:
         folded.fresh.step(line)
+    folded.noticed.step(line)
     folded.new_lines += 1
 
 
@@ -318,7 +330,7 @@ def _check_amounts(usage: Iterable[UsageLine]) -> None:
     for line in usage:
         for name in UsageLine.__dataclass_fields__:
             value = getattr(line, name)
-            if isinstance(value, int) and value > _LARGEST:
+            if isinstance(value, int) and abs(value) > _LARGEST:
                 raise ReportRefused(
                     ReportProblem.IMPLAUSIBLE,
                     f"The journal gives {name} {value} for {line.day}, which cannot be true. Nothing was counted.",

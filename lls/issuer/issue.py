@@ -8,7 +8,9 @@ Rules
    again.
 3. A receipt signed before a rotation is signed again, word for word the same, because the bundle that carries it
    brings the new keys.
-4. Everything is read back with the appliance's own reader before it leaves; what that refuses was never issued.
+4. What an entitlement's earlier servers used up of its lots is taken off (``consumption``).
+5. Commands that no report has shown applied ride along, the oldest 1,000, which is as many as a server reads.
+6. Everything is read back with the appliance's own reader before it leaves; what that refuses was never issued.
 
 It refuses to own sequences and what is remembered (``office``).
 """
@@ -22,6 +24,7 @@ from math import ceil
 from typing import Final
 
 from lls.faults import RefusedDocument
+from lls.issuer.consumption import left_of
 from lls.issuer.keyring import Signers
 from lls.issuer.register import Customer, IssuedReceipt, Json, Server, Sold
 from lls.licensing.fields import write_instant
@@ -31,6 +34,7 @@ from lls.signed.jose import add_signature, sign_document
 from lls.signed.keys import KeySet
 from lls.signed.receipt import make_receipt, read_receipt
 
+MOST_COMMANDS: Final = 1_000
 REBIND_GRACE: Final = timedelta(days=7)
 """How long leases go on after the machine under a host-bound server has changed."""
 
@@ -97,6 +101,7 @@ def bundle_payload(
     key_sets: Sequence[str],
     report_key: Json,
     receipt: str | None,
+    commands: Sequence[Json],
     terms: Terms,
     now: datetime,
 ) -> dict[str, object]:
@@ -123,9 +128,9 @@ def bundle_payload(
             "account_ref": customer.account_ref,
             "custom_fields": dict(customer.custom_fields),
         },
-        "entitlements": [sold.document for sold in entitlements],
+        "entitlements": [left_of(sold.document, sold.carried) for sold in entitlements],
         "receipt": receipt,
-        "commands": [],
+        "commands": list(commands[:MOST_COMMANDS]),
     }
 
 

@@ -1,4 +1,7 @@
-"""The vendor's office: the one place where keys, register and rules meet. Everything the commands do is a method here.
+"""The vendor's office: the one place where keys, register and rules meet.
+
+Everything the commands do is a method here, of its ``hosting`` (where entitlements live) or of its ``amending`` (what
+changes of them).
 
     with Issuer(home, passphrase=b"…", now=now) as issuer:
         issuer.load_catalog(text, now=now)
@@ -7,6 +10,8 @@
         bundle = issuer.issue_bundle(server.server_id, now=now)
         taken = issuer.ingest(path, now=now)
         receipt = issuer.issue_receipt(taken.report.report_id, now=now)
+        issuer.hosting.accept_return(document, now=now)
+        issuer.amending.renew(entitlement_id, now=now)
 
 Rules
 1. Each method is one transaction: done whole, or refused with nothing changed.
@@ -32,13 +37,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from lls.faults import RefusedDocument
+from lls.issuer.amending import Amending
 from lls.issuer.billing import BillingLine, billing_lines
 from lls.issuer.catalog import Catalog, read_catalog
 from lls.issuer.files import write_whole
+from lls.issuer.hosting import Hosting
 from lls.issuer.ids import Random, new_id
 from lls.issuer.ingest import Ingested, Progress, ingest
 from lls.issuer.issue import Terms, bundle_payload, certificate_for, current_receipt, seal, sign_receipt
 from lls.issuer.keyring import Keyring, are_encrypted
+from lls.issuer.lookup import customer_in, entitlement_in, report_in, server_in
 from lls.issuer.orders import Order, fulfil, read_custom_fields, read_orders
 from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown, OrderRefused
 from lls.issuer.register import (
@@ -95,6 +103,8 @@ class Issuer:
         self.home = home
         self.keyring = Keyring(home / _KEYS, passphrase=passphrase)
         self.register = Register(home / _REGISTER, now=now)
+        self.hosting = Hosting(self.register, random=random)
+        self.amending = Amending(self.register, random=random)
         self._random = random
 
     @classmethod
@@ -183,10 +193,7 @@ class Issuer:
 
     def customer(self, key: str) -> Customer:
         """By account reference or id. Raises :class:`NotKnown`."""
-        customer = self.register.customer(key)
-        if customer is None:
-            raise NotKnown(f"There is no customer {key}; see lls-issuer customer list.")
-        return customer
+        return customer_in(self.register, key)
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
@@ -201,6 +208,8 @@ class Issuer:
         asked = read_request(request)
         with self.register.transaction():
             known = self.register.server(asked.server_id)
+            if known is not None:
+                _check_served(known)
             if known is not None and dict(known.signing_jwk) != dict(asked.signing_jwk):
                 raise Conflict(
                     f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
@@ -226,12 +235,7 @@ class Issuer:
 
     def server(self, server_id: str) -> Server:
         """By id. Raises :class:`NotKnown`."""
-        server = self.register.server(server_id)
-        if server is None:
-            raise NotKnown(
-                f"There is no server {server_id}; register its request first: lls-issuer server register REQUEST."
-            )
-        return server
+        return server_in(self.register, server_id)
 
     # -- orders -------------------------------------------------------------------------------------------------------
 
@@ -251,6 +255,11 @@ class Issuer:
             raise OrderRefused(
                 f"The order {order.order_ref} was refused: the server {order.server_id} is not registered; "
                 "register its request first: lls-issuer server register REQUEST."
+            )
+        if server.retired_at is not None:
+            raise OrderRefused(
+                f"The order {order.order_ref} was refused: the server {server.server_id} was retired on "
+                f"{server.retired_at:%Y-%m-%d}; name another server of this customer."
             )
         customer = self._buyer(order, now=now)
         if server.customer_id is None:
@@ -319,10 +328,7 @@ class Issuer:
 
     def entitlement(self, entitlement_id: str) -> Sold:
         """By id. Raises :class:`NotKnown`."""
-        sold = self.register.entitlement(entitlement_id)
-        if sold is None:
-            raise NotKnown(f"There is no entitlement {entitlement_id}; see lls-issuer entitlement list.")
-        return sold
+        return entitlement_in(self.register, entitlement_id)
 
     # -- bundles and receipts -----------------------------------------------------------------------------------------
 
@@ -336,6 +342,7 @@ class Issuer:
             )
         with self.register.transaction():
             server = self.server(server_id)
+            _check_served(server)
             if server.customer_id is None:
                 raise NotKnown(
                     f"The server {server_id} belongs to no customer yet; fulfil an order for it, "
@@ -359,6 +366,7 @@ class Issuer:
                 key_sets=self.keyring.after(server.keys_version),
                 report_key=report_key,
                 receipt=self._receipt_token(receipt) if receipt else None,
+                commands=[one.document for one in self.register.pending_commands(server_id)],
                 terms=terms,
                 now=now,
             )
@@ -431,10 +439,7 @@ class Issuer:
 
     def report(self, report_id: str) -> IngestedReport:
         """By id. Raises :class:`NotKnown`."""
-        report = self.register.report(report_id)
-        if report is None:
-            raise NotKnown(f"No report {report_id} was ingested; see lls-issuer report list.")
-        return report
+        return report_in(self.register, report_id)
 
     # -- reports and usage --------------------------------------------------------------------------------------------
 
@@ -504,6 +509,15 @@ def _server(
         registered_at=known.registered_at if known else now,
         certificate=known.certificate if known else None,
     )
+
+
+def _check_served(server: Server) -> None:
+    if server.retired_at is not None:
+        raise Conflict(
+            f"The server {server.server_id} was retired on {server.retired_at:%Y-%m-%d}: nothing is issued to it any "
+            "more, and its certificate ends by itself. A machine that is installed anew has a new server id; register "
+            "that, and host there what is free (lls-issuer entitlement host)."
+        )
 
 
 def _check_newer(asked: ActivationRequest, known: Server) -> None:

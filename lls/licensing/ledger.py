@@ -25,7 +25,7 @@ import hmac
 from dataclasses import replace
 from datetime import datetime
 
-from lls.faults import LeaseEnd, NotHeld, RequestIdTaken, StillBorrowed, UnknownLease
+from lls.faults import LeaseEnd, NotHeld, RequestIdTaken, StillBorrowed, UnknownLease, UnknownProduct
 from lls.licensing import borrowing
 from lls.licensing.borrowing import Loan, SiteCaps
 from lls.licensing.changes import AnsweredRequest, Fact, FeatureAct
@@ -266,5 +266,10 @@ class Ledger(Hosting):
         return added, removed
 
     def explain(self, request: Checkout, *, now: Now) -> Explanation:
-        """What would be decided of a checkout now, and by which rules; nothing is posted. Raises UnknownProduct."""
+        """What would be decided of a checkout now, and by which rules; nothing is posted.
+
+        Raises UnknownProduct, BadActivationCode.
+        """
+        if request.product not in self.pools.products:
+            raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
         return explain(request, self.pools, now=now)

@@ -191,6 +191,11 @@ class Meter:
         self._refresh(now)
         return None if self._limit is None else min(LARGEST, self._total + self._limit)
 
+    def size(self, now: Now) -> int | None:
+        """The units of a pool in force; None of everything else."""
+        self._refresh(now)
+        return min(LARGEST, self._total) if self.is_pool else None
+
     def over_by(self, now: Now) -> int:
         """The units of a pool that are held beyond what is there."""
         self._refresh(now)

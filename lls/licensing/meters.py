@@ -113,9 +113,10 @@ class Meters:
 
         A use at the grant is known by the lease's own id; of several the further ones by that and their key.
         """
+        metered, kind, first = self.of(lease.entitlement_id), Kind.FEATURE_CHECKED_OUT, True
         for key, amount in lease.features.items():
-            self._posting.feature_moved(Kind.FEATURE_CHECKED_OUT, lease, key, now, amount=amount, request_id=None)
-        metered, first = self.of(lease.entitlement_id), True
+            size = metered[key].size(now)
+            self._posting.feature_moved(kind, lease, key, now, amount=amount, request_id=None, limit=size)
         for key, amount in wanted:
             meter = metered.get(key)
             if meter is not None and meter.feature is not None and meter.feature.consumed:
@@ -448,7 +449,8 @@ class Meters:
         if not held:
             del features[meter.key]
         self._move(meter, units)
-        self._posting.feature_moved(kind, lease, meter.key, now, amount=amount, request_id=request_id)
+        limit = meter.size(now) if units > 0 else None
+        self._posting.feature_moved(kind, lease, meter.key, now, amount=amount, request_id=request_id, limit=limit)
         self._note_over(meter, now)
         level = meter.figures(now, held=held)
         self._answer(lease, meter.key, level, act=act, amount=amount, kept_as=request_id, now=now)
@@ -506,8 +508,8 @@ class Meters:
             self._touch(meter, now)
         used = meter.end(lot.lot_id)
         amount = max(lot.amount, used)
-        ids = meter.entitlement_id, meter.key, lot.lot_id
-        self._posting.grant_ended(*ids, now, amount=amount, consumed=used, lost=amount - used)
+        ids, limit = (meter.entitlement_id, meter.key, lot.lot_id), meter.size(now)
+        self._posting.grant_ended(*ids, now, amount=amount, consumed=used, lost=amount - used, limit=limit)
         self._note_rows(meter, (lot.lot_id,))
 
     def _move(self, meter: Meter, units: int) -> None:
@@ -522,7 +524,7 @@ class Meters:
         if (over > 0) == meter.over:
             return
         meter.over = over > 0
-        total = meter.figures(now).total
+        total = meter.size(now)
         self._posting.overdraft(meter.terms, now, in_use=meter.level, over=over, feature=meter.key, total=total)
 
     def _note_rows(self, meter: Meter, lots: Iterable[str]) -> None:

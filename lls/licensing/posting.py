@@ -169,16 +169,29 @@ class Posting:
         self.post(Kind.OVERDRAFT, data, now)
 
     def feature_moved(
-        self, kind: Kind, lease: Lease, feature: str, now: Now, *, amount: int, request_id: str | None
+        self,
+        kind: Kind,
+        lease: Lease,
+        feature: str,
+        now: Now,
+        *,
+        amount: int,
+        request_id: str | None,
+        limit: int | None = None,
     ) -> None:
-        """Units that a lease holds were checked out or came back; without ``request_id`` at the lease's own grant."""
-        data = {
+        """Units that a lease holds were checked out or came back; without ``request_id`` at the lease's own grant.
+
+        ``limit`` are the units of a pool in force now: a grant that begins has no line of its own.
+        """
+        data: dict[str, object] = {
             "lease_id": lease.lease_id,
             "entitlement_id": lease.entitlement_id,
             "feature": feature,
             "amount": amount,
             "request_id": request_id,
         }
+        if limit is not None:
+            data["limit"] = limit
         self.post(kind, data, now)
 
     def used(
@@ -197,11 +210,23 @@ class Posting:
         self.post(kind, data, now)
 
     def grant_ended(
-        self, entitlement_id: str, feature: str, lot: str, now: Now, *, amount: int, consumed: int, lost: int
+        self,
+        entitlement_id: str,
+        feature: str,
+        lot: str,
+        now: Now,
+        *,
+        amount: int,
+        consumed: int,
+        lost: int,
+        limit: int | None = None,
     ) -> None:
-        """What is left of a lot is lost."""
-        ids = {"entitlement_id": entitlement_id, "feature": feature, "lot": lot}
-        self.post(Kind.GRANT_ENDED, {**ids, "amount": amount, "consumed": consumed, "lost": lost}, now)
+        """What is left of a lot is lost; ``limit`` are the units of a pool that are in force after that."""
+        data: dict[str, object] = {"entitlement_id": entitlement_id, "feature": feature, "lot": lot}
+        data |= {"amount": amount, "consumed": consumed, "lost": lost}
+        if limit is not None:
+            data["limit"] = limit
+        self.post(Kind.GRANT_ENDED, data, now)
 
     def installed(
         self,

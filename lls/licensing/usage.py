@@ -364,6 +364,7 @@ class Fold:
 
     def _checked_in(self, data: Fields) -> None:
         tally = self._metered(data)
+        self._limited(tally, data)
         tally.move(self._now, level=max(0, tally.pool.level - data.integer("amount", least=1)))
 
     def _used(self, data: Fields) -> None:

@@ -130,9 +130,9 @@ class World:
         path = f"/v1/leases/{seat.lease_id}/features/{key}/{act}"
         return await self.call("POST", path, headers=seat.headers, json={"amount": amount, "request_id": request_id})
 
-    async def borrow(self, seat: Seat, until: datetime, **changes: Any) -> tuple[int, Any]:
+    async def borrow(self, seat: Seat, ends_at: datetime, **changes: Any) -> tuple[int, Any]:
         body = {
-            "until": write_instant(until),
+            "until": write_instant(ends_at),
             "fingerprint": f"machine of {seat.name}",
             "nonce": nonce_of(f"{seat.name} borrows"),
             **changes,

@@ -237,7 +237,7 @@ async def test_a_later_date_extends_the_same_is_a_repetition_an_earlier_one_is_r
 
 
 @pytest.mark.parametrize(
-    ("until", "change", "status", "code"),
+    ("after", "change", "status", "code"),
     [
         (timedelta(days=15), {}, 409, "borrow_too_long"),
         (timedelta(days=1), {"fingerprint": "another machine"}, 403, "wrong_machine"),
@@ -249,10 +249,10 @@ async def test_a_later_date_extends_the_same_is_a_repetition_an_earlier_one_is_r
     ],
 )
 async def test_what_may_not_be_borrowed_stays(
-    world: World, until: timedelta, change: dict[str, Any], status: int, code: str
+    world: World, after: timedelta, change: dict[str, Any], status: int, code: str
 ) -> None:
     await held(world, ALICE)
-    answered, problem = await world.borrow(ALICE, NOW + until, **change)
+    answered, problem = await world.borrow(ALICE, NOW + after, **change)
     assert (status, code) == (answered, problem["code"])
     assert "floating" == world.writer.ledger.leases[ALICE.lease_id].mode
 

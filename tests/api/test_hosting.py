@@ -220,7 +220,6 @@ async def test_a_policy_is_read_again_and_decides_from_then_on(world: World) -> 
     assert (200, [], 1) == (status, reloaded["policy"]["removed"], reloaded["policy"]["rules"])
     assert 1 == len(reloaded["policy"]["added"])
     assert 200 == (await world.beat(ALICE, 1))[0]  # no lease ends by it
-    another = Seat("alice", wish={"holder": {"seat_id": "another", "user": "ALICE"}})
     await world.checkin(ALICE)
     another = Seat("second", wish={"holder": {"seat_id": "another", "user": "ALICE"}})
     status, refused = await world.checkout(another)
@@ -286,13 +285,19 @@ async def test_an_explanation_of_nothing_is_refused(world: World, query: str, st
 # ---------------------------------------------------------------- what if
 
 
-async def test_what_fewer_seats_would_have_done_is_told(world: World) -> None:
-    await world.host()
+@pytest.mark.parametrize(("seats", "remain"), [(1, 1), (2, 0)])
+async def test_what_more_seats_would_have_done_is_told(world: World, seats: int, remain: int) -> None:
+    await world.host(entitlement(seats=1))
     for seat in (ALICE, BOB):
         await world.checkout(seat)
-    status, told = await world.ask("GET", "/usage/what-if?product=cad&seats=1&from=2026-11-21")
-    assert (200, "cad", 1, 2) == (status, told["product"], told["seats"], told["requests"])
-    assert 1 == told["would_remain"]
+    status, told = await world.ask("GET", f"/usage/what-if?product=cad&seats={seats}&from=2026-11-21")
+    assert (200, "cad", seats, 2, 1) == (status, *(told[name] for name in ("product", "seats", "requests", "denials")))
+    assert remain == told["would_remain"]
+
+
+async def test_what_if_knows_hosted_products_only(world: World) -> None:
+    status, problem = await world.ask("GET", "/usage/what-if?product=none&seats=1")
+    assert (404, "unknown_product") == (status, problem["code"])
 
 
 @pytest.mark.parametrize("query", ["", "product=cad", "seats=3", "product=cad&seats=many"])

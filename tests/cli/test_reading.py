@@ -211,7 +211,8 @@ def test_denials_say_who_and_why(lls: Lls, daemon: Daemon) -> None:
     daemon.says("GET denials", {"denials": [one, strange]})
     assert lls("denials", "--since", "2026-11-21").out == (
         "Nobody could have been served (true denials): 4 requests\n"
-        "AT                    HOLDER    PRODUCT  WHY                            RULE   IN USE  TIMES  WHAT WOULD HELP\n"
+        "AT                    HOLDER    PRODUCT  WHY                            RULE   IN USE  TIMES"
+        "  WHAT WOULD HELP\n"
         "2026-11-21 09:00:00Z  bob@ws-2  cad      all seats are taken [no_seat]  seats  5 of 5      3  More seats.\n"
         "2026-11-21 09:00:00Z  –         cad      all seats are taken [no_seat]  seats       –      1  –\n"
     )
@@ -304,10 +305,10 @@ def test_what_other_seats_would_have_done_is_one_answer(lls: Lls, daemon: Daemon
     assert OUTCOME == json.loads(lls(*asked, "--json").out)
 
 
-def test_where_no_seat_was_missing_other_seats_would_have_changed_nothing(lls: Lls, daemon: Daemon) -> None:
+def test_where_no_seat_was_missing_more_seats_would_have_changed_nothing(lls: Lls, daemon: Daemon) -> None:
     daemon.says("GET usage/what-if", OUTCOME | {"true_denials": 0, "would_remain": 0, "would_remain_holders": 0})
     shown = lls("usage", "--what-if", "seats=1", "--product", "cad")
-    assert shown.out.startswith("Nobody was refused because all seats were taken")
+    assert shown.out.startswith("No request was refused for want of a seat")
     assert "Would remain     0\n" in shown.out
 
 

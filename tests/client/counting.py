@@ -89,6 +89,9 @@ class Counters:
             "of_a_later_version": 1,
         }
 
+    def held_by(self, lease_id: str) -> dict[str, int]:
+        return {key: amount for (at, key), amount in self.held.items() if at == lease_id}
+
     def end(self, lease_id: str) -> None:
         self.held = {at: amount for at, amount in self.held.items() if at[0] != lease_id}
 

@@ -536,7 +536,8 @@ class FakeServer:
         claims = {
             "iss": self.server_id, "aud": lease.product, "sub": lease_id, "iat": 1, "exp": 2, "ttl": self.ttl,
             "nonce": nonce, "mode": lease.mode, "ent": "ent_x", "seats": 1, "seat_id": lease.seat_id,
-            "features": {"expert": True, "plain": True, "later": False}, "attributes": {"max_layers": 64},
+            "features": {"expert": True, "plain": True, "later": False} | self.counters.held_by(lease_id),
+            "attributes": {"max_layers": 64},
         }  # fmt: skip
         if lease.mode == "borrowed":
             bound = {"jkt": lease.jkt} if lease.jkt else {"fingerprint": lease.seat_id}

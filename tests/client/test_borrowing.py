@@ -561,15 +561,20 @@ def test_another_vendors_chain_lends_nothing(lent: Borrowed) -> None:
         later(Vendor())
 
 
-def test_what_is_shown_is_what_is_signed(lent: Borrowed, vendor: Vendor, folder: Path) -> None:
+def test_what_is_shown_is_what_is_signed(server: FakeServer, connect: Connect, vendor: Vendor, folder: Path) -> None:
+    with connect(server).checkout("cad") as seat:
+        seat.checkout_feature("gpu", 2)
+        seat.checkout_feature("expert")
+        seat.borrow(in_days(1))
     shown = json.loads(the_file(folder).read_text())["lease"]
     shown |= {"attributes": {"max_layers": 9999}, "seats": 99, "edition": "pro"}
     for feature in shown["features"]:
-        feature["value"] = 1
+        feature |= {"value": 1, "held": 99}
     edit(folder, lease=shown)
     lease = later(vendor).lease
     assert ({"max_layers": 64}, 1) == (lease.attributes, lease.seats)
-    assert "expert" in lease.features
+    assert 2 == lease.features["gpu"].held
+    assert {"expert", "plain"} <= set(lease.features)
     assert "later" not in lease.features
 
 

@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
-    "cli": {"config", "daemon", "client", "faults", "demo"},
+    # A policy file is judged where it is written, before any server hears of it.
+    "cli": {"config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients

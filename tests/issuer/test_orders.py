@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 
 from lls.issuer import Issuer
-from lls.issuer.catalog import Term, TermUnit
-from lls.issuer.orders import add_term
 from lls.issuer.refusals import OrderRefused
 from lls.licensing.entitlement import read_entitlement
 from tests.issuer.appliance import NOW, Appliance, line, order
-from tests.issuer.test_catalog import SMALL
 
 
 @pytest.fixture
@@ -140,30 +136,7 @@ def test_an_order_for_another_customers_server_is_refused(registered: Issuer, ap
         registered.fulfil(order(appliance, order_ref="SO-2", account_ref="OTHER"), now=NOW)
 
 
-def test_what_no_server_can_enforce_is_not_sold(registered: Issuer, appliance: Appliance) -> None:
-    registered.load_catalog(SMALL, now=NOW)
-    with pytest.raises(OrderRefused, match="line 1 sells CAD, which needs the metered feature frames"):
-        registered.fulfil(order(appliance, line(sku="CAD")), now=NOW)
-
-
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"a":1,"a":2}', b'{"lines":NaN}'])
 def test_what_is_no_order_is_refused_in_words(registered: Issuer, data: bytes) -> None:
     with pytest.raises(OrderRefused):
         registered.fulfil(data, now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("start", "unit", "count", "end"),
-    [
-        ("2027-01-31", TermUnit.MONTH, 1, "2027-02-28"),
-        ("2028-01-31", TermUnit.MONTH, 1, "2028-02-29"),
-        ("2028-02-29", TermUnit.YEAR, 1, "2029-02-28"),
-        ("2026-11-30", TermUnit.MONTH, 3, "2027-02-28"),
-        ("2026-12-31", TermUnit.DAY, 1, "2027-01-01"),
-        ("2026-12-31", TermUnit.WEEK, 2, "2027-01-14"),
-        ("2026-12-01", TermUnit.MONTH, 12, "2027-12-01"),
-    ],
-)
-def test_calendar_terms_keep_the_day_or_take_the_months_last(start: str, unit: TermUnit, count: int, end: str) -> None:
-    begins = datetime.fromisoformat(start).replace(tzinfo=UTC)
-    assert datetime.fromisoformat(end).replace(tzinfo=UTC) == add_term(begins, Term(unit=unit, count=count))

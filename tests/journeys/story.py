@@ -190,8 +190,7 @@ def complaints(expect: Mapping[str, Any], outcome: Outcome) -> list[str]:
     for name, wanted in expect.items():
         match name:
             case "status":
-                if wanted != outcome.status:
-                    found.append(f"status is {outcome.status}, not {wanted}")
+                found += _differences(name, wanted, outcome.status)
             case "says":
                 found += [f"does not say {word!r}" for word in _several(wanted) if word not in outcome.text]
             case "says_not":

@@ -36,13 +36,12 @@ class TurnedClock:
     readings: int = 0
     stamp: int = field(default=0, repr=False)
 
+    def __post_init__(self) -> None:
+        self._look()  # a start with a mark asks for the elapsed time first
+
     def wall(self) -> datetime:
-        """Read first of the two by the guarded clock: what it finds counts for ``elapsed`` as well."""
-        file = self.folder / "clock.json"
-        stamp = file.stat().st_mtime_ns
-        if stamp != self.stamp:
-            self.stamp = stamp
-            self._turn(json.loads(file.read_text("ascii")))
+        """What it finds counts for ``elapsed`` as well: the guarded clock reads this one first."""
+        self._look()
         self.readings += 1
         if self.readings == ENOUGH_READINGS:
             (self.folder / "seen").write_text(str(self.number), "ascii")
@@ -50,6 +49,13 @@ class TurnedClock:
 
     def elapsed(self) -> float:
         return clock.system_elapsed() + self.elapsed_offset
+
+    def _look(self) -> None:
+        file = self.folder / "clock.json"
+        stamp = file.stat().st_mtime_ns
+        if stamp != self.stamp:
+            self.stamp = stamp
+            self._turn(json.loads(file.read_text("ascii")))
 
     def _turn(self, setting: dict[str, float]) -> None:
         self.wall_offset = timedelta(seconds=setting["wall"])

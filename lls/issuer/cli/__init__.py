@@ -1,0 +1,101 @@
+"""``lls-issuer``: the vendor's commands. The only room of the issuer that prints, asks and reads the clock.
+
+Rules
+1. Every command opens the home, calls one method of :class:`~lls.issuer.office.Issuer`, and shows what it gave.
+2. Exit status (contract, common rules): 0 done, 1 refused with one sentence on standard error, 2 wrong usage. A
+   user's mistake never shows a traceback; a programming error always does.
+3. ``--json`` prints documents and nothing else on standard output, in ASCII: a customer's name must not reach a
+   terminal as the control characters that it may hold; messages and progress go to standard error.
+4. A passphrase comes from a file, from ``LLS_ISSUER_PASSPHRASE`` or from the terminal, never from an argument: those
+   are in the process list.
+5. Activation codes are shown by ``entitlement show`` and ``order fulfil``, whose purpose that is, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lls.faults import Fault
+from lls.issuer.cli import bundle, catalog, customer, entitlement, grant, keys, order, report, server
+from lls.issuer.cli.frame import PassphraseFile, home_of, now, passphrase_from, say, stderr
+from lls.issuer.office import SAMPLE_CATALOG, Issuer
+
+
+class _Refusing(TyperGroup):
+    """Turns a refusal into its sentence and exit status 1, for every command below."""
+
+    def invoke(self, ctx: Any) -> Any:  # Typer brings a Click of its own, whose types have no public name
+        try:
+            return super().invoke(ctx)
+        except Fault as fault:
+            stderr.print(f"lls-issuer: {fault.detail}", style="red")
+        except OSError as failure:
+            if failure.strerror is None:
+                raise
+            stderr.print(f"lls-issuer: {failure.filename or 'the disk'}: {failure.strerror}.", style="red")
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    cls=_Refusing, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+    help="The vendor's side of the Local License Server: sell seats, issue bundles, take usage reports in.",
+)  # fmt: skip
+
+
+for name, noun in {
+    "keys": keys.noun,
+    "catalog": catalog.noun,
+    "customer": customer.noun,
+    "server": server.noun,
+    "order": order.noun,
+    "entitlement": entitlement.noun,
+    "grant": grant.noun,
+    "bundle": bundle.noun,
+    "report": report.report_noun,
+    "receipt": report.receipt_noun,
+    "return": report.return_noun,
+    "usage": report.usage_noun,
+}.items():
+    app.add_typer(noun, name=name)
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context,
+    home: Annotated[
+        Path | None, typer.Option("--home", envvar="LLS_ISSUER_HOME", help="Directory of keys and register.")
+    ] = None,
+) -> None:
+    ctx.obj = home
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    passphrase_file: PassphraseFile = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Leave the private keys unencrypted: for tests and demonstrations.")
+    ] = False,
+) -> None:
+    """Make keys, register and a sample catalogue."""
+    home = home_of(ctx)
+    if no_passphrase and passphrase_file:
+        raise typer.BadParameter("--no-passphrase and --passphrase-file exclude each other.")
+    passphrase = None if no_passphrase else passphrase_from(passphrase_file, anew=True)
+    with Issuer.create(home, now=now(), passphrase=passphrase) as issuer:
+        say(f"Made keys (key set {issuer.keyring.newest.version}) and register in {home}.")
+    if no_passphrase:
+        say("The private keys are NOT encrypted; whoever reads them can make licences.")
+    say(
+        f"Next: edit {home / SAMPLE_CATALOG} and load it (catalog load); "
+        "put the key set where servers and applications find it (keys export)."
+    )
+
+
+def main() -> None:
+    """The entry point of ``lls-issuer``."""
+    app(prog_name="lls-issuer")
