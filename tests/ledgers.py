@@ -13,12 +13,26 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from lls.licensing.calendar import Term, Unit
 from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded
-from lls.licensing.entitlement import Concurrency, Entitlement, LicenseType, Overdraft, Sharing, Start, Status
+from lls.licensing.entitlement import (
+    Concurrency,
+    Entitlement,
+    Feature,
+    FeatureType,
+    Grant,
+    GrantExpiry,
+    LicenseType,
+    Overdraft,
+    Sharing,
+    Start,
+    Status,
+)
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.lease import Checkout, Holder
 from lls.licensing.ledger import Ledger, Setting
-from lls.licensing.terms import Acknowledgement, Installation, ServerTerms
+from lls.licensing.policy_file import read_policy
+from lls.licensing.terms import RESET_USAGE, Acknowledgement, Command, Installation, ServerTerms
 
 T0: Final = datetime(2026, 11, 21, 7, 0, tzinfo=UTC)
 GRACE: Final = 30.0
@@ -71,6 +85,38 @@ def entitlement(name: str = "cad", **changes: Any) -> Entitlement:
         attributes={},
     )
     return replace(made, **changes)
+
+
+def on_first_lease(name: str = "cad", *, days: int = 30, **changes: Any) -> Entitlement:
+    """An entitlement whose dates the first lease sets."""
+    undated = {"starts_at": None, "expires_at": None, "term": Term(unit=Unit.DAY, count=days)}
+    return entitlement(name, start=Start.ON_FIRST_LEASE, **undated, **changes)
+
+
+def counted(key: str = "frames", value: int = 10, *grants: Grant, **changes: Any) -> Feature:
+    """A usage count."""
+    return Feature(key=key, type=FeatureType.USAGE_COUNT, value=value, unit="frame", grants=grants, **changes)
+
+
+def units(key: str = "tokens", value: int = 4, *grants: Grant, **changes: Any) -> Feature:
+    """An element pool."""
+    return Feature(key=key, type=FeatureType.ELEMENT_POOL, value=value, unit="token", grants=grants, **changes)
+
+
+def switch(key: str = "render", value: int = 1, *, tracked: bool = True) -> Feature:
+    return Feature(key=key, type=FeatureType.BOOL, value=value, tracked=tracked)
+
+
+def grant(name: str, amount: int, *, seconds: float | None = None, **changes: Any) -> Grant:
+    """Units from a day before the beginning on; ``seconds`` after the beginning they end, else never."""
+    if seconds is not None:
+        changes = {"expiry": GrantExpiry.AT, "at": T0 + timedelta(seconds=seconds), **changes}
+    wanted = {"active_from": T0 - timedelta(days=1), "expiry": GrantExpiry.NEVER, **changes}
+    return Grant(grant_id=f"grt_{name:A<22}", amount=amount, **wanted)
+
+
+def reset_of(entitlement_id: str, feature: str | None = None) -> Command:
+    return Command(type=RESET_USAGE, entitlement_id=entitlement_id, feature=feature)
 
 
 def checkout(lease_id: str, *, seat_id: str | None = None, content: str = "", salt: str = "", **wish: Any) -> Checkout:
@@ -157,6 +203,7 @@ class Vendor:
             now=now,
             commit_to=commit_to,
             setting=setting or Setting(grace_seconds=GRACE),
+            policy=read_policy(loaded.facts.get(Fact.POLICY, "")),
         )
 
 

@@ -5,9 +5,11 @@
 ``connections``  how many, how long silent, and what speaks no HTTP
 ``edge``         what every handler leans on: ``Edge``, ``Route``, reading a body, writing an answer
 ``wire``         the shapes of requests and answers for applications
-``leases``       checkout, heartbeat, checkin, products
+``leases``       checkout, heartbeat, checkin, products; ``lease_views``: what a client is told of its lease
+``features``     what is done with a held seat: features, borrowing
 ``documents``    who this server is, and the vendor's keys
-``admin``        what the administrator sees and does; ``admin_views`` and ``admin_wire``: as which values
+``admin``        what the administrator sees and does; ``admin_views`` and ``admin_wire``: as which values;
+                 ``admin_hosting``: seats by file, named users, returns; ``admin_policy``: the site's rules
 ``auth``         bearer secrets, socket peers, the limit on failures
 ``status``       is it alive, is it ready, metrics; ``openapi`` describes the routes
 ``problems``     the one table code → HTTP status

@@ -1,5 +1,8 @@
 """A room full of clients: one process, the real SDK, people who come, work, wait and go.
 
+Who works with CAD holds cores and uses frames. Of each use the room tells twice: before it is asked for and when it is
+answered, so that whoever reckons afterwards knows also of the answers that nobody lived to hear.
+
 Each person has a computer of their own: its connection, its TLS handshake, its holder. The room tells what happens in
 lines of JSON on standard output, and ends in good order, every seat given back, when its standard input is closed.
 Killing the process is a power cut: nobody gives anything back.
@@ -14,11 +17,12 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Final, TypeVar
 
-from lls.client import Event, EventKind, Holder, LicenseServers, LlsError, NoAnswer, Refused, Seat
+from lls.client import Event, EventKind, Holder, LicenseServers, LlsError, NoAnswer, Refused, Seat, Use
 
 NAMES: Final = (
     "ada", "alan", "annie", "barbara", "claude", "dennis", "donald", "dorothy", "edsger", "emmy", "ernst", "fei",
@@ -26,12 +30,22 @@ NAMES: Final = (
     "mary", "niklaus", "radia", "rosa", "sofia", "tony",
 )  # fmt: skip
 
+METERED: Final = "cad"
+FRAMES: Final = "frames"
+CORES: Final = "cores"
+
 WORK_SECONDS: Final = (5.0, 13.0)
 PAUSE_SECONDS: Final = (2.0, 6.0)
 ARRIVAL_SECONDS: Final = (0.0, 3.0)
 WAIT_SECONDS: Final = 12.0
 SHARE_WHO_WAIT: Final = 0.7
 LEAVE_SECONDS: Final = 10.0
+RENDER_SECONDS: Final = (0.8, 3.0)
+MOST_FRAMES: Final = 12
+MOST_MORE_CORES: Final = 4
+SHARE_WHO_NEED_MORE_CORES: Final = 0.5
+SHARE_OF_SPOILT: Final = 0.1
+AGAIN_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +62,9 @@ class Room:
     def argument(self) -> str:
         """For the command line."""
         return json.dumps(asdict(self))
+
+
+T = TypeVar("T")
 
 
 class Person:
@@ -82,7 +99,8 @@ class Person:
         wait = WAIT_SECONDS if self._luck.random() < SHARE_WHO_WAIT else 0.0
         begun = time.monotonic()
         holder = Holder(seat_id=self._host, user=self._user, host=self._host, process=str(self._room.seed))
-        self._seat = seat = servers.prepare(product, holder=holder, wait=wait, on_event=self._heard)
+        cores = {CORES: 1} if product == METERED else None
+        self._seat = seat = servers.prepare(product, features=cores, holder=holder, wait=wait, on_event=self._heard)
         if self._stop.is_set():  # nobody will come to release what is asked for after the last round
             return
         try:
@@ -99,8 +117,56 @@ class Person:
             return
         self._tell("seated", product=product, seconds=round(time.monotonic() - begun, 1))
         with seat:
-            self._stop.wait(self._luck.uniform(*WORK_SECONDS))
+            until = time.monotonic() + self._luck.uniform(*WORK_SECONDS)
+            if product == METERED:
+                self._render(seat, until)
+            self._stop.wait(max(0.0, until - time.monotonic()))
         self._tell("left", product=product)
+
+    def _render(self, seat: Seat, until: float) -> None:
+        if self._luck.random() < SHARE_WHO_NEED_MORE_CORES:
+            self._take_cores(seat, self._luck.randint(1, MOST_MORE_CORES))
+        while not self._stop.is_set() and time.monotonic() + RENDER_SECONDS[1] < until:
+            self._stop.wait(self._luck.uniform(*RENDER_SECONDS))
+            use = self._use(seat, self._luck.randint(1, MOST_FRAMES))
+            if use is not None and self._luck.random() < SHARE_OF_SPOILT:
+                self._undo(seat, use)
+
+    def _take_cores(self, seat: Seat, cores: int) -> None:
+        try:
+            seat.checkout_feature(CORES, cores)
+        except Refused as refused:
+            self._tell("no_cores", cores=cores, code=refused.code)
+        except NoAnswer as silence:  # they would make it faster; without them it goes on
+            self._tell("no_cores", cores=cores, code=silence.code)
+
+    def _use(self, seat: Seat, frames: int) -> Use | None:
+        request_id = str(uuid.UUID(int=self._luck.getrandbits(128), version=4))
+        return self._insist(seat, "use", request_id, frames, lambda: seat.use(FRAMES, frames, request_id=request_id))
+
+    def _undo(self, seat: Seat, use: Use) -> None:
+        self._insist(seat, "undo", use.request_id, use.amount, lambda: seat.undo(use))
+
+    def _insist(self, seat: Seat, act: str, request_id: str, frames: int, ask: Callable[[], T]) -> T | None:
+        """Asked until it is answered, by one request id: however often that is, it counts once."""
+        if self._stop.is_set():
+            return None
+        self._tell("asks", act=act, request_id=request_id, frames=frames)
+        again = False
+        while seat.valid:
+            try:
+                answer = ask()
+            except NoAnswer:
+                again = True
+                if self._stop.wait(AGAIN_SECONDS):
+                    break
+            except Refused as refused:
+                self._tell("no_frames", frames=frames, code=refused.code)
+                break
+            else:
+                self._tell("told", act=act, request_id=request_id, frames=frames, again=again)
+                return answer
+        return None
 
     def _heard(self, event: Event) -> None:
         if event.kind in (EventKind.LEASE_ENDED, EventKind.CLONED, EventKind.TAKEN_BACK):

@@ -26,7 +26,12 @@ from lls.demo.watch import Sight
 LINE_SECONDS: Final = 2.0
 MOST_EVENTS: Final = 10
 _MOST_OUTPUT: Final = 3
-_COLOUR: Final = {"vendor": "magenta", "site": "cyan"}
+_COLOUR: Final = {"vendor": "magenta", "site": "cyan", "laptop": "green", "island": "green"}
+_WALKS: Final = {
+    "vendor": ("◄── ", "out to the vendor"),
+    "site": ("──► ", "in to the site"),
+    "island": ("──► ", "on to the machine without a network"),
+}
 
 
 @dataclass(slots=True)
@@ -81,11 +86,8 @@ class Screen:
 
     def carried(self, name: str, *, to: str, size: int) -> None:
         """A walk with a stick."""
-        there = Text("        ")
-        if to == "vendor":
-            there.append("◄── ", "yellow").append(f"stick/{name}", "yellow").append(" is carried out to the vendor")
-        else:
-            there.append("──► ", "yellow").append(f"stick/{name}", "yellow").append(" is carried in to the site")
+        arrow, where = _WALKS[to]
+        there = Text("        ").append(f"{arrow}stick/{name}", "yellow").append(f" is carried {where}")
         self._print(there.append(f" ({size:,} bytes)", "dim"))
 
     def trouble(self, sentence: str) -> None:
@@ -141,7 +143,7 @@ def _picture(show: Show) -> RenderableType:
         away = time.monotonic() - show.down_since
         parts.append(Text(f"The license server is down ({away:.1f} s). Seats stay valid at the clients.", "bold red"))
     if show.sight is not None:
-        parts += [_bars(show.sight), Text(), Text(_counts(show.sight))]
+        parts += [_bars(show.sight), Text(), Text(_meters(show.sight)), Text(_counts(show.sight))]
     parts += [Text(), *(_told(*event) for event in show.events)]
     parts += [Text()] * (MOST_EVENTS - len(show.events))
     return Panel(Group(*parts), title=head, title_align="left", border_style="dim", padding=(1, 2))
@@ -166,6 +168,15 @@ def _bars(sight: Sight) -> Table:
     return bars
 
 
+def _meters(sight: Sight) -> str:
+    meters = [
+        f"{meter.key} {meter.used:,} of {meter.granted:,} {'in use' if meter.pool else 'used'}"
+        for pool in sight.pools
+        for meter in pool.meters
+    ]
+    return "   ".join([*meters, f"seats away {sum(pool.away for pool in sight.pools)}"])
+
+
 def _counts(sight: Sight) -> str:
     kinds = sight.kinds
     return (
@@ -181,7 +192,7 @@ def _line(show: Show) -> str:
         f"{pool.product} {_in_use(pool.in_use, pool.seats)}" + (f" ({pool.waiting} wait)" if pool.waiting else "")
         for pool in show.sight.pools
     )
-    return f"{_clock(show.elapsed)}  {pools}   {_counts(show.sight)}"
+    return f"{_clock(show.elapsed)}  {pools}   {_meters(show.sight)}   {_counts(show.sight)}"
 
 
 def _told(at: float, sentence: str, style: str) -> Text:

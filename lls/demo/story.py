@@ -2,30 +2,36 @@
 
 What has to hold, or the exit status is 1
 1. Every command succeeds; the daemon never ends by itself and stops with status 0 when asked.
-2. Never are more seats in use than were bought.
+2. Never are more seats in use, nor more cores held, than were bought.
 3. Every lease that the daemon named before it was killed is there after it, unless its own holder has returned it
    since.
 4. No client lost a seat while it was working.
-5. The chain verifies at the site and at the vendor, and the receipt is accepted.
+5. The frames that clients were told used, those in the journal and those on the bill are the same, also over the kill:
+   an answered use is never lost (``meter``).
+6. What was borrowed counts: on the laptop while no server lives, and at the server whatever happens to it (``road``).
+7. The chain verifies at the site and at the vendor, and the receipt is accepted.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import queue
 import random
-import re
 import subprocess
 import threading
 import time
 from typing import Any, Final
 
-from lls.demo.room import Room
+from lls.demo import papers
+from lls.demo.meter import Act, Frames
+from lls.demo.road import AWAY, Road, away_of
+from lls.demo.room import FRAMES, Room
 from lls.demo.screen import Screen, Show
-from lls.demo.world import CATALOG, GRACE_SECONDS, LEASE_SECONDS, Trouble, World
+from lls.demo.world import GRACE_SECONDS, LEASE_SECONDS, Trouble, World
 
-BILLED: Final = ("customer", "sku", "meter", "unit", "quantity")
+BILLED: Final = ("customer", "sku", "feature", "meter", "unit", "quantity")
+METER: Final = (FRAMES, "consumed")
+"""Feature and meter of the line that bills the frames."""
 PEOPLE_IN_A_ROOM: Final = 20
 LEAST_ROOMS: Final = 3
 """So that a power cut never takes everybody."""
@@ -42,9 +48,6 @@ SHARE_OF_CAD: Final = 85
 EVERY_SECONDS: Final = 20.0
 """How often a room loses power when the show has no end; the daemon is killed once, half-way to the second time."""
 
-_SERVER_ID = re.compile(r"lls_[A-Za-z0-9_-]{22}")
-_REPORT_ID = re.compile(r"rpt_[A-Za-z0-9_-]{22}")
-
 
 class Story:
     """One demonstration, told once."""
@@ -57,6 +60,10 @@ class Story:
         self._kept = kept
         self._luck = random.Random(clients)  # noqa: S311 - which room goes dark is no secret
         self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._hearing: list[threading.Thread] = []
+        self._frames = Frames()
+        self._road = Road(world, screen)
+        self._bill: list[dict[str, str]] = []
         self._cad, self._sim = max(1, clients * 6 // 10), max(1, clients * 8 // 100)
         self._show = Show(url=world.url, seconds=seconds)
         self._problems: list[str] = []
@@ -84,34 +91,17 @@ class Story:
         screen, world = self._screen, self._world
         screen.say("A license server for a network without a way out, from the first key to the bill.", style="bold")
         screen.say(f"Everything happens in {world.folder}; type the commands there and they do the same.")
-        screen.title("The vendor opens shop")
-        world.issuer("init", "--no-passphrase")
-        world.write("vendor", world.vendor / "catalog.toml", CATALOG)
-        world.issuer("catalog", "load", "vendor/catalog.toml")
-        world.issuer("customer", "add", "ACME", "ACME Turbines")
-        world.issuer("keys", "export", "-o", "site/vendor.llskeys")
-        screen.say("         (the key set comes with the product; it is public)", style="dim")
-        screen.title("The site starts its server, which asks to be licensed")
-        world.write_settings()
-        world.start_daemon()
-        world.lls("server", "request", "-o", "stick/site.llsreq")
-        world.carry("site.llsreq", to="vendor")
-        screen.title("The vendor sells seats and signs them for this one server")
-        registered = world.issuer("server", "register", "stick/site.llsreq", "--customer", "ACME")
-        server_id = _found(_SERVER_ID, registered, "server id")
-        world.write_order(server_id, {"CAD-1Y": self._cad, "SIM-1Y": self._sim})
-        world.issuer("order", "fulfil", "vendor/order.json")
-        world.issuer("bundle", "issue", "--server", server_id, "-o", "stick/site.llsbundle")
-        world.carry("site.llsbundle", to="site")
-        world.lls("bundle", "import", "stick/site.llsbundle")
+        papers.open_shop(world, screen)
+        papers.license_site(world, screen, {"CAD-1Y": self._cad + AWAY, "SIM-1Y": self._sim})
+        self._road.leave()
 
     # ---------------------------------------------------------------- 2. the show
 
     def _perform(self) -> None:
         screen = self._screen
         screen.title(
-            f"{self._clients} clients, {self._cad} seats of CAD Professional, {self._sim} of Flow Simulation; "
-            f"leases of {LEASE_SECONDS} s"
+            f"{self._clients} clients, {self._cad} seats of CAD Professional beside the {AWAY} that are away, "
+            f"{self._sim} of Flow Simulation; leases of {LEASE_SECONDS} s"
         )
         self._show.begun = time.monotonic()
         rooms = min(self._clients, MOST_ROOMS, max(LEAST_ROOMS, -(-self._clients // PEOPLE_IN_A_ROOM)))
@@ -142,7 +132,8 @@ class Story:
         return [0.12 * self._seconds, 0.6 * self._seconds], 0.48 * self._seconds
 
     def _seats_in_use(self) -> int:
-        return sum(pool.in_use for pool in self._show.sight.pools) if self._show.sight else 0
+        """Without those that are away: they would survive any kill."""
+        return sum(pool.in_use - pool.away for pool in self._show.sight.pools) if self._show.sight else 0
 
     def _look(self) -> None:
         """Bring what is shown up to date, and check rule 2."""
@@ -156,8 +147,18 @@ class Story:
             for pool in sight.pools:
                 if pool.seats and pool.in_use > pool.seats:
                     self._problem(f"{pool.in_use} seats of {pool.product} were in use, {pool.seats} were bought.")
+                for meter in pool.meters:
+                    if meter.pool and meter.used > meter.granted:
+                        self._problem(f"{meter.used} {meter.key} were held, {meter.granted} were bought.")
             self._show.sight = sight
+        self._reckon()
         self._screen.draw(self._show)
+
+    def _reckon(self) -> None:
+        """Rule 5, as far as the journal was read."""
+        written, self._world.watch.frames = self._world.watch.frames, []
+        for act, request_id, frames in written:
+            self._frames.write(act, request_id, frames)
 
     def _listen(self) -> None:
         """What the people in the rooms told since the last time."""
@@ -178,6 +179,18 @@ class Story:
                     self._say(f"{who} does not wait: {told['product']} is refused ({told['code']})", "yellow")
                 case "unanswered":
                     self._say(f"{who} got no answer ({told['code']}) and will ask again", "dim")
+                case "asks":
+                    self._frames.ask(Act(told["act"]), told["request_id"], told["frames"])
+                case "told":
+                    self._frames.tell(Act(told["act"]), told["request_id"], again=told["again"])
+                    if told["again"]:
+                        self._say(f"{who} asked again for {_count(told['frames'], 'frame')}: counted once", "green")
+                    elif told["act"] == Act.UNDO:
+                        self._say(f"{who} takes {_count(told['frames'], 'spoilt frame')} back")
+                case "no_cores":
+                    self._say(f"{who} gets no {_count(told['cores'], 'core')} more ({told['code']})", "yellow")
+                case "no_frames":
+                    self._say(f"{who} may not render {_count(told['frames'], 'frame')} ({told['code']})", "yellow")
                 case "lost":
                     self._lost += 1
                     self._say(f"{who} lost the seat while working ({told['code']})", "bold red", loud=True)
@@ -209,19 +222,22 @@ class Story:
         """Rule 3, the heart of it."""
         world, watch = self._world, self._world.watch
         self._look()
-        held = set(watch.leases())
+        held = self._held_here()
         world.kill_daemon()
         self._kills += 1
         self._show.down_since = time.monotonic()
         self._say(f"kill -9: the license server is dead, {_seats(len(held))} were held", "bold red", loud=True)
-        for _ in range(round(DOWN_SECONDS / LOOK_SECONDS)):
+        self._screen.draw(self._show)
+        self._road.work()
+        self._say("The laptop is on the road and works on: its seat needs no server", "bold green", loud=True)
+        while time.monotonic() < self._show.down_since + DOWN_SECONDS:
             self._listen()
             self._screen.draw(self._show)
             time.sleep(LOOK_SECONDS)
         world.start_daemon()
         away = time.monotonic() - self._show.down_since
         self._show.down_since = None
-        after = set(watch.leases())
+        after = self._held_here()
         watch.read_journal()
         missing = held - after - watch.ended
         self._saved += len(held) - len(missing)
@@ -231,6 +247,11 @@ class Story:
         else:
             sentence = f"Back after {away:.1f} s: all {_seats(len(held))} still held, nobody lost a seat"
             self._say(sentence, "bold green", loud=True)
+        self._say(f"{_seats(self._road.counted())} still away: counted, and lent to nobody else", "green", loud=True)
+
+    def _held_here(self) -> set[str]:
+        leases = self._world.watch.leases()
+        return leases.keys() - away_of(leases).keys()
 
     # ---------------------------------------------------------------- 4. after
 
@@ -239,33 +260,27 @@ class Story:
         screen.title("Everybody goes home")
         world.revive_daemon()  # Ctrl-C may have come while it was down
         late = world.close_rooms(seconds=LEAVE_SECONDS)
+        for thread in self._hearing:  # each ends with its room's last line
+            thread.join(LEAVE_SECONDS)
         self._listen()
-        left = len(world.watch.leases())
+        left = len(self._held_here())
         silent = f"{_seats(left)} of computers without power will expire" if left else "no seat is held any more"
         screen.say(f"         Everybody gave back what they held; {silent}.", style="dim")
         if late:
             self._problem(f"{late} rooms full of clients did not end within {LEAVE_SECONDS:.0f} seconds.")
         if self._lost:
             self._problem(f"{self._lost} clients lost a seat while they were working.")
-        screen.title("The site reports what was used")
-        world.lls("journal", "verify")
-        reported = world.lls("report", "export", "-o", "stick/usage.llsreport")
-        world.carry("usage.llsreport", to="vendor")
-        screen.title("The vendor verifies every line of it, and acknowledges")
-        world.issuer("report", "ingest", "stick/usage.llsreport")
-        report_id = _found(_REPORT_ID, reported, "report id")
-        world.issuer("receipt", "issue", "--report", report_id, "-o", "stick/usage.llsreceipt")
-        world.carry("usage.llsreceipt", to="site")
-        world.lls("receipt", "import", "stick/usage.llsreceipt")
-        world.lls("journal", "verify")
-        world.issuer("usage", "export", "-o", "vendor/billing.csv")
+        self._road.come_home()
+        screen.say(
+            "         The laptop is back early, its seat is free again; the other machine stays away.", style="dim"
+        )
+        self._bill = papers.report(world, screen)
         self._show.sight = world.watch.look() or self._show.sight
         world.stop_daemon()
 
     def _sum_up(self) -> int:
-        screen, world = self._screen, self._world
-        with (world.vendor / "billing.csv").open(encoding="utf-8", newline="") as file:
-            rows = [[line[name] for name in BILLED] for line in csv.DictReader(file) if float(line["quantity"])]
+        screen, frames = self._screen, self._frames
+        rows = [[line[name] for name in BILLED] for line in self._bill if float(line["quantity"])]
         screen.table("What the vendor bills", BILLED, rows)
         if self._show.sight is None:
             raise Trouble("The license server was never seen at work.")
@@ -273,11 +288,19 @@ class Story:
         cuts = _count(self._power_cuts, "power cut")
         if not kinds["Granted"] and not self._ended_early:
             self._problem("No client got a seat.")
+        self._reckon()
+        billed = sum(int(line["quantity"]) for line in self._bill if (line["feature"], line["meter"]) == METER)
+        for problem in frames.problems(billed=billed):
+            self._problem(problem)
+        unheard = f" ({frames.unheard:,} of them unheard by computers that fell silent)" if frames.unheard else ""
         screen.title("What happened")
         for fact in (
             f"{kinds['Granted']:,} seats granted, {self._waited:,} of them after waiting; {kinds['Denied']:,} denied",
             f"{kinds['Returned']:,} seats returned; {cuts}, {kinds['Expired']:,} seats expired",
             f"{self._kills} kill -9 of the license server; {_seats(self._saved)} held then and held after it",
+            f"{frames.told:,} frames by the clients' word, {frames.written:,} in the journal, {billed:,} on the bill{unheard}",
+            f"{_count(frames.undone, 'spoilt frame')} taken back; {_count(frames.repeated, 'use')} asked for twice, counted once",
+            f"{AWAY} seats borrowed, one of them by stick; the laptop worked on without a server and came back early",
             "the journal's chain holds at the site and at the vendor, and the receipt is in",
         ):
             screen.say(f"  · {fact}")
@@ -298,7 +321,8 @@ class Story:
             f"cd {folder}",
             "lls --config site/lls.toml serve &                 the same server, with everything it knew",
             "lls --config site/lls.toml denials                 who was refused and why",
-            "lls --config site/lls.toml usage                   peaks and seat-hours",
+            "lls --config site/lls.toml usage                   peaks, seat-hours and frames",
+            "lls --config site/lls.toml borrow list             what is still away",
             "lls-issuer --home vendor usage export              the bill",
             f"LLS_SERVER={self._world.url} LLS_VENDOR_KEYS=site/vendor.llskeys lls run --product cad -- sleep 60",
         ]
@@ -319,7 +343,9 @@ class Story:
     def _light(self, room: Room) -> None:
         process = self._world.open_room(room.argument())
         self._lit.append((room, process))
-        threading.Thread(target=self._hear, args=(process,), daemon=True).start()
+        thread = threading.Thread(target=self._hear, args=(process,), daemon=True)
+        self._hearing = [known for known in self._hearing if known.is_alive()] + [thread]
+        thread.start()
 
     def _hear(self, room: subprocess.Popen[bytes]) -> None:
         """One room's words, in a thread. A line that a power cut broke off is no line."""
@@ -334,13 +360,6 @@ class Story:
     def _problem(self, sentence: str) -> None:
         if sentence not in self._problems:
             self._problems.append(sentence)
-
-
-def _found(pattern: re.Pattern[str], text: str, what: str) -> str:
-    found = pattern.search(text)
-    if found is None:
-        raise Trouble(f"The command named no {what}.")
-    return found[0]
 
 
 def _seats(count: int) -> str:

@@ -17,20 +17,38 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+from lls.demo.meter import Act
+from lls.demo.room import FRAMES
+
 _PAGE: Final = 1_000
 _ANSWER_SECONDS: Final = 10.0
 _HEARTBEATS = re.compile(r"^lls_heartbeats_total(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
+_ACTS: Final = {"Used": Act.USE, "Undone": Act.UNDO}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterSight:
+    """One counted feature: units used up, or held at the moment, of those granted."""
+
+    key: str
+    pool: bool
+    used: int
+    granted: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSight:
-    """One product's seats. ``seats`` 0: unlimited."""
+    """One product's seats. ``seats`` 0: unlimited. ``away``: those in use that are borrowed."""
 
     product: str
     name: str
     seats: int
     in_use: int
+    away: int
     waiting: int
+    meters: tuple[MeterSight, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +71,8 @@ class Watch:
         self.kinds: Counter[str] = Counter()
         self.ended: set[str] = set()
         """Leases that ended, by the journal."""
+        self.frames: list[tuple[Act, str, int]] = []
+        """What the journal says of the meter: act, request id, frames; whoever reckons with it empties it."""
 
     def look(self) -> Sight | None:
         """The server now, or None while it does not answer."""
@@ -81,7 +101,9 @@ class Watch:
                 name=one["product_name"],
                 seats=one["seats"] or 0,
                 in_use=one["in_use"],
+                away=one["borrowed"],
                 waiting=one["waiting"],
+                meters=tuple(_meter(feature) for feature in one["features"] if feature["total"] is not None),
             )
             for one in self._document("/v1/admin/entitlements")["entitlements"]
         )
@@ -104,6 +126,9 @@ class Watch:
                 self.kinds[line["kind"]] += int(line["data"].get("count", 1)) if line["kind"] == "Denied" else 1
                 if line["kind"] in ("Returned", "Expired", "Released"):
                     self.ended.add(line["data"]["lease_id"])
+                act = _ACTS.get(line["kind"])
+                if act is not None and line["data"]["feature"] == FRAMES:
+                    self.frames.append((act, line["data"]["request_id"], line["data"]["amount"]))
 
     def _document(self, path: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._ask(path)[1])
@@ -120,6 +145,12 @@ class Watch:
         if answer.status != HTTPStatus.OK and path != "/readyz":
             raise http.client.HTTPException(f"{path} answered {answer.status}")
         return answer.status, body
+
+
+def _meter(feature: dict[str, Any]) -> MeterSight:
+    pool, granted = feature["type"] == "element_pool", feature["total"]
+    used = granted - feature["available"] if pool else feature["consumed"]
+    return MeterSight(key=feature["key"], pool=pool, used=used, granted=granted)
 
 
 class _Unix(http.client.HTTPConnection):

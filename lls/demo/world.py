@@ -7,14 +7,16 @@ Rules
 3. Every process has a session of its own, so that a Ctrl-C reaches this program alone, which then ends them in order.
 4. Leaving the world ends every process in it, however it is left.
 
-    DIR/vendor   keys, register, catalogue, orders       DIR/site   settings, vendor's key set, the server's state
-    DIR/stick    what is carried by hand
+    DIR/vendor   keys, register, catalogue, orders       DIR/site     settings, vendor's key set, the server's state
+    DIR/stick    what is carried by hand                 DIR/laptop   seats borrowed over the network
+                                                         DIR/island   the same of a machine that never sees it
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -35,6 +37,8 @@ from lls.demo.watch import Watch
 
 LEASE_SECONDS: Final = 8
 GRACE_SECONDS: Final = 3
+FRAMES_A_SEAT: Final = 500
+CORES_A_SEAT: Final = 3
 COMMAND_SECONDS: Final = 60.0
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
@@ -47,6 +51,20 @@ format = 1
 
 [products.cad]
 name = "CAD Professional"
+
+# Frames are used up, and a spoilt one may be taken back; beyond what was bought the work goes on and is billed.
+[products.cad.features.frames]
+name = "Rendered frames"
+type = "usage_count"
+unit = "frame"
+undo_seconds = 60
+overdraft = {{ type = "unlimited" }}
+
+# Cores are held while one works, and come back with the seat.
+[products.cad.features.cores]
+name = "Cores for rendering"
+type = "element_pool"
+unit = "core"
 
 [products.sim]
 name = "Flow Simulation"
@@ -61,6 +79,11 @@ name = "CAD Professional, floating seat, one year"
 product = "cad"
 plan = "year"
 lease_seconds = {LEASE_SECONDS}
+borrow = {{ max_seconds = 604800, max_seats = 2 }}
+grants = [                                          # with each seat
+  {{ feature = "frames", amount = {FRAMES_A_SEAT} }},
+  {{ feature = "cores", amount = {CORES_A_SEAT} }},
+]
 
 [offerings.SIM-1Y]
 name = "Flow Simulation, floating seat, one year"
@@ -82,6 +105,7 @@ class World:
         self._interrupts = interrupts
         self.vendor, self.site, self.stick = (folder / name for name in ("vendor", "site", "stick"))
         self.url = f"https://127.0.0.1:{port or _free_port()}"
+        self.laptop_seats = folder / "laptop" / "seats"
         self._screen = screen
         self._short: Path | None = None
         socket_path = self.site / "admin.sock"
@@ -95,7 +119,7 @@ class World:
         self._rooms: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        for folder in (self.site, self.stick):
+        for folder in (self.site, self.stick, self.laptop_seats.parent, self.folder / "island"):
             folder.mkdir()
         return self
 
@@ -118,8 +142,16 @@ class World:
         """A command of the site's; its standard output."""
         return self._typed("site", "lls", "lls", ["--config", "site/lls.toml", *words])
 
+    def client(self, side: str, *words: str) -> str:
+        """A command of a machine that borrows; its standard output."""
+        return self._typed(side, "python -m lls.client", "lls.client", words)
+
+    def laptop(self, *words: str) -> str:
+        """The application on the laptop, see :mod:`lls.demo.laptop`; its standard output."""
+        return self._typed("laptop", "python -m lls.demo.laptop", "lls.demo.laptop", words)
+
     def _typed(self, side: str, name: str, module: str, words: Sequence[str]) -> str:
-        self._screen.command(side, shlex.join([name, *words]))
+        self._screen.command(side, f"{name} {shlex.join(words)}")
         typed = self._begin([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             said, complained = (text.decode("utf-8", "replace") for text in typed.communicate(timeout=COMMAND_SECONDS))
@@ -280,6 +312,14 @@ class World:
             except subprocess.TimeoutExpired:
                 late += 1
         return late
+
+
+def found(pattern: re.Pattern[str], text: str, what: str) -> str:
+    """What a command named in its answer; Trouble when it named none."""
+    match = pattern.search(text)
+    if match is None:
+        raise Trouble(f"The command named no {what}.")
+    return match[0]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -263,7 +263,7 @@ def _read_feature(key: str, table: _Table) -> FeatureTerms:
     kind = fields.kind("type", FeatureType)
     for member, kinds in _MEANT_FOR.items():
         if member in table.document and kind not in kinds:
-            raise malformed(f"{table.place}.{member}", f"must be left out: a {kind} has none")
+            raise malformed(f"{table.place}.{member}", f"must be left out: it means nothing for {kind}")
     if kind is FeatureType.CREDIT and not fields.has("currency"):
         raise malformed(f"{table.place}.currency", "is missing: a credit is money, so say which, such as EUR")
     return FeatureTerms(

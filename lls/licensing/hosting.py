@@ -159,7 +159,8 @@ class Hosting(Seats):
             for one in changed
         }
         resets = [item for one in outcome.commands for item in self._reset(installation, one, now)]
-        self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use, resets=resets)
+        held = self.meters.held
+        self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use, held=held, resets=resets)
         ended = {one.entitlement_id: self._place(one, kept.bundle_id, now) for one in changed}
         for step in outcome.steps:
             if step.change is Change.UNCHANGED:

@@ -87,7 +87,7 @@ def _refuse_sequence(ledger: Hosting, installation: Installation) -> None:
 def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> None:
     """Written with the largest numbers that may come: whoever reads the journal refuses a longer line."""
     most = dict.fromkeys((step.entitlement.entitlement_id for step in outcome.steps), LARGEST)
-    data = installed_data(installation, outcome, now, actor=FIRST_PREV, in_use=most)
+    data = installed_data(installation, outcome, now, actor=FIRST_PREV, in_use=most, held=lambda *_key: LARGEST)
     longest = entry(Head(seq=LARGEST), at=now.wall.replace(microsecond=1), kind=Kind.INSTALLED, data=data)
     if len(longest.line) > LONGEST_LINE:
         raise RefusedDocument(

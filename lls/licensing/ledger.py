@@ -25,7 +25,7 @@ import hmac
 from dataclasses import replace
 from datetime import datetime
 
-from lls.faults import LeaseEnd, NotHeld, RequestIdTaken, StillBorrowed, UnknownLease, UnknownProduct
+from lls.faults import LeaseEnd, RequestIdTaken, StillBorrowed, UnknownLease, UnknownProduct
 from lls.licensing import borrowing
 from lls.licensing.borrowing import Loan, SiteCaps
 from lls.licensing.changes import AnsweredRequest, Fact, FeatureAct
@@ -120,8 +120,6 @@ class Ledger(Hosting):
         Raises UnknownLease, LeaseEnded, UnknownFeature, NotHeld, UndoTooLate, AlreadyUndone, RequestIdTaken.
         """
         lease = self.lease(lease_id, secret=secret, now=now)
-        if self.meters.answered(lease_id, request_id) is None:
-            raise NotHeld("No use with that request id is known here; nothing was undone.")
         return self.meters.undo(lease, key, amount=amount, request_id=request_id, now=now)
 
     def feature_levels(self, lease: Lease, now: Now) -> list[FeatureLevel]:

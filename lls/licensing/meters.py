@@ -211,6 +211,12 @@ class Meters:
         hosted = self._hosted.get(entitlement_id)
         return _NO_METERS if hosted is None else hosted.metered
 
+    def held(self, entitlement_id: str, key: str) -> int:
+        """The units of a feature that leases hold, whether terms name it or not."""
+        hosted = self._hosted.get(entitlement_id)
+        meter = None if hosted is None else hosted.meters.get(key)
+        return 0 if meter is None else meter.level
+
     def level(self, lease: Lease | None, entitlement_id: str, key: str, *, now: Now, committed: bool) -> FeatureLevel:
         """A feature's figures, with what the lease holds; ``committed``: without the group in flight.
 

@@ -1,15 +1,15 @@
 """What the site adds to what it bought: rules that name people, machines and networks. Values, and what they decide.
 
 Rules
-1. A rule is named by its kind and its place in the file (``reserve[2]``, ``limit[1]``, ``deny[1]``; all ``allow`` rules of
-   a product are one decision, ``allow``). That is what denials and the journal say; ``name`` is for people.
+1. A rule is named by its kind and its place in the file (``reserve[2]``, ``limit[1]``, ``deny[1]``); all ``allow``
+   rules of a product are one decision, ``allow``. That is what denials and the journal say; ``name`` is for people.
 2. A rule names whoever fits one of its users, hosts, networks or groups. Patterns are the shell's; case does not count.
    An IPv4 address that comes in IPv6 clothes is the IPv4 address.
 3. A holder belongs to the *first* reservation of the product that names it, whether it is in force at that hour or not.
    Of priorities and borrowing caps too the first that names a holder counts.
 4. ``deny`` wins over ``allow``. With any ``allow`` of a product, only those named by one may use it.
-5. Days and times are the local wall clock of the policy's zone at that instant: an hour that the clock skips never comes,
-   one that it repeats counts twice. A window that goes over midnight belongs to the day on which it begins.
+5. Days and times are the local wall clock of the policy's zone at that instant: an hour that the clock skips never
+   comes, one that it repeats counts twice. A window that goes over midnight belongs to the day on which it begins.
 6. Two rules are the same when they say the same: neither ``name`` nor place counts.
 
 It refuses to own counts and free seats (``quotas``), leases, and the form of the file (``policy_file``).
@@ -123,7 +123,9 @@ class Policy:
             if product not in pools.products:
                 found.append(f"{named}: no product {product} is hosted here; `lls entitlement list` shows what is.")
                 continue
-            live = [pool for pool in pools.of(product) if pool.entitlement.status is Status.ACTIVE and not pool.returning]
+            live = [
+                pool for pool in pools.of(product) if pool.entitlement.status is Status.ACTIVE and not pool.returning
+            ]
             bought = [pool.entitlement.seats for pool in live]
             if not live or None in bought:
                 continue
@@ -196,6 +198,11 @@ class ProductRules:
         put("idles", tuple(rule for rule in self.rules if isinstance(rule, Idle)))
         put("counting", bool(self.reservations or self.limits))
         put("member", lru_cache(maxsize=_MEMBERS_KEPT)(self._member))
+
+    def counts_like(self, other: ProductRules) -> bool:
+        """Whether what was counted for these rules holds for the others: same words, same places."""
+        ours, theirs = (*self.reservations, *self.limits), (*other.reservations, *other.limits)
+        return ours == theirs and [one.rule for one in ours] == [one.rule for one in theirs]
 
     def _member(self, asker: Asker) -> Membership:
         limits: list[tuple[Limit, str | None]] = []
@@ -435,9 +442,7 @@ def _networks(given: Sequence[Network]) -> Callable[[str], bool]:
         if address is None:
             return False
         number, version = int(address), address.version
-        return any(
-            kind == version and number >> shift in networks for (kind, shift), networks in by_length.items()
-        )
+        return any(kind == version and number >> shift in networks for (kind, shift), networks in by_length.items())
 
     return lies
 
@@ -469,7 +474,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class When:
-    """Days of the week (0 is Monday) and minutes of the day in a zone; ``end`` not after ``begin`` is on the next day."""
+    """Days of the week (0 is Monday) and minutes of the day in a zone; ``end`` not after ``begin``: on the next day."""
 
     days: frozenset[int] = frozenset(range(7))
     begin: int = 0

@@ -86,13 +86,15 @@ class Pool:
             self._seat_again()
 
     def govern(self, rules: ProductRules | None) -> None:
-        """Count for these rules of the site from now on; a recount, unless they say what those before them said."""
-        counting = rules if rules is not None and rules.counting else None
-        if counting is None or self.tally is None or self.tally.rules != counting:
-            self.tally = None if counting is None else Tally(counting)
-            if self.tally is not None:
-                for lease in self.leases.values():
-                    self.tally.add(lease, self.place(lease.holder, lease.seats))
+        """Count for these rules of the site from now on; a recount only where they count something else."""
+        if rules is None or not rules.counting:
+            self.tally = None
+        elif self.tally is not None and self.tally.rules.counts_like(rules):
+            self.tally.rules = rules
+        else:
+            self.tally = Tally(rules)
+            for lease in self.leases.values():
+                self.tally.add(lease, self.place(lease.holder, lease.seats))
 
     @property
     def in_use(self) -> int:

@@ -236,10 +236,12 @@ class Posting:
         *,
         actor: str,
         in_use: Mapping[str, int],
+        held: Callable[[str, str], int],
         resets: Sequence[Mapping[str, object]],
     ) -> None:
-        """A bundle went in; ``in_use`` are the seats in use under the new terms, before any lease ends with the old."""
-        data = installed_data(installation, outcome, now, actor=self.name("actor", actor), in_use=in_use)
+        """A bundle went in; ``in_use`` and ``held`` are seats and units under the new terms, before any lease ends."""
+        name = self.name("actor", actor)
+        data = installed_data(installation, outcome, now, actor=name, in_use=in_use, held=held)
         if resets:
             data["resets"] = list(resets)
         self.post(Kind.INSTALLED, data, now)
@@ -255,9 +257,15 @@ def _instant(at: datetime | None) -> str | None:
 
 
 def installed_data(
-    installation: Installation, outcome: Outcome, now: Now, *, actor: str, in_use: Mapping[str, int]
+    installation: Installation,
+    outcome: Outcome,
+    now: Now,
+    *,
+    actor: str,
+    in_use: Mapping[str, int],
+    held: Callable[[str, str], int],
 ) -> dict[str, object]:
-    """The data of an Installed line; ``actor`` is a commitment."""
+    """The data of an Installed line; ``actor`` is a commitment, ``held`` the units of an entitlement's feature."""
     changed = [step for step in outcome.steps if step.change in (Change.NEW, Change.UPDATED)]
     data: dict[str, object] = {
         "bundle_id": installation.kept.bundle_id,
@@ -265,7 +273,7 @@ def installed_data(
         "customer_ref": installation.terms.account_ref,
         "actor": actor,
         "entitlements": [
-            _installed_line(step, now, in_use=in_use[step.entitlement.entitlement_id]) for step in changed
+            _installed_line(step, now, in_use=in_use[step.entitlement.entitlement_id], held=held) for step in changed
         ],
         "skipped": [s.entitlement.entitlement_id for s in outcome.steps if s.change is Change.SKIPPED],
         "commands": list(outcome.commands),
@@ -275,9 +283,11 @@ def installed_data(
     return data
 
 
-def _installed_line(step: Step, now: Now, *, in_use: int) -> dict[str, object]:
+def _installed_line(step: Step, now: Now, *, in_use: int, held: Callable[[str, str], int]) -> dict[str, object]:
     """What the journal keeps of an entitlement's terms: enough to fold usage, no code and no personal text."""
     terms = step.entitlement
+    key = terms.entitlement_id
+    told = [feature for feature in terms.features if feature.counted or feature.tracked]
     return {
         "entitlement_id": terms.entitlement_id,
         "session_id": terms.session_id,
@@ -291,15 +301,11 @@ def _installed_line(step: Step, now: Now, *, in_use: int) -> dict[str, object]:
         "overdraft_limit": 0 if terms.seats is None else terms.overdraft.on_top_of(terms.seats),
         "starts_at": _instant(terms.starts_at),
         "expires_at": _instant(terms.expires_at),
-        "features": [_installed_feature(feature, terms, now) for feature in terms.features if _is_told(feature)],
+        "features": [_installed_feature(one, terms, now, in_use=held(key, one.key)) for one in told],
     }
 
 
-def _is_told(feature: Feature) -> bool:
-    return feature.counted or feature.tracked
-
-
-def _installed_feature(feature: Feature, terms: Entitlement, now: Now) -> dict[str, object]:
+def _installed_feature(feature: Feature, terms: Entitlement, now: Now, *, in_use: int) -> dict[str, object]:
     pooled = feature.type is FeatureType.ELEMENT_POOL
     return {
         "feature": feature.key,
@@ -308,4 +314,5 @@ def _installed_feature(feature: Feature, terms: Entitlement, now: Now) -> dict[s
         "currency": feature.currency,
         "value": feature.value,
         "limit": sum(lot.amount for lot in standing_lots(feature, terms) if lot.in_force(now)) if pooled else None,
+        "in_use": 0 if feature.consumed else in_use,
     }

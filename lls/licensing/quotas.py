@@ -16,13 +16,14 @@ It refuses to own rules (``policy``), seats (``pools``) and the order of judgeme
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from lls.licensing.denial import Denial
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Holder, Lease
 from lls.licensing.occupancy import Occupancy, Place
-from lls.licensing.policy import Asker, Limit, Per, ProductRules, Reserve
+from lls.licensing.policy import Asker, Limit, Membership, Per, ProductRules, Reserve
 
 if TYPE_CHECKING:
     from lls.licensing.pools import Pool
@@ -30,7 +31,192 @@ if TYPE_CHECKING:
 Count: TypeAlias = tuple[str | int, ...]
 """Of whom: the kind of the rule, its place, and for a limit whose."""
 
-RETRY_AFTER_SECONDS = 30
+RETRY_AFTER_SECONDS: Final = 30
+
+
+class Counted(NamedTuple):
+    """One limit and whom it counts: ``level`` seats now, ``change`` more with the checkout."""
+
+    limit: Limit
+    whose: str
+    level: int
+    change: int
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether the checkout would make it more than it may be."""
+        return self.change > 0 and self.level + self.change > self.limit.seats
+
+
+class Kept(NamedTuple):
+    """One reservation in force beside a checkout.
+
+    Of all seats it gets ``seats``; ``unmet`` of them are kept for members who have not come, and ``left`` are free
+    after it and those before it. ``own``: the holder belongs to it, so it keeps nothing from this one.
+    """
+
+    rule: Reserve
+    seats: int
+    unmet: int
+    left: int
+    own: bool
+
+
+class Stock(NamedTuple):
+    """The seats of the pools that grant now: bought, with their overdraft, and free."""
+
+    bought: int
+    capacity: int
+    free: int
+
+
+class Quotas:
+    """One checkout before the limits and reservations of its product; what it has to count it counts once."""
+
+    def __init__(self, checkout: Checkout, pools: Sequence[Pool], rules: ProductRules, *, now: Now) -> None:
+        self.rules = rules
+        self._checkout, self._pools, self._now = checkout, pools, now
+        self._levels: dict[Count, int] = {}
+
+    def over_limit(self, pool: Pool) -> Denial | None:
+        """The refusal of the first limit that the checkout would break by new seats in that pool."""
+        if not self.rules.limits:
+            return None
+        found = next((one for one in self.limited(pool) if one.exceeded), None)
+        return None if found is None else self._limit_reached(found, pool)
+
+    def kept_for_others(self, pool: Pool, *, taken: int) -> Denial | None:
+        """The refusal of the first reservation that leaves too little for so many new seats."""
+        if not self.rules.reservations:
+            return None
+        found = next((one for one in self.kept(pool) if one.left < taken), None)
+        return None if found is None else self._reserved(found, pool, taken)
+
+    def draws_own(self, pool: Pool, *, taken: int) -> str | None:
+        """The reservation that keeps all of these seats for the holder itself: nobody else can wait for them."""
+        own = next((one for one in self.kept(pool) if one.own), None)
+        return None if own is None or own.unmet < taken else own.rule.rule
+
+    def never_fits(self, pool: Pool, *, taken: int) -> bool:
+        """Whether these rules, as they are now, would refuse it even with nobody else there: waiting is in vain."""
+        if any(self._checkout.seats > limit.seats for limit, _group in self.member.limits):
+            return True
+        there = self.stock if self.rules.reservations else None
+        withheld = sum(one.seats for one in self.kept(pool) if not one.own)
+        return there is not None and there.capacity - withheld < taken
+
+    def limited(self, pool: Pool) -> Iterator[Counted]:
+        """What each limit that counts the holder says, in the order of the file."""
+        comes, leaves = pool.place(self._checkout.holder, self._checkout.seats), _leaves(pool, self._checkout)
+        for limit, group in self.member.limits:
+            count = _limited(limit, group, self._checkout.holder)
+            level = self._level(count, self._pools)
+            change = comes[1] if pool.tally is None else pool.tally.change(count, comes, leaves)
+            yield Counted(limit=limit, whose=f"{count[2]} {count[3]}", level=level, change=change)
+
+    def kept(self, pool: Pool) -> Iterator[Kept]:
+        """What each reservation in force keeps, in the order of the file; nothing where seats are unlimited."""
+        there = self.stock
+        if there is None:
+            return
+        leaves = _leaves(pool, self._checkout)
+        unshared, left = there.capacity, there.free
+        for rule in self.rules.reservations:
+            if not rule.in_force(self._now.wall):
+                continue
+            seats = min(rule.of(there.bought), unshared)
+            unshared -= seats
+            count = _reserved(rule)
+            level = self._level(count, self._granting)
+            if leaves is not None and pool.tally is not None:
+                level += pool.tally.change(count, None, leaves)
+            own, unmet = rule is self.member.reservation, max(0, seats - level)
+            left -= 0 if own else unmet
+            yield Kept(rule=rule, seats=seats, unmet=unmet, left=left, own=own)
+
+    @cached_property
+    def member(self) -> Membership:
+        """What the rules say of the holder."""
+        holder = self._checkout.holder
+        return self.rules.member(Asker(holder.user, holder.host, self._checkout.address))
+
+    @cached_property
+    def stock(self) -> Stock | None:
+        """All seats of the product; None: unlimited."""
+        bought = capacity = free = 0
+        for pool in self._granting:
+            most = pool.entitlement.capacity
+            if most is None:
+                return None
+            bought += pool.entitlement.seats or 0
+            capacity += most
+            free += max(0, most - pool.in_use)
+        return Stock(bought=bought, capacity=capacity, free=free)
+
+    @cached_property
+    def _granting(self) -> list[Pool]:
+        return [pool for pool in self._pools if pool.grants(self._now)]
+
+    def _level(self, count: Count, pools: Sequence[Pool]) -> int:
+        known = self._levels.get(count)
+        if known is None:
+            known = self._levels[count] = sum(one.tally.level(count) for one in pools if one.tally is not None)
+        return known
+
+    def _limit_reached(self, found: Counted, pool: Pool) -> Denial:
+        limit, product, asked = found.limit, self._checkout.product, self._checkout.seats
+        if asked > limit.seats:
+            remedy = f"Ask for {limit.seats} at most, or raise {limit.rule} in the site's policy."
+        else:
+            remedy = f"Return one of theirs (a lingering one comes free by itself), or raise {limit.rule}."
+        return Denial(
+            code="holder_limit",
+            rule=limit.rule,
+            detail=(
+                f"The {found.whose} occupies {_seats(found.level)} of {product}; with this one it would be"
+                f" {found.level + found.change}, and {limit.words} allows {limit.seats}."
+            ),
+            product=product,
+            entitlement_id=pool.entitlement.entitlement_id,
+            asked=asked,
+            in_use=found.level,
+            limit=limit.seats,
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+            remedy=remedy,
+        )
+
+    def _reserved(self, found: Kept, pool: Pool, taken: int) -> Denial:
+        rule, product, there = found.rule, self._checkout.product, self.stock
+        less = "asking outside its hours, or a policy" if rule.when is not None else "a policy"
+        return Denial(
+            code="reserved",
+            rule=rule.rule,
+            detail=(
+                f"{rule.words} keeps {_seats(found.unmet)} of {product} for members who may still come;"
+                f" {_seats(taken)} would be taken, and {max(0, found.left)} are left for this holder."
+            ),
+            product=product,
+            entitlement_id=pool.entitlement.entitlement_id,
+            asked=self._checkout.seats,
+            in_use=None if there is None else there.capacity - there.free,
+            seats=None if there is None else there.bought,
+            limit=None if there is None else there.capacity,
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+            remedy=f"{_seats(taken - found.left)} more; or {less} where {rule.rule} keeps less or names this holder.",
+        )
+
+
+def _leaves(pool: Pool, checkout: Checkout) -> tuple[Lease, Place] | None:
+    """The lingering lease that the checkout would replace there."""
+    back = pool.lingering(checkout.holder)
+    return None if back is None else (back, pool.place(back.holder, back.seats))
+
+
+def _seats(number: int) -> str:
+    return f"{number} seat{'' if number == 1 else 's'}"
+
+
+# -------------------------------------------------------------------- what is counted
 
 
 class Tally:
@@ -75,7 +261,7 @@ class Tally:
         return {count: occupancy.level for count, occupancy in self._levels.items()}
 
 
-_NOBODY = Occupancy()
+_NOBODY: Final = Occupancy()
 
 
 def counts(rules: ProductRules, holder: Holder, address: str | None) -> list[Count]:
@@ -98,187 +284,3 @@ def _limited(limit: Limit, group: str | None, holder: Holder) -> Count:
     if named:
         return "limit", limit.place, limit.per.value, named.casefold()
     return "limit", limit.place, "machine", holder.seat_id
-
-
-# -------------------------------------------------------------------- limits
-
-
-class Counted(NamedTuple):
-    """One limit and whom it counts: ``level`` seats now, ``change`` more with the checkout."""
-
-    limit: Limit
-    whose: str
-    level: int
-    change: int
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether the checkout would make it more than it may be."""
-        return self.change > 0 and self.level + self.change > self.limit.seats
-
-
-def limited(checkout: Checkout, pool: Pool, pools: Sequence[Pool], rules: ProductRules) -> Iterator[Counted]:
-    """What each limit that counts the holder says, in the order of the file."""
-    holder = checkout.holder
-    comes = pool.place(holder, checkout.seats)
-    back = pool.lingering(holder)
-    leaves = None if back is None else (back, pool.place(back.holder, back.seats))
-    for limit, group in rules.member(Asker(holder.user, holder.host, checkout.address)).limits:
-        count = _limited(limit, group, holder)
-        level = sum(one.tally.level(count) for one in pools if one.tally is not None)
-        change = comes[1] if pool.tally is None else pool.tally.change(count, comes, leaves)
-        yield Counted(limit=limit, whose=f"{count[2]} {count[3]}", level=level, change=change)
-
-
-def over_limit(checkout: Checkout, pool: Pool, pools: Sequence[Pool], rules: ProductRules) -> Denial | None:
-    """The refusal of the first limit that the checkout would break."""
-    found = next((one for one in limited(checkout, pool, pools, rules) if one.exceeded), None)
-    if found is None:
-        return None
-    limit, product = found.limit, checkout.product
-    most = f"{limit.seats} seat{'' if limit.seats == 1 else 's'}"
-    if checkout.seats > limit.seats:
-        remedy = f"Ask for {limit.seats} at most, or raise {limit.rule} in the site's policy."
-    else:
-        remedy = f"Return one of these seats (one that lingers comes free by itself), or raise {limit.rule}."
-    return Denial(
-        code="holder_limit",
-        rule=limit.rule,
-        detail=f"The {found.whose} occupies {found.level} of {product} and may have {most}: {limit.words}.",
-        product=product,
-        entitlement_id=pool.entitlement.entitlement_id,
-        asked=checkout.seats,
-        in_use=found.level,
-        limit=limit.seats,
-        retry_after_seconds=RETRY_AFTER_SECONDS,
-        remedy=remedy,
-    )
-
-
-# -------------------------------------------------------------------- reservations
-
-
-class Kept(NamedTuple):
-    """One reservation beside a checkout: what it keeps, and the seats that are free after it and those before it.
-
-    ``seats`` is what it gets of what there is; ``unmet`` is kept for members who have not come. ``own``: the holder
-    belongs to it, so it keeps nothing from this one.
-    """
-
-    rule: Reserve
-    seats: int
-    unmet: int
-    left: int
-    own: bool
-
-
-class Stock(NamedTuple):
-    """The seats of the pools that grant now."""
-
-    bought: int
-    capacity: int
-    free: int
-
-
-def stock(pools: Sequence[Pool], *, now: Now) -> Stock | None:
-    """All seats of a product together; None: unlimited."""
-    bought = capacity = free = 0
-    for pool in pools:
-        if not pool.grants(now):
-            continue
-        most = pool.entitlement.capacity
-        if most is None:
-            return None
-        bought += pool.entitlement.seats or 0
-        capacity += most
-        free += max(0, most - pool.in_use)
-    return Stock(bought=bought, capacity=capacity, free=free)
-
-
-def reserved(
-    checkout: Checkout, pool: Pool, pools: Sequence[Pool], rules: ProductRules, *, now: Now
-) -> Iterator[Kept]:
-    """What each reservation in force keeps, in the order of the file; nothing where seats are unlimited."""
-    there = stock(pools, now=now)
-    if there is None:
-        return
-    holder = checkout.holder
-    mine = rules.member(Asker(holder.user, holder.host, checkout.address)).reservation
-    back = pool.lingering(holder)
-    leaves = None if back is None else (back, pool.place(back.holder, back.seats))
-    granting = [one for one in pools if one.tally is not None and one.grants(now)]
-    unshared, left = there.capacity, there.free
-    for rule in rules.reservations:
-        if not rule.in_force(now.wall):
-            continue
-        seats = min(rule.of(there.bought), unshared)
-        unshared -= seats
-        count = _reserved(rule)
-        level = sum(one.tally.level(count) for one in granting if one.tally is not None)
-        if leaves is not None and pool.tally is not None:
-            level += pool.tally.change(count, None, leaves)
-        own, unmet = rule is mine, max(0, seats - level)
-        left -= 0 if own else unmet
-        yield Kept(rule=rule, seats=seats, unmet=unmet, left=left, own=own)
-
-
-def kept_for_others(
-    checkout: Checkout, pool: Pool, pools: Sequence[Pool], rules: ProductRules, *, taken: int, now: Now
-) -> Denial | None:
-    """The refusal of the first reservation that leaves too little for this checkout."""
-    if not rules.reservations:
-        return None
-    found = next((one for one in reserved(checkout, pool, pools, rules, now=now) if one.left < taken), None)
-    if found is None:
-        return None
-    there, rule, product = stock(pools, now=now), found.rule, checkout.product
-    hours = "" if rule.when is None else " outside its hours,"
-    return Denial(
-        code="reserved",
-        rule=rule.rule,
-        detail=(
-            f"{max(0, found.left)} of the free seats of {product} are left for this holder, {taken} would be taken:"
-            f" {found.unmet} are kept for the members of {rule.words}."
-        ),
-        product=product,
-        entitlement_id=pool.entitlement.entitlement_id,
-        asked=checkout.seats,
-        in_use=None if there is None else there.capacity - there.free,
-        seats=None if there is None else there.bought,
-        limit=None if there is None else there.capacity,
-        retry_after_seconds=RETRY_AFTER_SECONDS,
-        remedy=(
-            f"{taken - found.left} more free; or,{hours or ' in the site policy,'} {rule.rule} made smaller"
-            " or naming this holder."
-            if not hours
-            else f"{taken - found.left} more free; asking outside the hours of {rule.rule}; or a policy that keeps less."
-        ),
-    )
-
-
-# -------------------------------------------------------------------- what waiting can and cannot change
-
-
-def draws_own(checkout: Checkout, pool: Pool, pools: Sequence[Pool], rules: ProductRules, *, taken: int, now: Now) -> (
-    str | None
-):
-    """The reservation that keeps all of these seats for the holder itself: they are withheld from everybody else."""
-    for one in reserved(checkout, pool, pools, rules, now=now):
-        if one.own:
-            return one.rule.rule if one.unmet >= taken else None
-    return None
-
-
-def never_fits(
-    checkout: Checkout, pool: Pool, pools: Sequence[Pool], rules: ProductRules, *, taken: int, now: Now
-) -> bool:
-    """Whether limits and reservations would refuse it even with nobody else there: then waiting is in vain."""
-    holder = checkout.holder
-    member = rules.member(Asker(holder.user, holder.host, checkout.address))
-    if any(checkout.seats > limit.seats for limit, _ in member.limits):
-        return True
-    there = stock(pools, now=now) if rules.reservations else None
-    if there is None:
-        return False
-    withheld = sum(one.seats for one in reserved(checkout, pool, pools, rules, now=now) if not one.own)
-    return there.capacity - withheld < taken

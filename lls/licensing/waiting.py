@@ -1,7 +1,8 @@
-"""Who waits for a seat, in the order of first asking.
+"""Who waits for a seat, and in which order.
 
 Rules (design §2, *Waiting*; decision 0005)
-1. One queue per product. A waiter keeps its place from its first request on; asking again under the id reopens it.
+1. One queue per product, the highest priority of the site's policy first, within a priority the order of first asking.
+   A waiter keeps its place from its first request on; asking again under the id reopens it.
 2. Only an *open* waiter (its request is still connected) is seated, and only an open waiter holds others up.
 3. A waiter whose request ended keeps its place, skipped, for ten seconds.
 4. Waiters take no place in the writer's queue, are never stored and do not survive a restart.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from lls.licensing.instant import Now
@@ -25,6 +27,9 @@ class Waiter:
 
     checkout: Checkout
     since: Now
+    number: int
+    """In the order of first asking."""
+    priority: int = 0
     closed_at: float | None = None
     wants: frozenset[str] = frozenset()
     judged: tuple[float, int, int] | None = None
@@ -42,19 +47,35 @@ class Waiting:
     def __init__(self) -> None:
         self._queues: dict[str, dict[str, Waiter]] = {}
         self._product_of: dict[str, str] = {}
-
-    def reorder(self, priority_of: Callable[[Checkout], int]) -> None:
-        """Other priorities."""
+        self._numbers = count()
 
     def enter(self, checkout: Checkout, *, now: Now, priority: int = 0) -> Waiter:
-        """Take a place at the end, or open the kept one again."""
+        """Take a place behind all of at least that priority, or open the kept one again."""
         waiter = self.get(checkout.lease_id)
         if waiter is None:
-            waiter = Waiter(checkout=checkout, since=now)
-            self._queues.setdefault(checkout.product, {})[checkout.lease_id] = waiter
+            waiter = Waiter(checkout=checkout, since=now, number=next(self._numbers), priority=priority)
+            queue = self._queues.setdefault(checkout.product, {})
+            last = next(reversed(queue.values()), waiter)
+            queue[checkout.lease_id] = waiter
             self._product_of[checkout.lease_id] = checkout.product
+            if last.priority < priority:
+                self._sort(checkout.product)
+        elif waiter.priority != priority:
+            waiter.priority = priority
+            self._sort(checkout.product)
         waiter.checkout, waiter.closed_at = checkout, None  # the same wish under a newer nonce
         return waiter
+
+    def reorder(self, priority_of: Callable[[Checkout], int]) -> None:
+        """Other priorities are in force: each takes the place that it would have had under them."""
+        for product, queue in self._queues.items():
+            moved = False
+            for waiter in queue.values():
+                priority = priority_of(waiter.checkout)
+                moved = moved or priority != waiter.priority
+                waiter.priority = priority
+            if moved:
+                self._sort(product)
 
     def get(self, lease_id: str) -> Waiter | None:
         """The waiter of that lease id."""
@@ -108,3 +129,7 @@ class Waiting:
     def __iter__(self) -> Iterator[Waiter]:
         """All waiters, product by product, each in order."""
         return iter([waiter for queue in self._queues.values() for waiter in queue.values()])
+
+    def _sort(self, product: str) -> None:
+        waiters = sorted(self._queues[product].values(), key=lambda one: (-one.priority, one.number))
+        self._queues[product] = {waiter.checkout.lease_id: waiter for waiter in waiters}

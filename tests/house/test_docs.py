@@ -131,14 +131,14 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
 
 def denials() -> set[str]:
-    """The codes that the domain denies with: ``Denial(code=…)``, and ``denial(rank, code, …)`` in seating."""
+    """The codes that the domain denies with: ``Denial(code=…)``, and ``_denial(…, code, …)`` where it is made."""
     found = set()
     for path in (ROOT / "lls" / "licensing").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Denial", "denial"):
-                given = [one.value for one in node.keywords if one.arg == "code"] + node.args[1:2]
-                found |= {one.value for one in given if isinstance(one, ast.Constant) and isinstance(one.value, str)}
-    return found
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Denial", "_denial"):
+                given = [one.value for one in node.keywords if one.arg == "code"] + node.args
+                found |= {str(one.value) for one in given if isinstance(one, ast.Constant)}
+    return found & set(problems.KINDS)
 
 
 def test_every_denial_says_what_the_administrator_can_do() -> None:

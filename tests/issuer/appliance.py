@@ -11,6 +11,9 @@ from typing import Any
 
 from lls.issuer import Issuer
 from lls.issuer.ids import new_id
+from lls.issuer.ingest import Ingested
+from lls.licensing.entitlement import Entitlement, FeatureType
+from lls.licensing.fields import write_instant
 from lls.licensing.journal import FIRST_PREV, Entry, Head, Kind, entry
 from lls.licensing.usage import Fold, usage_csv
 from lls.signed.bundle import Bundle, open_bundle
@@ -18,6 +21,7 @@ from lls.signed.jose import EncryptionKey, SigningKey
 from lls.signed.keys import KeySet
 from lls.signed.report import write_report
 from lls.signed.request import make_request
+from lls.signed.returned import make_return
 
 NOW = datetime(2026, 11, 21, 7, 0, tzinfo=UTC)
 
@@ -47,6 +51,7 @@ class Appliance:
     keys_version: int = 1
     bundle_sequence: int = 0
     report_key: Mapping[str, str] | None = None
+    commands: set[str] = field(default_factory=set)
 
     @classmethod
     def new(cls, seed: int = 1000) -> Appliance:
@@ -72,6 +77,11 @@ class Appliance:
     @property
     def head(self) -> Head:
         return Head(seq=self.entries[-1].seq, hash=self.entries[-1].hash) if self.entries else Head()
+
+    @property
+    def reported(self) -> int:
+        """The last line that a report covers."""
+        return max((each.seq for each in self.entries if each.kind is Kind.REPORT_SEALED), default=0)
 
     def post(self, kind: Kind, **data: Any) -> Entry:
         posted = entry(self.head, at=self.now, kind=kind, data=data)
@@ -110,6 +120,8 @@ class Appliance:
         bundle = opened.bundle
         bundle.check_dates(self.now)
         self.report_key, self.bundle_sequence = bundle.report_key, bundle.sequence
+        ordered = [each for each in bundle.commands if each.command_id not in self.commands]
+        self.commands.update(each.command_id for each in ordered)
         self.post(
             Kind.INSTALLED,
             bundle_id=bundle.bundle_id,
@@ -128,11 +140,28 @@ class Appliance:
                     "overdraft_limit": None,
                     "starts_at": None,
                     "expires_at": None,
+                    "features": [
+                        {
+                            "feature": one.key,
+                            "type": str(one.type),
+                            "unit": one.unit,
+                            "currency": one.currency,
+                            "value": one.value,
+                            "limit": one.value if one.type is FeatureType.ELEMENT_POOL else None,
+                        }
+                        for one in each.features
+                        if one.counted or one.tracked
+                    ],
                 }
                 for each in bundle.entitlements
             ],
             skipped=[],
-            commands=[],
+            commands=[each.command_id for each in ordered],
+            resets=[
+                {"entitlement_id": each.order.entitlement_id, "feature": key, "consumed": 0, "overage": 0}
+                for each in ordered
+                for key in ([each.order.feature] if each.order.feature else ["frames", "cloud"])
+            ],
         )
         return bundle, opened.keys
 
@@ -149,6 +178,61 @@ class Appliance:
             replaces=None,
             holder={"seat_id": holder},
         )
+
+    def use(
+        self, entitlement_id: str, feature: str, draws: Mapping[str, int], *, over: int = 0, kind: Kind = Kind.USED
+    ) -> None:
+        self.post(
+            kind,
+            lease_id="lease",
+            entitlement_id=entitlement_id,
+            feature=feature,
+            amount=sum(draws.values()),
+            over=over,
+            draws=dict(draws),
+            request_id="request",
+        )
+
+    def hold(self, entitlement_id: str, feature: str, amount: int) -> None:
+        ids = {"lease_id": "lease", "entitlement_id": entitlement_id, "feature": feature}
+        self.post(Kind.FEATURE_CHECKED_OUT, **ids, amount=amount, request_id=None)
+
+    def start(self, entitlement_id: str, **dates: str | None) -> None:
+        self.post(Kind.STARTED, entitlement_id=entitlement_id, **{"expires_at": None, **dates})
+
+    def return_entitlement(
+        self,
+        entitlement: Entitlement,
+        *,
+        meters: Iterable[Mapping[str, object]] = (),
+        borrowed_until: datetime | None = None,
+        **changes: Any,
+    ) -> str:
+        """Journals the return and signs it."""
+        told = list(meters)
+        away = None if borrowed_until is None else write_instant(borrowed_until)
+        line = {
+            "entitlement_id": entitlement.entitlement_id,
+            "session_id": entitlement.session_id,
+            "forced": False,
+            "leases_ended": 0,
+            "meters": told,
+            "borrowed_until": away,
+            "actor": "aa" * 32,
+        }
+        self.post(Kind.RETURNED_ENTITLEMENT, **line)
+        members: dict[str, Any] = {
+            "server_id": self.server_id,
+            "entitlement_id": entitlement.entitlement_id,
+            "session_id": entitlement.session_id,
+            "up_to_seq": self.head.seq,
+            "head": self.head.hash,
+            "meters": told,
+            "borrowed_until": borrowed_until,
+            "made_at": self.now,
+            "key": self.signing_key,
+        }
+        return make_return(**{**members, **changes})
 
     def give_back(self, entitlement_id: str, *, seats: int = 1) -> None:
         self.post(Kind.RETURNED, lease_id="lease", entitlement_id=entitlement_id, freed=seats, lingers_seconds=0)
@@ -217,3 +301,95 @@ def hosted(issuer: Issuer, appliance: Appliance) -> Bundle:
     issuer.fulfil(order(appliance), now=NOW)
     bundle, _ = appliance.open(issuer.issue_bundle(appliance.server_id, now=NOW).data, issuer.keyring.version(1))
     return bundle
+
+
+def meter(
+    feature: str, lots: Mapping[str, tuple[int, int]], *, kind: str = "usage_count", ended: Iterable[str] = ()
+) -> dict[str, object]:
+    """A return's account of a feature; ``lots`` are (amount, used)."""
+    over = set(ended)
+    return {
+        "feature": feature,
+        "type": kind,
+        "unit": None,
+        "lots": [
+            {"lot": lot, "amount": amount, "used": used, "ended": lot in over} for lot, (amount, used) in lots.items()
+        ],
+        "consumed": sum(used for _, used in lots.values()),
+        "overage": sum(used for lot, (_, used) in lots.items() if lot.startswith("overdraft")),
+        "in_use": 0,
+    }
+
+
+METERED = """
+format = 1
+[products.cad]
+name = "CAD"
+[products.cad.features.frames]
+type = "usage_count"
+unit = "frame"
+reset = "on_renewal"
+overdraft = { type = "absolute", value = 50 }
+[products.cad.features.pages]
+type = "usage_count"
+unit = "page"
+reset = "monthly"
+[products.cad.features.cloud]
+type = "credit"
+currency = "EUR"
+[products.cad.features.gpu]
+type = "element_pool"
+[products.cad.editions.pro]
+features = { frames = 100, pages = 10, gpu = 4 }
+[plans.year]
+license_type = "subscription"
+term = { unit = "year", count = 1 }
+maintenance = { unit = "year", count = 1 }
+grace_seconds = 604800
+[plans.later]
+license_type = "trial"
+start = "on_first_lease"
+term = { unit = "month", count = 1 }
+[plans.ever]
+license_type = "perpetual"
+[offerings.CAD]
+name = "CAD"
+product = "cad"
+edition = "pro"
+plan = "year"
+borrow = { max_seconds = 1209600, max_seats = 5 }
+[[offerings.CAD.grants]]
+feature = "cloud"
+amount = 1000
+[offerings.CAD-TRY]
+name = "CAD to try"
+product = "cad"
+edition = "pro"
+plan = "later"
+[offerings.CAD-EVER]
+name = "CAD for ever"
+product = "cad"
+edition = "pro"
+plan = "ever"
+"""
+"""A catalogue with a feature of every kind."""
+
+
+def metered(issuer: Issuer, appliance: Appliance, *, sku: str = "CAD", quantity: int = 1) -> Entitlement:
+    """Registers the appliance, sells it that of :data:`METERED`, and imports the bundle there."""
+    issuer.load_catalog(METERED, now=NOW)
+    issuer.register_server(appliance.request(), now=NOW)
+    issuer.fulfil(order(appliance, line(sku=sku, quantity=quantity)), now=NOW)
+    return imported(issuer, appliance).entitlements[0]
+
+
+def imported(issuer: Issuer, appliance: Appliance) -> Bundle:
+    """The next bundle, as the appliance takes it."""
+    data = issuer.issue_bundle(appliance.server_id, now=appliance.now).data
+    return appliance.open(data, issuer.keyring.version(1))[0]
+
+
+def reported(issuer: Issuer, appliance: Appliance, path: Path, *, after: int = 0) -> Ingested:
+    """Everything after that line, reported and taken in."""
+    appliance.report(path, after=after)
+    return issuer.ingest(path, now=appliance.now)

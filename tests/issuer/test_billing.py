@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lls.issuer import Issuer
 from lls.issuer.billing import billing_csv, billing_document
-from tests.issuer.appliance import NOW, Appliance, hosted, line, order
+from lls.licensing.journal import Kind
+from tests.issuer.appliance import NOW, Appliance, hosted, line, metered, order, reported
 
 
 def test_a_later_report_changes_quantities_and_keeps_ids(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
@@ -78,3 +79,69 @@ def test_december_ends_with_the_year(issuer: Issuer, appliance: Appliance, tmp_p
     appliance.report(tmp_path / "r")
     issuer.ingest(tmp_path / "r", now=NOW)
     assert [("2026-12", True), ("2027-01", False)] == sorted({(each.period, each.final) for each in issuer.usage()})
+
+
+def told(issuer: Issuer, period: str = "2026-11") -> dict[tuple[str, str], tuple[str, str]]:
+    return {
+        (each.feature, str(each.meter)): (str(each.quantity), each.unit)
+        for each in issuer.usage(period=period)
+        if each.feature
+    }
+
+
+def test_what_was_used_up_is_billed_less_what_was_undone(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    key = metered(issuer, appliance).entitlement_id
+    appliance.use(key, "frames", {"allowance": 100, "overdraft": 20}, over=20)
+    appliance.use(key, "frames", {"allowance": 5, "overdraft": 5}, over=5, kind=Kind.UNDONE)
+    appliance.use(key, "cloud", {"grant": 250})
+    reported(issuer, appliance, tmp_path / "r")
+    assert {
+        ("frames", "consumed"): ("110", "frame"),
+        ("frames", "overage"): ("15", "frame"),
+        ("cloud", "consumed"): ("250", "EUR"),
+        ("cloud", "overage"): ("0", "EUR"),
+    } == told(issuer)
+
+
+def test_an_undo_counts_in_the_month_in_which_it_was_made(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    key = metered(issuer, appliance).entitlement_id
+    appliance.use(key, "frames", {"overdraft": 7}, over=7)
+    reported(issuer, appliance, tmp_path / "1")
+    appliance.wait(days=20)
+    appliance.use(key, "frames", {"overdraft": 7}, over=7, kind=Kind.UNDONE)
+    reported(issuer, appliance, tmp_path / "2", after=appliance.reported)
+    assert {("frames", "consumed"): ("7", "frame"), ("frames", "overage"): ("7", "frame")} == told(issuer)
+    later = told(issuer, "2026-12")
+    assert {("frames", "consumed"): ("-7", "frame"), ("frames", "overage"): ("-7", "frame")} == later
+
+
+def test_pools_are_billed_by_their_peak_and_what_lay_beyond_them(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path
+) -> None:
+    key = metered(issuer, appliance).entitlement_id
+    appliance.hold(key, "gpu", 3)
+    appliance.hold(key, "gpu", 2)
+    reported(issuer, appliance, tmp_path / "r")
+    assert {("gpu", "units_peak"): ("5", "unit"), ("gpu", "units_overdraft_peak"): ("1", "unit")} == told(issuer)
+
+
+def test_a_features_lines_keep_their_ids_and_never_share_one(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path
+) -> None:
+    key = metered(issuer, appliance).entitlement_id
+    for n, feature in enumerate(("frames", "pages")):
+        appliance.use(key, feature, {"allowance": 1})
+        reported(issuer, appliance, tmp_path / str(n), after=appliance.reported)
+    before = {(each.feature, each.meter): each.line_id for each in issuer.usage()}
+    appliance.use(key, "pages", {"allowance": 1})
+    reported(issuer, appliance, tmp_path / "again", after=appliance.reported)
+    assert before == {(each.feature, each.meter): each.line_id for each in issuer.usage()}
+    assert len(before) == len(set(before.values())) == 8
+
+
+def test_units_are_counted_once_whatever_reports_overlap(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    key = metered(issuer, appliance).entitlement_id
+    for n in range(3):
+        appliance.use(key, "frames", {"allowance": 10})
+        reported(issuer, appliance, tmp_path / str(n))
+    assert ("30", "frame") == told(issuer)["frames", "consumed"]

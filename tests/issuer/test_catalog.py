@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from lls.issuer import sample_catalog
@@ -36,7 +38,8 @@ plan = "year"
 
 
 def test_the_sample_is_a_catalogue() -> None:
-    assert {"CAD-PRO-1Y", "CAD-STD-1Y", "CAD-PRO-TRIAL", "VIEWER-SITE"} == set(read_catalog(sample_catalog()).offerings)
+    skus = {"CAD-PRO-1Y", "CAD-STD-1Y", "CAD-STD-NAMED", "CAD-STD-NODE", "CAD-PRO-TRIAL", "VIEWER-SITE"}
+    assert skus == set(read_catalog(sample_catalog()).offerings)
 
 
 def test_metered_features_are_read_and_kept() -> None:
@@ -45,6 +48,12 @@ def test_metered_features_are_read_and_kept() -> None:
     assert ("usage_count", "frame", "monthly", 5) == (frames.type, frames.unit, frames.reset, frames.overdraft.value)
     values = catalog.feature_values(catalog.offerings["CAD"], overrides={"frames": 7})
     assert {"render": 1, "frames": 7} == {terms.key: value for terms, value in values}
+
+
+def test_an_instant_of_toml_is_an_instant() -> None:
+    given = 'grants = [{ feature = "frames", amount = 1, expiry = { type = "at", at = 2027-01-01T01:00:00+01:00 } }]'
+    (grant,) = read_catalog(SMALL + given).offerings["CAD"].grants
+    assert datetime(2027, 1, 1, tzinfo=UTC) == grant.at
 
 
 def test_a_day_of_toml_is_a_date() -> None:
@@ -71,13 +80,54 @@ def test_a_day_of_toml_is_a_date() -> None:
         ("[plans.year]", "[plans", r"not valid TOML"),
         ('plan = "year"', 'plan = "year"\noverdraft = { type = "none", value = 3 }', r"overdraft\.value must be left"),
         ('plan = "year"', 'plan = "year"\nseats = 0', r"offerings\.CAD\.seats must be an integer from 1"),
-        ('unit = "frame"', 'unit = "frame"\ncurrency = "euro"', r"currency must be"),
+        ('unit = "frame"', 'unit = "frame"\ncurrency = "EUR"', r"frames\.currency must be left out: it means nothing"),
+        ('unit = "frame"', 'unit = "frame"\ntracked = true', r"frames\.tracked must be left out: it means nothing"),
+        ('unit = "frame"', 'unit = "frame"\nundo_seconds = -1', r"frames\.undo_seconds must be an integer from 0"),
+        ('"bool"', '"bool"\nunit = "x"', r"render\.unit must be left out: it means nothing for bool"),
+        ('"bool"', '"bool"\nreset = "monthly"', r"render\.reset must be left out"),
+        ('"bool"', '"credit"', r"render\.currency is missing: a credit is money"),
+        ('"bool"', '"credit"\ncurrency = "eur"', r"currency must be an ISO 4217 code"),
+        ('"bool"', '"element_pool"\nreset = "never"', r"render\.reset must be left out: it means nothing for"),
+        ("frames = 100", "frames = 1000000000000001", r"frames.value must be an integer from 0 to 1000000000000000"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_place(before: str, after: str, sentence: str) -> None:
     assert before in SMALL
     with pytest.raises(CatalogRefused, match=sentence):
         read_catalog(SMALL.replace(before, after, 1))
+
+
+def granted(grant: str) -> str:
+    return f'grants = [{{ feature = "frames", amount = 1, {grant} }}]'
+
+
+@pytest.mark.parametrize(
+    ("member", "sentence"),
+    [
+        ("node_lock_release_after_seconds = 9", r"release_after_seconds must be left out: the seats are concurrent"),
+        ('concurrency = "node_lock"\nnode_lock_release_after_seconds = 0', r"must be an integer from 1"),
+        ("named_user_assignment = { by_site = true }", r"assignment must be left out: the seats are concurrent"),
+        ('concurrency = "named_user"\nnamed_user_assignment = { by_site = true }', r"changes_per_month is missing"),
+        ('concurrency = "named_user"\nnamed_user_assignment = true', r"assignment must be a table"),
+        ('grants = [{ feature = "frame", amount = 1 }]', r"grants\[0\]\.feature names 'frame'"),
+        ('grants = [{ feature = "render", amount = 1 }]', r"names render, which is a switch"),
+        ('grants = [{ feature = "frames", amount = 0 }]', r"grants\[0\]\.amount must be an integer from 1"),
+        ('grants = [{ feature = "frames" }]', r"grants\[0\]\.amount is missing"),
+        (granted('until = "soon"'), r"grants\[0\]\.until is not known here"),
+        (granted('expiry = { type = "soon" }'), r"grants\[0\]\.expiry\.type must be one of never"),
+        (granted('expiry = { type = "custom" }'), r"grants\[0\]\.expiry\.unit is missing"),
+        (granted('expiry = { type = "custom", unit = "day", count = 0 }'), r"count must be an integer from 1"),
+        (granted('expiry = { type = "never", count = 1 }'), r"expiry\.count is not known here"),
+        (granted('expiry = { type = "at", at = 2027-01-01 }'), r"expiry\.at must be an instant"),
+        (granted("active_from = 2027-01-01T00:00:00"), r"active_from must be an instant"),
+        ("grants = 7", r"offerings\.CAD\.grants must be an array"),
+        ("borrow = { max_seconds = 315360001, max_seats = 1 }", r"borrow\.max_seconds must be an integer"),
+        ("borrow = { max_seconds = 1 }", r"borrow\.max_seats is missing"),
+    ],
+)
+def test_a_mistake_in_an_offering_is_named_with_its_place(member: str, sentence: str) -> None:
+    with pytest.raises(CatalogRefused, match=sentence):
+        read_catalog(f"{SMALL}{member}\n")
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 3000 + "]" * 3000, "format = " + "9" * 5000])

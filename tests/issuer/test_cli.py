@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from lls.issuer.cli import app
 from lls.signed.keys import read_key_set
-from tests.issuer.appliance import Appliance, line, order
+from tests.issuer.appliance import METERED, Appliance, line, meter, order
 
 
 class Terminal:
@@ -125,6 +125,19 @@ def test_refusals_are_one_sentence_and_leave_no_file(terminal: Terminal, applian
         ("report", "list", "--server", "lls_none"),
         ("keys", "export", "-o", out, "--version", "2"),
         ("usage", "export", "--customer", "NOBODY"),
+        ("return", "accept", tmp_path / "junk"),
+        ("return", "accept", tmp_path / "missing"),
+        ("server", "retire", "lls_none"),
+        ("entitlement", "disable", "ent_none"),
+        ("entitlement", "enable", "ent_none"),
+        ("entitlement", "renew", "ent_none"),
+        ("entitlement", "reset-usage", "ent_none"),
+        ("entitlement", "host", "ent_none", "--server", "lls_none"),
+        ("grant", "add", "ent_none", "--feature", "frames", "--amount", "1"),
+        ("grant", "add", "ent_none", "--feature", "frames", "--amount", "1", "--expiry", "custom"),
+        ("grant", "add", "ent_none", "--feature", "frames", "--amount", "1", "--expiry", "at", "--at", "soon"),
+        ("grant", "add", "ent_none", "--feature", "frames", "--amount", "1", "--active-from", "soon"),
+        ("grant", "revoke", "grt_none"),
     ):
         assert terminal.refused(*words)
     assert not out.exists()
@@ -137,6 +150,9 @@ def test_wrong_usage_is_exit_status_2(terminal: Terminal, tmp_path: Path) -> Non
         ("usage", "export", "--period", "2026-13"),
         ("customer", "add", "ACME", "Acme", "--field", "novalue"),
         ("nonsense",),
+        ("grant", "add", "ent_none", "--feature", "frames", "--amount", "0"),
+        ("grant", "add", "ent_none", "--feature", "frames", "--amount", "1", "--expiry", "soon"),
+        ("entitlement", "host", "ent_none"),
         ("init", "--no-passphrase", "--passphrase-file", tmp_path / "p"),
     ):
         assert 2 == terminal.run(*words).exit_code
@@ -198,3 +214,79 @@ def test_a_passphrase_that_no_key_file_takes_is_refused_in_words(
 def test_an_output_that_cannot_be_written_is_named_as_it_was_asked_for(terminal: Terminal, tmp_path: Path) -> None:
     for output in (tmp_path, tmp_path / "no" / "such"):
         assert terminal.refused("usage", "export", "-o", output).startswith(f"lls-issuer: {output}: ")
+
+
+@pytest.fixture
+def sold(terminal: Terminal, appliance: Appliance, tmp_path: Path) -> str:
+    """An entitlement with counted features, on a server of the customer."""
+    appliance.now = datetime.now(UTC)
+    (tmp_path / "metered.toml").write_text(METERED)
+    (tmp_path / "site.llsreq").write_text(appliance.request())
+    (tmp_path / "order.json").write_bytes(order(appliance, line(sku="CAD")))
+    terminal.done("catalog", "load", tmp_path / "metered.toml")
+    terminal.done("server", "register", tmp_path / "site.llsreq")
+    (fulfilled,) = terminal.json("order", "fulfil", tmp_path / "order.json")["orders"]
+    return str(fulfilled["entitlements"][0]["entitlement_id"])
+
+
+def test_what_changes_of_an_entitlement_is_typed_and_told(terminal: Terminal, sold: str) -> None:
+    first = terminal.json("entitlement", "renew", sold, "--ref", "SO-2")
+    assert first | {"already_done": True} == terminal.json("entitlement", "renew", sold, "--ref", "SO-2")
+    assert 1 == len(first["command_ids"])
+    assert 1 == len(terminal.json("entitlement", "reset-usage", sold, "--feature", "cloud")["command_ids"])
+    assert "disabled" == terminal.json("entitlement", "disable", sold)["entitlement"]["status"]
+    assert "active" == terminal.json("entitlement", "enable", sold)["status"]
+    words = ("grant", "add", sold, "--feature", "cloud", "--amount", "500", "--expiry", "custom", "--unit", "month")
+    given = terminal.json(*words, "--count", "3", "--ref", "SO-3")
+    assert given["grant_id"] in terminal.done("entitlement", "show", sold)
+    revoked = terminal.json("grant", "revoke", given["grant_id"])
+    assert given["entitlement"]["sequence"] + 1 == revoked["entitlement"]["sequence"]
+    for spoken in (
+        ("entitlement", "renew", sold), ("entitlement", "reset-usage", sold), ("entitlement", "disable", sold),
+        ("entitlement", "disable", sold), ("entitlement", "enable", sold),
+        ("grant", "add", sold, "--feature", "gpu", "--amount", "1"),
+    ):  # fmt: skip
+        result = terminal.run(*spoken)
+        assert (0, "") == (result.exit_code, result.stdout)
+        assert sold in result.stderr or "Counters begin anew" in result.stderr or "grt_" in result.stderr
+
+
+def test_an_entitlement_moves_by_its_return(
+    terminal: Terminal, appliance: Appliance, sold: str, tmp_path: Path
+) -> None:
+    terminal.done("keys", "export", "-o", tmp_path / "vendor.llskeys")
+    terminal.done("bundle", "issue", "--server", appliance.server_id, "-o", tmp_path / "b")
+    opened, _ = appliance.open((tmp_path / "b").read_bytes(), read_key_set((tmp_path / "vendor.llskeys").read_bytes()))
+    document = appliance.return_entitlement(opened.entitlements[0], meters=[meter("frames", {"allowance": (100, 40)})])
+    (tmp_path / "it.llsreturn").write_text(document)
+    assert "Ingest the report" in terminal.refused("return", "accept", tmp_path / "it.llsreturn")
+    appliance.report(tmp_path / "r")
+    terminal.done("report", "ingest", tmp_path / "r")
+    accepted = terminal.json("return", "accept", tmp_path / "it.llsreturn")
+    assert (False, sold, 40) == (
+        accepted["already_accepted"], accepted["entitlement_id"], accepted["meters"][0]["consumed"],
+    )  # fmt: skip
+    assert terminal.json("return", "accept", tmp_path / "it.llsreturn")["already_accepted"]
+    assert "accepted before" in terminal.run("return", "accept", tmp_path / "it.llsreturn").stderr
+    assert [None] == [each["server_id"] for each in terminal.json("entitlement", "list")["entitlements"]]
+
+    second = Appliance.new(seed=50_000)
+    second.now = appliance.now
+    (tmp_path / "second.llsreq").write_text(second.request())
+    terminal.done("server", "register", tmp_path / "second.llsreq", "--customer", "ACME")
+    there = terminal.json("entitlement", "host", sold, "--server", second.server_id)
+    assert (second.server_id, False) == (there["server_id"], there["already_hosted"])
+    assert {"frames": 60, "pages": 10, "cloud": 0, "gpu": 4} == {one["key"]: one["value"] for one in there["features"]}
+    assert 1 == len(there["warnings"])
+    assert terminal.json("entitlement", "host", sold, "--server", second.server_id)["already_hosted"]
+
+
+def test_a_lost_server_says_when_what_it_hosted_is_free(terminal: Terminal, appliance: Appliance, sold: str) -> None:
+    assert "--lost --confirm NAME" in terminal.refused("server", "retire", appliance.server_id)
+    assert "--confirm 'site'" in terminal.refused("server", "retire", appliance.server_id, "--lost")
+    words = ("server", "retire", appliance.server_id, "--lost", "--confirm", "site")
+    told = terminal.run(*words).stderr
+    assert f"{sold} may have borrowed seats until" in told
+    again = terminal.json(*words)
+    assert (True, True, []) == (again["already_retired"], again["lost"], again["freed"])
+    assert "retired" in terminal.refused("bundle", "issue", "--server", appliance.server_id, "-o", terminal.home / "x")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 
-from lls.issuer import Issuer
+from lls.issuer import Issuer, sample_catalog
 from lls.issuer.refusals import OrderRefused
-from lls.licensing.entitlement import read_entitlement
-from tests.issuer.appliance import NOW, Appliance, line, order
+from lls.licensing.calendar import Term, Unit
+from lls.licensing.entitlement import Entitlement, read_entitlement
+from tests.issuer.appliance import METERED, NOW, Appliance, line, order
 
 
 @pytest.fixture
@@ -26,7 +28,8 @@ def test_a_line_takes_its_terms_from_the_catalogue(registered: Issuer, appliance
         entitlement.capacity, entitlement.sequence,
     )  # fmt: skip
     assert {"max_layers": 64} == entitlement.attributes
-    assert {"render": 1, "simulate": 1} == {feature.key: feature.value for feature in entitlement.features}
+    values = {"render": 1, "simulate": 1, "gpu": 4, "frames": 1000, "cloud": 0}
+    assert values == {feature.key: feature.value for feature in entitlement.features}
 
 
 def test_a_term_begins_at_midnight_and_ends_a_term_after_the_order(registered: Issuer, appliance: Appliance) -> None:
@@ -47,8 +50,84 @@ def test_a_line_may_bring_its_own_terms(registered: Issuer, appliance: Appliance
         entitlement.capacity, entitlement.lease_seconds, entitlement.linger_seconds, entitlement.grace.total_seconds(),
         entitlement.sharing, entitlement.max_version,
     )  # fmt: skip
-    assert {"render": 0, "simulate": 1} == {feature.key: feature.value for feature in entitlement.features}
+    assert (0, 1) == tuple(feature.value for feature in entitlement.features[:2])
     assert "2028-01-31T00:00:00Z" == fulfilled.entitlements[0].document["expires_at"]
+
+
+def sold(registered: Issuer, appliance: Appliance, *lines: dict[str, object]) -> list[Entitlement]:
+    (fulfilled,) = registered.fulfil(order(appliance, *lines), now=NOW)
+    return [read_entitlement(each.document) for each in fulfilled.entitlements]
+
+
+def test_metered_features_are_sold_with_all_their_terms(registered: Issuer, appliance: Appliance) -> None:
+    (entitlement,) = sold(registered, appliance, line(features={"frames": 7}))
+    frames, cloud, simulate = (entitlement.feature(key) for key in ("frames", "cloud", "simulate"))
+    assert frames is not None
+    assert cloud is not None
+    assert simulate is not None
+    assert ("usage_count", 7, "frame", "monthly", 300, 10) == (
+        frames.type, frames.value, frames.unit, frames.reset, frames.undo_seconds, frames.overdraft.value,
+    )  # fmt: skip
+    assert ("credit", "EUR") == (cloud.type, cloud.currency)
+    assert simulate.tracked
+    assert (1209600, 10) == (entitlement.borrow.max_seconds, entitlement.borrow.max_seats)
+
+
+def test_grants_of_the_offering_are_per_unit_and_those_of_the_line_as_it_says(
+    registered: Issuer, appliance: Appliance
+) -> None:
+    own = [
+        {"feature": "cloud", "amount": 5, "active_from": "2027-01-01T00:00:00Z"},
+        {"feature": "gpu", "amount": 2, "expiry": {"type": "at", "at": "2027-02-01T00:00:00Z"}},
+    ]
+    (entitlement,) = sold(registered, appliance, line(quantity=3, grants=own))
+    told = {
+        feature.key: [(grant.amount, grant.active_from.isoformat()[:10], grant.expiry) for grant in feature.grants]
+        for feature in entitlement.features
+        if feature.grants
+    }
+    assert {
+        "cloud": [(30_000, "2026-11-21", "custom"), (5, "2027-01-01", "never")],
+        "gpu": [(2, "2026-11-21", "at")],
+    } == told
+    ids = [grant.grant_id for feature in entitlement.features for grant in feature.grants]
+    assert 3 == len(set(ids))
+
+
+def test_more_units_than_anybody_counts_are_refused(registered: Issuer, appliance: Appliance) -> None:
+    registered.load_catalog(METERED.replace("amount = 1000", "amount = 1000000000000000"), now=NOW)
+    with pytest.raises(OrderRefused, match=r"line 1\.quantity makes more than 1,000,000,000,000,000 units of cloud"):
+        registered.fulfil(order(appliance, line(sku="CAD", quantity=2)), now=NOW)
+
+
+def test_named_users_and_machines_are_sold(registered: Issuer, appliance: Appliance) -> None:
+    named, node = sold(
+        registered,
+        appliance,
+        line(1, sku="CAD-STD-NAMED", quantity=3, named_users=["alice", "bob"]),
+        line(2, sku="CAD-STD-NODE", quantity=1),
+    )
+    assert ("named_user", ("alice", "bob"), True, 2) == (
+        named.concurrency, named.named_users.names, named.named_users.by_site, named.named_users.changes_per_month,
+    )  # fmt: skip
+    assert ("node_lock", timedelta(days=30)) == (node.concurrency, node.node_lock_release)
+
+
+def test_seats_of_named_users_that_nobody_may_name_are_refused(registered: Issuer, appliance: Appliance) -> None:
+    catalog = sample_catalog().replace("named_user_assignment = { by_site = true, changes_per_month = 2 }", "")
+    registered.load_catalog(catalog, now=NOW)
+    with pytest.raises(OrderRefused, match=r"line 1\.named_users is missing"):
+        registered.fulfil(order(appliance, line(sku="CAD-STD-NAMED")), now=NOW)
+
+
+def test_a_trial_that_starts_with_its_first_lease_has_no_dates_and_brings_its_term(
+    registered: Issuer, appliance: Appliance
+) -> None:
+    (entitlement,) = sold(registered, appliance, line(sku="CAD-PRO-TRIAL"))
+    assert ("trial", None, None, Term(unit=Unit.DAY, count=30)) == (
+        entitlement.license_type, entitlement.starts_at, entitlement.expires_at, entitlement.term,
+    )  # fmt: skip
+    assert entitlement.starts_on_first_lease
 
 
 def test_unlimited_and_perpetual_are_null(registered: Issuer, appliance: Appliance) -> None:
@@ -100,6 +179,20 @@ def test_a_later_catalogue_changes_nothing_that_was_sold(registered: Issuer, app
         ({"lines": [line(3, action="buy")]}, r"line 3\.action must be new"),
         ({"lines": [line(3, features={"fly": True})]}, r"line 3\.features names 'fly'"),
         ({"lines": [line(3, expires_at="2026-11-20T00:00:00Z")]}, r"line 3\.expires_at must be later"),
+        ({"lines": [line(3, named_users=["alice"])]}, r"line 3\.named_users must be left out: .* are concurrent"),
+        ({"lines": [line(3, sku="CAD-STD-NAMED", quantity=1, named_users=["a", "b"])]}, r"holds 2 names, .* 1 seats"),
+        ({"lines": [line(3, sku="CAD-STD-NAMED", named_users=["Ann", "ann"])]}, r"names somebody twice"),
+        ({"lines": [line(3, sku="CAD-STD-NAMED", named_users="ann")]}, r"named_users must be an array"),
+        ({"lines": [line(3, sku="CAD-STD-NAMED", named_users=["\n"])]}, r"named_users\[0\] must be a printable text"),
+        ({"lines": [line(3, grants=[{"feature": "frames"}])]}, r"line 3\.grants\[0\]\.amount is missing"),
+        ({"lines": [line(3, grants=[{"feature": "frames", "amount": 10**15 + 1}])]}, r"amount must be an integer"),
+        ({"lines": [line(3, grants=[{"feature": "fly", "amount": 1}])]}, r"grants\[0\]\.feature names 'fly'"),
+        ({"lines": [line(3, grants=[None])]}, r"line 3\.grants\[0\] must be"),
+        ({"lines": [line(3, grants=[{"feature": "frames", "amount": 1, "expiry": {"type": "at", "at": 3}}])]}, r"\.at"),
+        ({"lines": [line(3, features={"frames": 1.0})]}, r"features\.frames\.value must be an integer"),
+        ({"lines": [line(3, quantity=10**12)]}, r"quantity must be an integer from 1"),
+        ({"lines": [line(3, sku="CAD-PRO-TRIAL", starts_at="2027-01-01T00:00:00Z")]}, r"starts on the first lease"),
+        ({"lines": [line(3, starts_at="9999-06-01T00:00:00Z")]}, r"the plan's term goes beyond the calendar"),
         ({"lines": [line(3, starts_at="tomorrow")]}, r"line 3\.starts_at must be an instant"),
         ({"customer": None}, r"there is no customer ACME"),
         ({"customer": {"name": "Acme", "account_ref": "OTHER"}}, r"customer\.account_ref differs"),

@@ -4,8 +4,7 @@ Rules
 1. Who asks does so over HTTP, as a program without our client would; the administrator types commands; bundles, borrow
    requests and returns are signed files.
 2. The clock of the daemon is turned (``turned_clock``), never the daemon itself. The vendor lives in right time.
-3. What a story leaves unsaid is nothing: no grace, no overdraft, no borrowing, no limit of the server's own licence.
-4. Each verb answers with an :class:`~tests.journeys.story.Outcome`; what it should have been, the story says.
+3. Each verb answers with an :class:`~tests.journeys.story.Outcome`; what it should have been, the story says.
 """
 
 from __future__ import annotations
@@ -27,9 +26,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from lls.issuer import Issuer
 from lls.signed.jose import unverified_payload
-from lls.signed.request import ActivationRequest, read_request
+from lls.signed.request import read_request
 from tests.journeys import turned_clock
+from tests.journeys.shop import Shop
 from tests.journeys.story import (
     JOURNAL,
     Outcome,
@@ -40,16 +41,14 @@ from tests.journeys.story import (
     duration,
     lines_differ,
     without_null,
-    written,
 )
 from tests.journeys.world import ANSWER_SECONDS, COMMAND_SECONDS, Site, environment, token, until
-from tests.vendor import Machine, Vendor, entitlement, new_id
+from tests.vendor import Machine, new_id
 
 A_MOMENT = 5.0
 """So long the journal may take to get what a step has caused."""
-FAR = timedelta(days=3650)
 
-_NAMED = re.compile(r"\{(lease|entitlement|grant|file|request) ([^{}]+)\}")
+_NAMED = re.compile(r"\{(lease|entitlement|hosted|grant|file|request|server) ([^{}]+)\}")
 _ACTS = {"take": "checkout", "give back": "return", "use": "use", "undo": "undo"}
 _WHERE = {"seats", "features", "edition", "version", "released_on", "activation_code"}
 
@@ -114,32 +113,39 @@ class Stage:
         self.story = story
         self.files = root / "files"
         self.files.mkdir(parents=True)
-        self.site = TurnedSite(root, now=story.clock, policy=story.has_policy)
-        self.vendor = Vendor(name="story", now=story.clock)
-        self.sold: dict[str, dict[str, Any]] = {}
+        now = story.clock if story.catalog is None else datetime.now(UTC)
+        self.site = TurnedSite(root, now=now, policy=story.has_policy)
+        self.shop = Shop(story.clock, license_=story.license)
         self.leases: dict[str, Asking] = {}
+        self.seen_hosted: dict[str, str] = {}
         self.checkouts = 0
         self.seen_seq = 0
         self.seen_log = 0
-        self.recipient: ActivationRequest
-        self.bundle = b""
         self._waiters = ThreadPoolExecutor(max_workers=8)
 
     def play(self) -> None:
         """Raises :class:`Wrong` at the first step that is not as the story says."""
-        self.site.keys.write_text(self.vendor.key_sets[0], "ascii")
+        if self.story.catalog is None:
+            self.site.keys.write_text(self.shop.vendor.key_sets[0], "ascii")
+        else:
+            self.open_office(self.story.catalog)
         if self.site.policy is not None:
             self.site.policy.write_text(self.story.policy or "format = 1\n", "utf-8")
         self.site.start()
-        self.recipient = read_request(self.site.admin_bytes("POST", "/v1/admin/server/request"))
+        self.shop.recipient = read_request(self.site.admin_bytes("POST", "/v1/admin/server/request"))
         if self.story.entitlements:
-            self.sell(add=self.story.entitlements)
-            imported = self.hand_in(self.bundle)
+            imported = self.hand_in(self.shop.sell(self.site.now(), add=self.story.entitlements))
             if imported.status != http.HTTPStatus.OK:
                 raise Wrong(f"The first bundle was refused: {imported.text}")
         self.new_lines()
         for step in self.story.steps:
             self.perform(step)
+
+    def open_office(self, catalog: str) -> None:
+        now = datetime.now(UTC)
+        with Issuer.create(self.site.vendor, now=now, passphrase=None) as issuer:
+            issuer.load_catalog(catalog, now=now)
+            self.site.keys.write_text(issuer.keyring.newest.token, "ascii")
 
     def perform(self, step: Step) -> None:
         """One step, and all that is not as expected."""
@@ -176,85 +182,27 @@ class Stage:
             case "lease":
                 return self.leases[name].lease_id if name in self.leases else _uuid(name)
             case "entitlement":
-                return str(self.sold[name]["entitlement_id"])
+                return self.shop.entitlement_id(name)
+            case "hosted":
+                return self.hosted(name)
             case "grant":
                 return new_id("grt_", name)
+            case "server":
+                return self.shop.recipient.server_id
             case "file":
                 return str(self.files / name)
             case _:
                 return _uuid(name)
 
-    # ---------------------------------------------------------------- the vendor
-
-    def sell(
-        self,
-        *,
-        add: Sequence[Mapping[str, Any]] = (),
-        change: Sequence[Mapping[str, Any]] = (),
-        remove: Sequence[str] = (),
-        commands: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        """Make the next bundle: all that is sold by now."""
-        now = self.vendor.now = self.site.now()
-        for words in add:
-            document = self._entitlement(dict(words), now)
-            self.sold[str(words.get("name", words["product"]))] = document
-        for words in change:
-            document = self.sold[words["entitlement"]]
-            document["sequence"] += 1
-            changes = {key: value for key, value in words.items() if key not in ("entitlement", "features", "session")}
-            document.update(changes)
-            if "session" in words:
-                document["session_id"] = new_id("ses_", words["session"])
-            for feature in words.get("features", []):
-                document["features"] = _merged(document["features"], _feature(feature))
-        for name in remove:
-            del self.sold[name]
-        license_ = {"expires_at": written(now + FAR), "sync_within_days": 3650, **self.story.license}
-        products = sorted({document["product"]["key"] for document in self.sold.values()})
-        self.bundle = self.vendor.bundle(
-            self.recipient,
-            entitlements=list(self.sold.values()),
-            commands=[self._command(one) for one in commands],
-            certificate=self.vendor.certificate(self.recipient, products=products, not_after=written(now + FAR)),
-            server_license={
-                **license_,
-                "binding": {"policy": "key_only", "required": 0, "components": {}, "grace_seconds": 0},
-            },
-        )
-
-    def hand_in(self, bundle: bytes, *, path: str = "/v1/admin/bundles") -> Outcome:
-        status, content = self.site._over_socket("POST", path, bundle)  # noqa: SLF001 - a refusal is an answer, too
+    def hand_in(self, bundle: bytes) -> Outcome:
+        status, content = self.site._over_socket("POST", "/v1/admin/bundles", bundle)  # noqa: SLF001 - may be refused
         return _of_content(status, content)
 
-    def _entitlement(self, words: dict[str, Any], now: datetime) -> dict[str, Any]:
-        words.pop("name", None)
-        product, edition = words.pop("product"), words.pop("edition", None)
-        plan = {"license_type": "subscription", "start": "on_issue", "term": {"unit": "year", "count": 1}}
-        document: dict[str, Any] = entitlement(
-            product,
-            starts_at=written(now - timedelta(days=1)),
-            expires_at=written(now + timedelta(days=365)),
-            grace_seconds=0,
-            edition=edition,
-            named_user_assignment={"by_site": False, "changes_per_month": 0},
-            attributes=[],
-        )
-        document["plan"] = {**plan, **words.pop("plan", {})}
-        document["features"] = [_feature(feature) for feature in words.pop("features", [])]
-        if "id" in words:
-            document["entitlement_id"] = new_id("ent_", words["id"])
-            document["session_id"] = new_id("ses_", words.pop("id"))
-        unknown = sorted(set(words) - set(document))
-        if unknown:
-            raise Wrong(f"An entitlement has no {', '.join(unknown)}.")
-        return {**document, **words}
-
-    def _command(self, words: Mapping[str, Any]) -> dict[str, Any]:
-        command = {"command_id": f"cmd_{words['name']}", "type": words["type"]}
-        if "entitlement" in words:
-            command["entitlement_id"] = self.sold[words["entitlement"]]["entitlement_id"]
-        return {**command, "feature": words.get("feature")}
+    def hosted(self, product: str) -> str:
+        """The entitlement of a product that a real office has sold; its id is known even when it has gone."""
+        for row in self.site.admin("GET", "/v1/admin/entitlements")["entitlements"]:
+            self.seen_hosted[row["product"]] = row["entitlement_id"]
+        return self.seen_hosted[product]
 
     # ---------------------------------------------------------------- asking
 
@@ -278,10 +226,12 @@ class Stage:
             raise Wrong(f"{name!r} has not checked out anything yet.")
         return self.leases[name]
 
-    def typed(self, command: str) -> Outcome:
-        """A command of the administrator's."""
+    def typed(self, command: str, *, issuer: bool = False) -> Outcome:
+        """A command of the administrator's, or of the vendor's."""
+        ours = ["lls", "--config", str(self.site.config)]
+        program = ["lls.issuer", "--home", str(self.site.vendor)] if issuer else ours
         done = subprocess.run(
-            [sys.executable, "-m", "lls", "--config", str(self.site.config), *shlex.split(command)],
+            [sys.executable, "-m", *program, *shlex.split(command)],
             cwd=self.files,
             env=environment(),
             stdin=subprocess.DEVNULL,
@@ -291,7 +241,7 @@ class Stage:
             check=False,
         )
         if "Traceback" in done.stderr:
-            raise Wrong(f"lls {command}: {done.stderr}")
+            raise Wrong(f"{command}: {done.stderr}")
         body = json.loads(done.stdout) if "--json" in command and done.stdout[:1] in ("{", "[") else None
         return Outcome(status=done.returncode, body=body, text=done.stdout + done.stderr)
 
@@ -344,7 +294,7 @@ def checkout(stage: Stage, words: Mapping[str, Any]) -> Outcome:
 def stage_body(stage: Stage, words: Mapping[str, Any], who: str, lease_id: str) -> dict[str, Any]:
     """What a checkout asks for."""
     body = {key: value for key, value in words.items() if key in _WHERE}
-    product = words.get("product") or _only_product(stage)
+    product = words.get("product") or stage.shop.only_product()
     return {"lease_id": lease_id, "product": product, "holder": _holder(words, who), **body}
 
 
@@ -415,7 +365,7 @@ def write_request(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     lease_id = _uuid(f"{words.get('lease', who)} by file")
     request = machine.borrow_request(
         lease_id=lease_id,
-        product=words.get("product") or _only_product(stage),
+        product=words.get("product") or stage.shop.only_product(),
         holder=holder,
         fingerprint=holder["seat_id"],
         until=words["until"],
@@ -428,7 +378,7 @@ def write_request(stage: Stage, words: Mapping[str, Any]) -> Outcome:
 
 def write_return(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     machine = Machine.named(words["who"], now=stage.site.now())
-    document = machine.borrow_return(stage.recipient.server_id, lease_id=stage.lease(words).lease_id)
+    document = machine.borrow_return(stage.shop.recipient.server_id, lease_id=stage.lease(words).lease_id)
     (stage.files / words["file"]).write_text(document, "ascii")
     return Outcome()
 
@@ -444,14 +394,23 @@ def read(stage: Stage, words: Mapping[str, Any]) -> Outcome:
 
 def import_(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     if not words.get("same"):
-        stage.sell(**{key: value for key, value in words.items() if key in ("add", "change", "remove", "commands")})
-    return stage.hand_in(stage.bundle)
+        stage.shop.sell(stage.site.now(), **words)
+    return stage.hand_in(stage.shop.bundle)
 
 
 def read_return(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     text = (stage.files / words["file"]).read_text("ascii")
-    stage.vendor.read_return(text, stage.recipient)
+    stage.shop.vendor.read_return(text, stage.shop.recipient)
     return Outcome(body=unverified_payload(text), text=text)
+
+
+def issuer_command(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    return stage.typed(words["command"], issuer=True)
+
+
+def write(stage: Stage, words: Mapping[str, Any]) -> Outcome:
+    (stage.files / words["file"]).write_text(words["text"], "utf-8")
+    return Outcome()
 
 
 # ---------------------------------------------------------------- verbs of the administrator
@@ -502,8 +461,9 @@ def restart(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     stage.seen_log = len(stage.site.log)
     if "off" in words:
         stage.site.passed += duration(words["off"])
-        stage.site.turn(awake=False)
+    stage.site.turn(awake=False)
     stage.site.start()
+    stage.site.turn(awake=False)  # the first sweep ends what is over
     return Outcome()
 
 
@@ -544,6 +504,8 @@ _VERBS: Mapping[str, Callable[[Stage, Mapping[str, Any]], Outcome]] = {
     "read": read,
     "import": import_,
     "read return": read_return,
+    "issuer": issuer_command,
+    "write": write,
     "lls": lls,
     "ask": ask,
     "policy": policy,
@@ -559,13 +521,6 @@ _VERBS: Mapping[str, Callable[[Stage, Mapping[str, Any]], Outcome]] = {
 # ---------------------------------------------------------------- small things
 
 
-def _only_product(stage: Stage) -> str:
-    products = {document["product"]["key"] for document in stage.sold.values()}
-    if len(products) != 1:
-        raise Wrong("Which product? More than one is sold.")
-    return str(products.pop())
-
-
 def _holder(words: Mapping[str, Any], who: str) -> dict[str, str]:
     holder = {
         "seat_id": words.get("machine") or f"machine of {who}",
@@ -574,24 +529,6 @@ def _holder(words: Mapping[str, Any], who: str) -> dict[str, str]:
         "process": words.get("process"),
     }
     return {key: value for key, value in holder.items() if value is not None}
-
-
-def _feature(words: Mapping[str, Any]) -> dict[str, Any]:
-    switch = words["type"] == "bool"
-    feature = {"unit": None, "currency": None, **({} if switch else {"value": 0}), **words}
-    if not switch:
-        feature["grants"] = [_grant(grant) for grant in words.get("grants", [])]
-    return feature
-
-
-def _grant(words: Mapping[str, Any]) -> dict[str, Any]:
-    grant = {key: value for key, value in words.items() if key != "name"}
-    return {"grant_id": new_id("grt_", words["name"]), "expiry": {"type": "never"}, **grant}
-
-
-def _merged(features: Sequence[Mapping[str, Any]], changed: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    others = [feature for feature in features if feature["key"] != changed["key"]]
-    return [*others, changed]
 
 
 def _of_content(status: int, content: bytes) -> Outcome:

@@ -24,7 +24,7 @@ STORIES = Path(__file__).parents[1] / "stories"
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 """A Monday morning: where a story's clock begins unless it says otherwise."""
 
-STORY_WORDS = {"title", "why", "clock", "entitlement", "policy", "license", "step"}
+STORY_WORDS = {"title", "why", "clock", "entitlement", "catalog", "policy", "license", "step"}
 PROGRAM = {"who", "lease"}
 WHERE = {"machine", "host", "user", "process", "product", "seats", "features", "edition", "version", "released_on"}
 STEP_WORDS: Mapping[str, set[str]] = {
@@ -45,8 +45,10 @@ STEP_WORDS: Mapping[str, set[str]] = {
     "write return": {*PROGRAM, "file"},
     "read": {"file"},
     # The vendor.
-    "import": {"change", "add", "remove", "commands", "same", "file"},
+    "import": {"change", "add", "remove", "commands", "same"},
     "read return": {"file"},
+    "issuer": {"command"},
+    "write": {"file", "text"},
     # The administrator.
     "lls": {"command"},
     "ask": {"path"},
@@ -59,7 +61,7 @@ STEP_WORDS: Mapping[str, set[str]] = {
     "silence": {"for"},
     "turn clock": {"by"},
 }
-WITHOUT_ANSWER = {"wait", "silence", "turn clock", "restart", "write request", "write return"}
+WITHOUT_ANSWER = {"wait", "silence", "turn clock", "restart", "write request", "write return", "write"}
 JOURNAL, SAYS, SAYS_NOT = "journal", "says", "says_not"
 OPERATORS = {"is", "not", "contains", "at_least", "at_most", "about"}
 NAMES = ("key", "product", "entitlement_id", "lease_id", "feature", "lot", "lot_id", "rule", "code", "name", "kind")
@@ -91,12 +93,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """A whole story. ``entitlements`` are as written: the stage adds what is unsaid."""
+    """A whole story. ``entitlements`` are as written: the stage adds what is unsaid.
+
+    With a ``catalog`` the vendor is a real office with its own commands, and the clock is the machine's.
+    """
 
     title: str
     why: str
     clock: datetime
     entitlements: Sequence[Mapping[str, Any]]
+    catalog: str | None
     policy: str | None
     license: Mapping[str, Any]
     steps: Sequence[Step]
@@ -128,6 +134,7 @@ def read_story(text: str) -> Story:
         why=told["why"],
         clock=told.get("clock", START),
         entitlements=without_null(told.get("entitlement", [])),
+        catalog=told.get("catalog"),
         policy=told.get("policy"),
         license=without_null(told.get("license", {})),
         steps=tuple(_read_step(number, step) for number, step in enumerate(told["step"], start=1)),

@@ -26,7 +26,8 @@ def played(root: Path, path: Path) -> str | None:
     try:
         stage.play()
     except Wrong as wrong:
-        return f"{stage.story.title}\n{wrong}"
+        broken = [line for line in stage.site.log if "Traceback" in line or " ERROR " in line or line.startswith("  ")]
+        return "\n".join([stage.story.title, str(wrong), *broken[-20:]])
     finally:
         stage.close()
     return None

@@ -1,20 +1,164 @@
-"""What the machine of :mod:`tests.licensing.test_machine` may wish for: terms, holders, verbs with their weights."""
+"""What the machine of :mod:`tests.licensing.test_machine` may wish for: terms, holders, verbs with their weights.
+
+Three tables of verbs, so that a run is about something: seats and queues, units, the life of an entitlement at a site.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from lls.licensing.entitlement import Overdraft, OverdraftType, Sharing, Status
+from lls.licensing.calendar import Term, Unit
+from lls.licensing.changes import FeatureAct
+from lls.licensing.entitlement import (
+    BorrowTerms,
+    Concurrency,
+    Feature,
+    FeatureType,
+    Grant,
+    GrantExpiry,
+    NamedUsers,
+    Overdraft,
+    OverdraftType,
+    Reset,
+    Sharing,
+    Start,
+    Status,
+)
 from lls.licensing.instant import ClockState
 from lls.licensing.lease import Holder
+from tests.licensing.site_rules import POLICIES
+
+Actions = Mapping[str, tuple[int, st.SearchStrategy[dict[str, Any]]]]
 
 NAMES: Final = ("one", "two", "three")
 IDS: Final = tuple(f"lease-{number}" for number in range(9))
 SEAT_IDS: Final = ("alpha", "beta", "gamma")
+REQUESTS: Final = ("r1", "r2", "r3", "r4", "r5", "r6")
+KEYS: Final = ("frames", "frames", "calls", "money", "tokens", "tokens", "render", "plain", "none")
+DAY: Final = 86_400
 
+# -------------------------------------------------------------------- features
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrantWish:
+    """A grant whose dates are told from the moment of its import; seconds."""
+
+    name: str
+    amount: int
+    begins: int
+    expiry: GrantExpiry
+    term: Term | None
+    ends: int
+
+    def made(self, at: datetime) -> Grant:
+        return Grant(
+            grant_id=f"grt_{self.name:A<22}",
+            amount=self.amount,
+            active_from=at + timedelta(seconds=self.begins),
+            expiry=self.expiry,
+            term=self.term if self.expiry is GrantExpiry.CUSTOM else None,
+            at=at + timedelta(seconds=self.ends) if self.expiry is GrantExpiry.AT else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureWish:
+    """A feature with grants to be dated."""
+
+    feature: Feature
+    grants: tuple[GrantWish, ...] = ()
+
+    def made(self, at: datetime) -> Feature:
+        return replace(self.feature, grants=tuple(one.made(at) for one in self.grants))
+
+
+over_units = st.sampled_from(
+    (
+        Overdraft(),
+        Overdraft(),
+        Overdraft(type=OverdraftType.ABSOLUTE, value=3),
+        Overdraft(type=OverdraftType.PERCENTAGE, value=50),
+        Overdraft(type=OverdraftType.UNLIMITED),
+    ),
+)
+grants = st.lists(
+    st.builds(
+        GrantWish,
+        name=st.sampled_from(("a", "b", "c")),
+        amount=st.sampled_from((0, 1, 2, 5, 20)),
+        begins=st.sampled_from((-10 * DAY, -1, -1, 400)),
+        expiry=st.sampled_from(GrantExpiry),
+        term=st.builds(Term, unit=st.sampled_from(Unit), count=st.sampled_from((1, 1, 2))),
+        ends=st.sampled_from((60, 500, 40 * DAY)),
+    ),
+    max_size=3,
+    unique_by=lambda one: one.name,
+).map(tuple)
+
+
+def _features(key: str, kind: FeatureType, *, values: tuple[int, ...], **fixed: Any) -> st.SearchStrategy[FeatureWish]:
+    made = st.builds(
+        Feature,
+        key=st.just(key),
+        type=st.just(kind),
+        value=st.sampled_from(values),
+        overdraft=over_units,
+        undo_seconds=st.sampled_from((0, 100, 200_000)),
+        **{name: st.just(value) for name, value in fixed.items()},
+    )
+    return st.builds(FeatureWish, feature=made, grants=grants)
+
+
+def _switch(key: str, *, tracked: bool) -> st.SearchStrategy[FeatureWish]:
+    made = st.builds(
+        Feature,
+        key=st.just(key),
+        type=st.just(FeatureType.BOOL),
+        value=st.sampled_from((1, 1, 0)),
+        tracked=st.just(tracked),
+    )
+    return st.builds(FeatureWish, feature=made)
+
+
+features = st.tuples(
+    st.booleans().flatmap(
+        lambda some: (
+            st.just(())
+            if not some
+            else _features("frames", FeatureType.USAGE_COUNT, values=(0, 3, 10), unit="frame").map(lambda one: (one,))
+        )
+    ),
+    _features("calls", FeatureType.USAGE_COUNT, values=(0, 5), reset=Reset.MONTHLY).map(lambda one: (one,)),
+    _features("money", FeatureType.CREDIT, values=(50,), currency="USD", reset=Reset.ON_RENEWAL).map(
+        lambda one: (one,)
+    ),
+    _features("tokens", FeatureType.ELEMENT_POOL, values=(0, 2, 4)).map(lambda one: (one,)),
+    _switch("render", tracked=True).map(lambda one: (one,)),
+    _switch("plain", tracked=False).map(lambda one: (one,)),
+).map(lambda parts: tuple(one for part in parts for one in part))
+wanted = st.lists(
+    st.tuples(
+        st.sampled_from(("frames", "calls", "tokens", "tokens", "render", "plain")), st.sampled_from((1, 1, 2, 3))
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda one: one[0],
+).map(lambda some: tuple((key, 1 if key in {"render", "plain"} else amount) for key, amount in some))
+
+# -------------------------------------------------------------------- terms
+
+holders = st.builds(
+    Holder,
+    seat_id=st.sampled_from(SEAT_IDS),
+    user=st.sampled_from(("ann", "bob", None)),
+    host=st.sampled_from(("ws1", "ws2", None)),
+)
 overdrafts = st.one_of(
     st.just(Overdraft()),
     st.builds(Overdraft, type=st.just(OverdraftType.ABSOLUTE), value=st.integers(0, 2)),
@@ -34,6 +178,12 @@ terms = st.fixed_dictionaries(
         "status": st.sampled_from((*[Status.ACTIVE] * 6, Status.DISABLED)),
         "lasts": st.sampled_from((None, 200, 2_000, 100_000)),
         "starts": st.sampled_from((-10, -10, -10, 100)),
+        "concurrency": st.sampled_from((*[Concurrency.CONCURRENT] * 4, *Concurrency)),
+        "node_lock_release": st.sampled_from((None, None, timedelta(seconds=200))),
+        "start": st.sampled_from((Start.FIXED, Start.FIXED, Start.ON_FIRST_LEASE)),
+        "term": st.sampled_from((None, Term(unit=Unit.DAY, count=1))),
+        "borrow": st.sampled_from((BorrowTerms(), BorrowTerms(max_seconds=5_000, max_seats=2))),
+        "named_users": st.sampled_from((NamedUsers(names=("Ann",)), NamedUsers(by_site=True, changes_per_month=1))),
     },
 )
 usable = st.fixed_dictionaries(
@@ -48,14 +198,50 @@ usable = st.fixed_dictionaries(
         "starts": st.just(-10),
     },
 )
-holders = st.builds(
-    Holder,
-    seat_id=st.sampled_from(SEAT_IDS),
-    user=st.sampled_from(("ann", "bob", None)),
-    host=st.sampled_from(("ws1", "ws2", None)),
+metered = st.fixed_dictionaries(
+    {
+        "product": st.just("cad"),
+        "seats": st.sampled_from((3, 5)),
+        "sharing": st.sampled_from((Sharing.NONE, Sharing.USER)),
+        "linger_seconds": st.sampled_from((0, 0, 45)),
+        "lease_seconds": st.sampled_from((600, 40 * DAY)),
+        "grace": st.sampled_from((timedelta(0), timedelta(days=1))),
+        "lasts": st.sampled_from((None, 5_000, 100 * DAY)),
+        "starts": st.sampled_from((-10, -10, -40 * DAY)),
+        "start": st.sampled_from((Start.FIXED, Start.FIXED, Start.FIXED, Start.ON_FIRST_LEASE)),
+        "term": st.sampled_from((Term(unit=Unit.DAY, count=2), Term(unit=Unit.YEAR, count=1))),
+        "borrow": st.just(BorrowTerms(max_seconds=50_000, max_seats=2)),
+        "features": features,
+    },
 )
+sited = st.fixed_dictionaries(
+    {
+        "product": st.just("cad"),
+        "seats": st.sampled_from((1, 2, 3, 4)),
+        "overdraft": st.sampled_from((Overdraft(), Overdraft(), Overdraft(type=OverdraftType.ABSOLUTE, value=1))),
+        "sharing": st.sampled_from((Sharing.NONE, Sharing.NONE, Sharing.HOST)),
+        "linger_seconds": st.sampled_from((0, 45)),
+        "lease_seconds": st.sampled_from((60, 600)),
+        "grace": st.sampled_from((timedelta(0), timedelta(seconds=300))),
+        "lasts": st.sampled_from((None, 900, 20_000, 100 * DAY)),
+        "starts": st.just(-10),
+        "concurrency": st.sampled_from(Concurrency),
+        "node_lock_release": st.sampled_from((None, timedelta(seconds=200))),
+        "start": st.sampled_from((Start.FIXED, Start.FIXED, Start.ON_FIRST_LEASE)),
+        "term": st.just(Term(unit=Unit.DAY, count=2)),
+        "borrow": st.builds(
+            BorrowTerms, max_seconds=st.sampled_from((600, 5_000, 50_000)), max_seats=st.sampled_from((1, 2, 3))
+        ),
+        "named_users": st.sampled_from(
+            (NamedUsers(names=("Ann",)), NamedUsers(names=("ann",), by_site=True, changes_per_month=1)),
+        ),
+        "features": st.one_of(st.just(()), features),
+    },
+)
+# -------------------------------------------------------------------- verbs
 
-ACTIONS: Final[dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]]] = {
+_lease = {"lease_id": st.sampled_from(IDS)}
+SEATS: Final[Actions] = {
     "check_out_plainly": (
         6,
         st.fixed_dictionaries(
@@ -131,6 +317,7 @@ ACTIONS: Final[dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]]] = {
     "commit_fails": (2, st.fixed_dictionaries({"kept": st.booleans()})),
     "restart": (1, st.fixed_dictionaries({"committed": st.booleans()})),
     "install": (2, st.fixed_dictionaries({"name": st.sampled_from(NAMES), "wish": terms, "same": st.booleans()})),
+    "govern": (1, st.fixed_dictionaries({"pick": st.sampled_from((0, 0, 1, 2, 3, 4, 5))})),
     "switch": (
         1,
         st.fixed_dictionaries(
@@ -142,4 +329,124 @@ ACTIONS: Final[dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]]] = {
     "stop_waiting": (3, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS)})),
     "connection_lost": (2, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS)})),
     "beat_of_a_clone": (1, st.fixed_dictionaries({"lease_id": st.sampled_from(IDS), "lower": st.booleans()})),
+}
+_ask = {
+    "lease_id": st.sampled_from(IDS),
+    "holder": holders,
+    "seats": st.sampled_from((1, 1, 1, 2)),
+    "product": st.just("cad"),
+    "code": st.none(),
+    "wait": st.booleans(),
+}
+_borrow = {
+    "lease_id": st.sampled_from(IDS),
+    "seconds": st.sampled_from((0, 50, 600, 601, 3_000, 5_000, 50_000, 60_000)),
+    "right": st.sampled_from((True, True, True, False)),
+}
+UNITS: Final[Actions] = {
+    "check_out": (3, st.fixed_dictionaries({**_ask, "features": wanted})),
+    "check_out_plainly": (2, SEATS["check_out_plainly"][1]),
+    "check_out_again": (1, SEATS["check_out_again"][1]),
+    "act": (
+        14,
+        st.fixed_dictionaries(
+            {
+                "lease_id": st.sampled_from(IDS),
+                "key": st.sampled_from(KEYS),
+                "act": st.sampled_from(FeatureAct),
+                "amount": st.sampled_from((1, 1, 2, 4, 30, 0)),
+                "request": st.sampled_from(REQUESTS),
+                "fit": st.sampled_from((True, True, True, False)),
+            },
+        ),
+    ),
+    "repeat": (
+        3,
+        st.fixed_dictionaries(
+            {"pick": st.integers(0, 40), "how": st.sampled_from(("same", "amount", "key", "secret"))}
+        ),
+    ),
+    "undo": (3, st.fixed_dictionaries({"pick": st.integers(0, 40), "more": st.sampled_from((0, 0, 0, 1))})),
+    "check_in": (2, SEATS["check_in"][1]),
+    "borrow": (1, st.fixed_dictionaries(_borrow)),
+    "beat": (1, SEATS["beat"][1]),
+    "update_units": (
+        2,
+        st.fixed_dictionaries(
+            {
+                "name": st.sampled_from(NAMES),
+                "pick": st.integers(0, 5),
+                "how": st.sampled_from(("less", "more", "drop", "add", "feature")),
+                "extra": grants,
+            },
+        ),
+    ),
+    "reset": (
+        1,
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(NAMES), "key": st.sampled_from((None, "frames", "calls", "tokens"))}
+        ),
+    ),
+    "install": (
+        1,
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(NAMES), "wish": metered, "same": st.booleans(), "session": st.booleans()},
+        ),
+    ),
+    "give_back": (1, st.fixed_dictionaries({"name": st.sampled_from(NAMES), "force": st.sampled_from((False, True))})),
+    "switch": (1, SEATS["switch"][1]),
+    "sweep": (2, SEATS["sweep"][1]),
+    "time_passes": (
+        4,
+        st.fixed_dictionaries(
+            {"seconds": st.sampled_from((1.0, 50.0, 99.75, 500.0, 3_700.0, DAY, 6 * DAY, 31 * DAY, 3 * 31 * DAY))},
+        ),
+    ),
+    "clock": (1, SEATS["clock"][1]),
+    "commit": (3, SEATS["commit"][1]),
+    "commit_fails": (2, SEATS["commit_fails"][1]),
+    "restart": (1, SEATS["restart"][1]),
+}
+_name = {"name": st.sampled_from(NAMES)}
+LIFE: Final[Actions] = {
+    **{
+        name: SEATS[name]
+        for name in (
+            "check_out_plainly",
+            "check_out_many",
+            "check_out_again",
+            "beat",
+            "all_beat",
+            "check_in",
+            "release",
+            "sweep",
+            "time_passes",
+            "time_passes_and_all_is_swept",
+            "clock",
+            "suspended",
+            "commit",
+            "commit_fails",
+            "restart",
+            "switch",
+            "stop_waiting",
+            "connection_lost",
+        )
+    },
+    "check_out": (3, st.fixed_dictionaries({**_ask, "features": st.one_of(st.just(()), wanted)})),
+    "borrow": (5, st.fixed_dictionaries(_borrow)),
+    "borrow_again": (3, st.fixed_dictionaries({**_lease, "later": st.sampled_from((0, -60, 300, 40_000))})),
+    "borrow_by_file": (2, st.fixed_dictionaries({**_borrow, "holder": holders, "seats": st.sampled_from((1, 1, 2))})),
+    "return_by_file": (2, st.fixed_dictionaries({**_lease, "right": st.sampled_from((True, True, False))})),
+    "to_the_end_of_a_loan": (2, st.fixed_dictionaries({"sweep": st.booleans()})),
+    "give_back": (2, st.fixed_dictionaries({**_name, "force": st.booleans()})),
+    "keep": (1, st.fixed_dictionaries(_name)),
+    "assign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "Bob", "cy", "ann"))})),
+    "unassign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "CY", "ann"))})),
+    "govern": (2, st.fixed_dictionaries({"pick": st.sampled_from(range(len(POLICIES)))})),
+    "install": (
+        3,
+        st.fixed_dictionaries(
+            {"name": st.sampled_from(NAMES), "wish": sited, "same": st.booleans(), "session": st.booleans()},
+        ),
+    ),
 }
