@@ -92,7 +92,7 @@ def administrator(request: web.Request, *, group: str) -> str:
     """The name of an administrator on the admin socket. Raises Forbidden."""
     who = peer(request)
     if who.uid not in (0, os.geteuid()) and not who.belongs_to(group):
-        raise Forbidden(f"Administration is for root and the group {group}.")
+        raise Forbidden(f"Administration is for root and the group {group}; act as one of them.")
     return who.name
 
 

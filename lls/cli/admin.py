@@ -210,7 +210,7 @@ def _refused(answer: http.client.HTTPResponse) -> Failure:
         return Failure(f"The license server failed with HTTP {answer.status} and no reason; see `journalctl -u lls`.")
     detail = str(problem.get("detail") or problem["title"]).rstrip()
     code = ": ".join(str(problem[name]) for name in ("code", "reason") if problem.get(name))
-    hint = _hint(problem)
+    hint = problem.get("remedy") or _hint(problem)
     return Failure(f"{detail}{f' {hint}' if hint else ''}{f' [{code}]' if code else ''}")
 
 
@@ -218,7 +218,7 @@ def _hint(problem: Document) -> str:
     match problem.get("code"):
         case "not_primary" if problem.get("primary"):
             return f"The primary is {problem['primary']}."
-        case "forbidden" | "unauthenticated":
+        case "unauthenticated":
             return "Run this as root or as a member of the group lls-admin."
         case _:
             return ""

@@ -6,9 +6,12 @@ expiry can be watched.
 
 The story, in order
 1. The vendor opens shop, the site starts a server, a request and a bundle are carried between them on a stick.
-2. Clients come, work, wait, are refused; a room loses power and its seats come back by expiry.
-3. In the middle the daemon is killed without warning and started again; every seat must still be held.
-4. Everybody leaves; report and receipt are carried; the journal is verified; the vendor bills.
+2. A laptop borrows a seat and leaves; a machine that sees no network borrows one by stick.
+3. Clients come, work, use frames and cores, wait, are refused; a room loses power and its seats come back by expiry.
+4. In the middle the daemon is killed without warning and started again; every seat must still be held, those that are
+   away too, and the laptop works on meanwhile.
+5. The laptop is back early and everybody leaves; report and receipt are carried; the journal is verified; the vendor
+   bills seats and meters, to the frame what clients were told.
 
 Exit status 0 only if all of it was verified, 1 with a sentence otherwise, 130 when it was broken off. Whatever
 happens, no process is left behind, and a folder that was not asked for is removed.
@@ -16,8 +19,12 @@ happens, no process is left behind, and a folder that was not asked for is remov
 | file | owns |
 |---|---|
 | ``story`` | what happens when, and what has to hold |
+| ``papers`` | what crosses the gap, from the first key to the bill |
+| ``road`` | the seats that leave the network |
+| ``meter`` | whether told, written and billed frames are the same |
 | ``world`` | the folders, the commands, the daemon's process |
 | ``room`` | a process full of clients |
+| ``laptop`` | the application on the laptop |
 | ``watch`` | what the daemon says about itself |
 | ``interrupts`` | when a signal may end it |
 | ``screen`` | what is shown |

@@ -55,7 +55,7 @@ class Frames:
         self._open[act, request_id].asked = frames
 
     def tell(self, act: Act, request_id: str, *, again: bool) -> None:
-        """It was answered, ``again``: after the same had been asked before in vain. It said before that it would ask."""
+        """It was answered; ``again``: the same had been asked before in vain. It said that it would ask."""
         call = self._open[act, request_id]
         call.told = True
         self.told += act.sign * (call.asked or 0)

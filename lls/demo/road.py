@@ -30,6 +30,7 @@ class Road:
     def __init__(self, world: World, screen: Screen) -> None:
         self._world, self._screen = world, screen
         self._laptop = self._island = ""
+        self.worked = False
 
     def leave(self) -> None:
         """Both seats are borrowed."""
@@ -49,14 +50,17 @@ class Road:
     def work(self) -> None:
         """On the laptop, which knows no server; Trouble when its seat does not count."""
         self._world.laptop("work", *_LAPTOP)
+        self.worked = True
 
     def counted(self) -> int:
-        """How many seats are away, by the server's word; Trouble when it forgot one, or lent one twice."""
-        away = set(away_of(self._world.watch.leases()))
+        """How many seats are away, by the server's word; Trouble when it forgot one, or keeps none free for it."""
+        watch = self._world.watch
+        away, sight = set(away_of(watch.leases())), watch.look()
         ours = {lease_id for lease_id in (self._laptop, self._island) if lease_id}
-        if away != ours:
-            raise Trouble(f"The license server counts {len(away)} borrowed seats, and {len(ours)} are away.")
-        return len(away)
+        taken = sum(min(pool.away, pool.in_use) for pool in sight.pools) if sight else 0
+        if away != ours or taken != len(ours):
+            raise Trouble(f"{len(ours)} seats are away; the license server names {len(away)} and counts {taken}.")
+        return len(ours)
 
     def come_home(self) -> None:
         """The laptop is in the office again."""

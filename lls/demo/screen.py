@@ -192,7 +192,8 @@ def _line(show: Show) -> str:
         f"{pool.product} {_in_use(pool.in_use, pool.seats)}" + (f" ({pool.waiting} wait)" if pool.waiting else "")
         for pool in show.sight.pools
     )
-    return f"{_clock(show.elapsed)}  {pools}   {_meters(show.sight)}   {_counts(show.sight)}"
+    meters = "   ".join(f"{one.key} {one.used:,}/{one.granted:,}" for pool in show.sight.pools for one in pool.meters)
+    return f"{_clock(show.elapsed)}  {pools}   {meters}   {_counts(show.sight)}"
 
 
 def _told(at: float, sentence: str, style: str) -> Text:

@@ -24,13 +24,14 @@ from typing import Any, Final
 
 from lls.faults import RefusedDocument
 from lls.issuer.catalog import GrantTerms, read_term
+from lls.issuer.consumption import anew
 from lls.issuer.ids import Random, new_id
 from lls.issuer.lookup import entitlement_in
 from lls.issuer.refusals import Conflict, NotKnown
 from lls.issuer.register import Act, Command, Json, Register, Sold
 from lls.licensing import calendar
 from lls.licensing.calendar import Term
-from lls.licensing.entitlement import Entitlement, Reset, Status, read_entitlement
+from lls.licensing.entitlement import Entitlement, Reset, Start, Status, read_entitlement
 from lls.licensing.fields import Fields, write_instant
 from lls.licensing.terms import RESET_USAGE
 
@@ -69,15 +70,14 @@ class Amending:
 
         def renewal(sold: Sold) -> tuple[Sold, Json]:
             document = _renewed(sold.document, now=now)
-            anew = [
+            reset = [
                 feature.key
                 for feature in read_entitlement(document).features
                 if feature.consumed and feature.reset is Reset.ON_RENEWAL
             ]
-            commands = self._begin_anew(sold, anew, now=now)
-            carried = {key: lots for key, lots in sold.carried.items() if key not in anew}
+            commands = self._begin_anew(sold, reset, now=now)
             outcome = {"expires_at": document["expires_at"], "command_ids": commands}
-            return replace(sold, document=document, carried=carried), outcome
+            return replace(sold, document=document, carried=anew(sold.carried, reset)), outcome
 
         return self._once(entitlement_id, renewal, act="renew", content={}, ref=ref, now=now)
 
@@ -92,8 +92,7 @@ class Amending:
             if not consumed or (feature is not None and feature not in consumed):
                 what = "no feature that is used up" if feature is None else f"no feature {feature} that is used up"
                 raise Conflict(f"The entitlement {entitlement_id} has {what}, so nothing can begin anew.")
-            anew = consumed if feature is None else [feature]
-            kept = {key: lots for key, lots in sold.carried.items() if key not in anew}
+            kept = anew(sold.carried, [feature])
             # Other carried units are other terms; without any the command alone does it.
             document = _next(sold.document) if kept != sold.carried else dict(sold.document)
             commands = self._begin_anew(sold, [feature], now=now)
@@ -204,6 +203,12 @@ class Amending:
         self._register.put_entitlement(sold)
 
 
+def has_not_begun(document: Json) -> bool:
+    """Whether its first lease is still to set its dates."""
+    fields = Fields(document, place="entitlement")
+    return not fields.has("starts_at") and fields.object("plan").kind("start", Start) is Start.ON_FIRST_LEASE
+
+
 def begun(document: Json, at: datetime) -> dict[str, object]:
     """The terms of an entitlement whose first lease was granted at ``at``. Raises Conflict beyond the calendar."""
     term = _term(document)
@@ -213,7 +218,7 @@ def begun(document: Json, at: datetime) -> dict[str, object]:
 
 def _renewed(document: Json, *, now: datetime) -> dict[str, object]:
     terms, term = _read(document), _term(document)
-    if terms.starts_on_first_lease:
+    if has_not_begun(document):
         raise Conflict(
             f"The entitlement {terms.entitlement_id} has not begun, as far as its server has reported: its first lease "
             "starts the term. Ingest the newest report of its server first, or wait with the renewal."

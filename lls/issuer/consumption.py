@@ -7,7 +7,8 @@ Rules
    begins anew, and whoever hosts it there is told.
 3. Element pools and switches are held and not used up: nothing of them is carried.
 4. A return tells the final figures. Of a server that was lost the journal tells them, as far as it was reported.
-5. Where the vendor had ordered a counter to begin anew and the server never did it, nothing of that feature is carried.
+5. Where a counter begins anew, nothing used of that feature is carried; that holds too where the vendor had ordered it
+   and the server never did it. A lot that has ended stays ended all the same: units that were lost do not come back.
 
 Pure. It refuses to own which session follows which (``hosting``).
 """
@@ -31,19 +32,24 @@ _CONSUMED: Final = frozenset({FeatureType.USAGE_COUNT.value, FeatureType.CREDIT.
 
 
 def added(carried: Carried, more: Carried, *, but: Collection[str | None] = ()) -> dict[str, Any]:
-    """Both together, lot by lot; ``but`` names features of which nothing stays (None: of none anything)."""
-    if None in but:
-        return {}
+    """Both together, lot by lot; ``but`` names features that begin anew (None: all)."""
     total: dict[str, dict[str, dict[str, int]]] = {}
     for source in (carried, more):
         for feature, lots in source.items():
-            if feature in but:
-                continue
             for lot, one in lots.items():
                 sums = total.setdefault(feature, {}).setdefault(lot, {"used": 0, "ended": 0})
                 sums["used"] += one["used"]
                 sums["ended"] |= one["ended"]
-    return total
+    return anew(total, but)
+
+
+def anew(carried: Carried, features: Collection[str | None]) -> dict[str, Any]:
+    """Without what was used of these features (None among them: of any); what has ended stays."""
+    kept = {
+        feature: {lot: one for lot, one in lots.items() if one["ended"]} if {feature, None} & set(features) else lots
+        for feature, lots in carried.items()
+    }
+    return {feature: lots for feature, lots in kept.items() if lots}
 
 
 def of_return(meters: Iterable[FinalMeter]) -> dict[str, Any]:

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from lls.issuer.amending import begun
+from lls.issuer.amending import begun, has_not_begun
 from lls.issuer.refusals import ReportProblem, ReportRefused
 from lls.issuer.register import Json, Register, Sold
-from lls.licensing.entitlement import read_entitlement
 from lls.licensing.fields import Fields, malformed, read_instant, write_instant
 from lls.licensing.journal import Kind
 
@@ -44,28 +43,21 @@ class Noticed:
         own = {session.entitlement_id for session in register.sessions(server_id=server_id)}
         known = [register.entitlement(entitlement_id) for entitlement_id in sorted(own)]
         return cls(
-            waiting={
-                sold.entitlement_id: sold
-                for sold in known
-                if sold is not None and read_entitlement(sold.document).starts_on_first_lease
-            },
+            waiting={sold.entitlement_id: sold for sold in known if sold is not None and has_not_begun(sold.document)},
             pending=frozenset(command.command_id for command in register.pending_commands(server_id)),
         )
 
     def step(self, line: Json) -> None:
         """The next new line. Raises ReportRefused and RefusedDocument."""
-        data = Fields(line["data"], place="data")
-        match line["kind"]:
-            case Kind.INSTALLED:
-                self._installed(data)
-            case Kind.STARTED:
-                self._started(data, read_instant(line["at"], place="at"), seq=line["seq"])
-            case Kind.USED | Kind.UNDONE:
-                _check_draws(line["data"])
-            case Kind.GRANT_ENDED:
-                data.text("lot")
-            case _:
-                pass
+        kind, data = line["kind"], line["data"]
+        if kind in (Kind.USED, Kind.UNDONE):
+            _check_draws(data)
+        elif kind == Kind.GRANT_ENDED:
+            Fields(data, place="data").text("lot")
+        elif kind == Kind.STARTED:
+            self._started(Fields(data, place="data"), read_instant(line["at"], place="at"), seq=line["seq"])
+        elif kind == Kind.INSTALLED:
+            self._installed(Fields(data, place="data"))
 
     def _installed(self, data: Fields) -> None:
         for item in data.objects("entitlements"):

@@ -37,7 +37,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from lls.faults import RefusedDocument
-from lls.issuer.amending import Amending
+from lls.issuer.amending import Amending, begun, has_not_begun
 from lls.issuer.billing import BillingLine, billing_lines
 from lls.issuer.catalog import Catalog, read_catalog
 from lls.issuer.files import write_whole
@@ -387,7 +387,7 @@ class Issuer:
             data=data,
             entitlements=tuple(hosted),
             certificate_ends_at=certificate.not_after,
-            warnings=tuple(_warnings(hosted, ends_at=certificate.not_after)),
+            warnings=tuple(_warnings(hosted, ends_at=certificate.not_after, now=now)),
         )
 
     def _unsent_receipt(self, server: Server) -> IssuedReceipt | None:
@@ -545,11 +545,13 @@ def _product(sold: Sold) -> str:
     return Fields(sold.document, place="entitlement").object("product").word("key")
 
 
-def _warnings(hosted: Sequence[Sold], *, ends_at: datetime) -> Iterator[str]:
+def _warnings(hosted: Sequence[Sold], *, ends_at: datetime, now: datetime) -> Iterator[str]:
     if not hosted:
-        yield "The bundle carries no entitlement: nothing was ordered for this server yet."
+        yield "The bundle carries no entitlement: this server hosts nothing now."
     for sold in hosted:
-        expires_at = Fields(sold.document, place="entitlement").optional_instant("expires_at")
+        # What its first lease has not begun has no end yet; if it began now, it would have one.
+        document = begun(sold.document, now) if has_not_begun(sold.document) else sold.document
+        expires_at = Fields(document, place="entitlement").optional_instant("expires_at")
         if expires_at is None or expires_at > ends_at:
             yield (
                 f"The server's certificate ends on {ends_at:%Y-%m-%d}, before some entitlement does: "

@@ -4,7 +4,7 @@ Rules (contract §2, ``…/borrow``), in the order in which they are asked
 1. The fingerprint is the machine's that holds the lease: a borrowed seat is bound to one machine.
 2. The entitlement is in force and lends seats at all; the site has not forbidden it.
 3. ``until`` lies ahead, no further than the vendor's and the site's longest time, and not beyond the entitlement's end.
-4. The seats that are away stay within the vendor's and the site's number.
+4. The seats that are away stay within the vendor's number for the entitlement and the site's for the product.
 
 It decides; leases and history belong to the ledger.
 """
@@ -27,13 +27,17 @@ _IN_FORCE: Final = (Standing.ACTIVE, Standing.GRACE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loan:
-    """A wish to take ``seats`` away; ``away`` seats of the entitlement are borrowed by others already."""
+    """A wish to take ``seats`` away.
+
+    ``away`` seats of the entitlement are borrowed by others already, of the whole product ``away_in_all``.
+    """
 
     holder: Holder
     seats: int
     until: datetime
     fingerprint: str
-    away: int
+    away: int = 0
+    away_in_all: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +92,15 @@ _LENIENT_SECONDS: Final = 60
 
 
 def _too_many(loan: Loan, terms: Entitlement, caps: SiteCaps) -> Denial | None:
-    most, rule = terms.borrow.max_seats, "borrow_seats"
-    if caps.max_seats is not None and caps.max_seats < most:
-        most, rule = caps.max_seats, caps.rule or rule
-    if loan.away + loan.seats <= most:
-        return None
-    detail = f"{loan.away} of the {most} seats of {terms.product} that may be away are borrowed already."
     remedy = "Have a borrowed seat returned, or wait for its end (`lls borrow list`)."
-    return _denial(loan, terms, "borrow_not_allowed", rule, detail, remedy, in_use=loan.away, limit=most)
+    limits = [(terms.borrow.max_seats, loan.away, "borrow_seats")]
+    if caps.max_seats is not None:
+        limits.append((caps.max_seats, loan.away_in_all, caps.rule or "borrow"))
+    for most, away, rule in limits:
+        if away + loan.seats > most:
+            detail = f"{away} of the {most} seats of {terms.product} that may be away are borrowed already."
+            return _denial(loan, terms, "borrow_not_allowed", rule, detail, remedy, in_use=away, limit=most)
+    return None
 
 
 def _denial(  # noqa: PLR0917 - what, whose, which code, which rule, in words: always in this order

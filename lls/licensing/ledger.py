@@ -177,15 +177,8 @@ class Ledger(Hosting):
         verdict = self._refusal(request, now) or self._sought(request, now)
         if isinstance(verdict, Denial):
             return self._deny(verdict, request.holder, now)
-        loan = Loan(
-            holder=request.holder,
-            seats=request.seats,
-            until=until,
-            fingerprint=fingerprint,
-            away=self._away(verdict.pool),
-        )
-        caps = self._caps(request.product, asker(request))
-        refused = borrowing.refusal(loan, verdict.pool.entitlement, caps=caps, now=now)
+        loan = Loan(holder=request.holder, seats=request.seats, until=until, fingerprint=fingerprint)
+        refused = self._loan_refusal(loan, verdict.pool, asker(request), now=now)
         if refused is not None:
             return self._deny(refused, request.holder, now)
         lease = self._take(request, verdict, now).lease
@@ -215,35 +208,30 @@ class Ledger(Hosting):
                 raise StillBorrowed(lease.until)
         self.server.refuse_new(now)
         pool = self.pools[lease.entitlement_id]
-        refused = self._loan_refusal(lease, pool, until, fingerprint, now)
+        who = Asker(user=lease.holder.user, host=lease.holder.host, address=lease.address)
+        loan = Loan(holder=lease.holder, seats=lease.seats, until=until, fingerprint=fingerprint)
+        refused = self._loan_refusal(loan, pool, who, now=now, without=lease.lease_id)
         if refused is not None:
             return self._deny(refused, lease.holder, now)
         return self._lend(lease, pool, until, now, by="lan" if lease.key is None else "file")
 
-    def _loan_refusal(self, lease: Lease, pool: Pool, until: datetime, fingerprint: str, now: Now) -> Denial | None:
-        loan = Loan(
-            holder=lease.holder,
-            seats=lease.seats,
-            until=until,
-            fingerprint=fingerprint,
-            away=self._away(pool, without=lease.lease_id),
+    def _loan_refusal(self, loan: Loan, pool: Pool, who: Asker, *, now: Now, without: str = "") -> Denial | None:
+        terms = pool.entitlement
+        others = [one for one in self.borrowed.values() if one.product == terms.product and one.lease_id != without]
+        max_seconds, max_seats, rule = self.pools.policy.borrow_caps(terms.product, who)
+        counted = replace(
+            loan,
+            away=sum(one.seats for one in others if one.entitlement_id == terms.entitlement_id),
+            away_in_all=sum(one.seats for one in others),
         )
-        caps = self._caps(lease.product, Asker(user=lease.holder.user, host=lease.holder.host, address=lease.address))
-        return borrowing.refusal(loan, pool.entitlement, caps=caps, now=now)
+        caps = SiteCaps(max_seconds=max_seconds, max_seats=max_seats, rule=rule)
+        return borrowing.refusal(counted, terms, caps=caps, now=now)
 
     def _lend(self, lease: Lease, pool: Pool, until: datetime, now: Now, *, by: str, key: str | None = None) -> Seated:
         extends = lease.until is not None
         lent = self._change(lease, pool, mode=Mode.BORROWED, until=until, key=key or lease.key)
         self._posting.borrowed(lent, now, extends=extends, by=by)
         return self._seated(lent, again=False)
-
-    def _caps(self, product: str, who: Asker) -> SiteCaps:
-        max_seconds, max_seats, rule = self.pools.policy.borrow_caps(product, who)
-        return SiteCaps(max_seconds=max_seconds, max_seats=max_seats, rule=rule)
-
-    def _away(self, pool: Pool, *, without: str = "") -> int:
-        key = pool.entitlement.entitlement_id
-        return sum(one.seats for one in self.borrowed.values() if one.entitlement_id == key and one.lease_id != without)
 
     # ---------------------------------------------------------------- verbs: the site's policy
 

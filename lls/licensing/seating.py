@@ -89,6 +89,18 @@ def waits_for(checkout: Checkout, pools: Pools, *, now: Now) -> list[Pool]:
     return [case.pool for case in cases(checkout, pools, now=now) if _could_sit(case)]
 
 
+def wants(checkout: Checkout, pools: Pools, *, now: Now) -> list[Pool]:
+    """The pools whose free seats are kept for this checkout while it waits (decision 0005): where it could be seated.
+
+    Whom a limit of the site keeps out now wants none of them: its own holder must give something back first.
+    """
+    return [
+        case.pool
+        for case in cases(checkout, pools, now=now)
+        if _could_sit(case) and (case.quotas is None or case.quotas.over_limit(case.pool) is None)
+    ]
+
+
 def occupied(terms: Entitlement, known: Pool | None, leases: Mapping[str, Lease]) -> int:
     """The seats that today's leases occupy under other terms: who shares with whom may have changed."""
     if known is not None and same_grouping(known.entitlement, terms):

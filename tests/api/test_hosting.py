@@ -185,6 +185,20 @@ async def test_leases_tell_their_kind_their_end_and_what_they_hold(world: World)
     assert (0, 2, 4) == (nodes["held"], nodes["available"], nodes["total"])
 
 
+async def test_an_update_of_features_and_kinds_is_shown_before_it_is_applied(world: World) -> None:
+    nodes = {"key": "nodes", "type": "element_pool", "value": 4}
+    grant = {"grant_id": new_id("grt_", "one"), "amount": 2, "active_from": "2026-11-21T07:00:00Z"}
+    await world.host(entitlement(features=[nodes]))
+    grown = {**nodes, "grants": [{**grant, "expiry": {"type": "custom", "unit": "month", "count": 3}}]}
+    changes: dict[str, Any] = {"features": [grown], "borrow": LENDS, "node_lock_release_after_seconds": 60}
+    data = world.vendor.bundle(world.site, entitlements=[entitlement(sequence=2, **changes)])
+    status, dry = await world.ask("POST", "/bundles?dry_run=1", data=data, headers=FILE)
+    told = {one["field"]: (one["old"], one["new"]) for one in dry["entitlements"][0]["differences"]}
+    assert (200, {"features", "borrow", "node_lock_release"}) == (status, set(told))
+    assert (None, 60) == told["node_lock_release"]
+    assert LENDS == told["borrow"][1]
+
+
 async def test_a_term_that_the_first_lease_starts_has_its_dates_then(world: World) -> None:
     plan = {"license_type": "trial", "start": "on_first_lease", "term": {"unit": "day", "count": 30}}
     await world.host(entitlement(plan=plan, starts_at=None, expires_at=None))

@@ -102,7 +102,9 @@ def test_a_daemon_that_never_answers_is_not_waited_for_for_ever(
             {"primary": "https://b:6501"},
             "No such thing. The primary is https://b:6501. [not_primary]",
         ),
-        (403, "forbidden", {}, "group lls-admin. [forbidden]"),
+        (403, "forbidden", {}, ". [forbidden]"),  # the vendor's terms forbid, too: the daemon says who may
+        (401, "unauthenticated", {}, "group lls-admin. [unauthenticated]"),
+        (409, "no_seat", {"remedy": "Buy one."}, "No such thing. Buy one. [no_seat]"),
         (503, "store_down", {"retry_after_seconds": 1}, "No such thing. [store_down]"),
     ],
 )

@@ -28,8 +28,11 @@ from lls.issuer import cli as issuer_cli
 from lls.issuer.catalog import read_catalog
 from lls.issuer.orders import read_orders
 from lls.licensing import usage
+from lls.licensing.entitlement import read_entitlement
 from lls.licensing.instant import ClockState
 from lls.licensing.journal import Kind
+from lls.licensing.policy import RuleKind
+from lls.licensing.policy_file import read_policy
 from lls.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -294,6 +297,21 @@ def test_the_vendors_examples_are_accepted() -> None:
     assert ["CAD-PRO-1Y"] == list(read_catalog(catalogue).offerings)
     order = next(body for kind, body in FENCED.findall(section(ISSUER, "## Orders")) if kind == "json")
     assert ["SO-1001"] == [one.order_ref for one in read_orders(order.replace("lls_…", f"lls_{'A' * 22}").encode())]
+
+
+def test_the_administrators_example_of_a_policy_is_accepted() -> None:
+    example = next(body for kind, body in FENCED.findall(section(MANUAL, "### The file")) if kind == "toml")
+    told = {SPAN.findall(row[0])[0] for row in rows(section(MANUAL, "### The file"))}
+    assert {*RuleKind} - {RuleKind.ALLOW} == {rule.kind for rule in read_policy(example).rules}
+    assert {*RuleKind} == told
+
+
+def test_the_example_of_an_entitlement_is_one() -> None:
+    examples = [body for kind, body in FENCED.findall(text(FORMATS)) if kind == "json" and '"group_id"' in body]
+    (example,) = (re.sub(r'"([a-z]{3}_)…"', rf'"\1{"A" * 22}"', body) for body in examples)
+    entitlement = read_entitlement(json.loads(example))
+    assert ["export", "render"] == [one.key for one in entitlement.features]
+    assert (500, True) == (entitlement.features[1].grants[0].amount, entitlement.borrow.allowed)
 
 
 def test_every_example_in_json_is_json() -> None:

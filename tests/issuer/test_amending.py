@@ -114,6 +114,18 @@ def test_a_command_rides_in_every_bundle_until_a_report_shows_it_done(
     assert () == imported(issuer, appliance).commands
 
 
+def test_a_bundle_orders_no_more_than_a_server_reads_and_the_oldest_first(
+    issuer: Issuer, appliance: Appliance, entitlement: Entitlement
+) -> None:
+    with issuer.register.transaction():
+        ordered = [
+            issuer.amending.reset_usage(entitlement.entitlement_id, now=NOW).outcome["command_ids"]
+            for _ in range(1_001)
+        ]
+    carried = [[each.command_id] for each in imported(issuer, appliance).commands]
+    assert ordered[:1_000] == carried
+
+
 def test_no_server_says_that_another_one_did_it(
     issuer: Issuer, appliance: Appliance, entitlement: Entitlement, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from lls.faults import Refusal, RefusedDocument
 from lls.issuer import Issuer
+from lls.issuer.catalog import GrantTerms
 from lls.issuer.refusals import Conflict, NotKnown, OrderRefused
 from lls.licensing.entitlement import Entitlement, Feature
 from lls.licensing.journal import Kind
@@ -219,6 +220,33 @@ def test_a_grant_that_ended_is_not_given_again(
     meters = [meter("cloud", {grant.grant_id: (1000, 1)}, kind="credit", ended=[grant.grant_id])]
     issuer.hosting.accept_return(returned(issuer, appliance, entitlement, tmp_path / "r", meters=meters), now=NOW)
     assert () == feature(moved(issuer, entitlement, other), "cloud").grants
+
+
+def test_what_is_reset_after_a_move_is_given_whole_again_and_what_ended_is_not(
+    issuer: Issuer, appliance: Appliance, other: Appliance, entitlement: Entitlement, tmp_path: Path
+) -> None:
+    key = entitlement.entitlement_id
+    (ended,) = feature(entitlement, "cloud").grants
+    issuer.amending.add_grant(key, GrantTerms(feature="cloud", amount=70), now=NOW)
+    (_, living) = feature(imported(issuer, appliance).entitlements[0], "cloud").grants
+    meters = [
+        meter("frames", {"allowance": (100, 100), "overdraft": (50, 50)}),
+        meter("cloud", {ended.grant_id: (1000, 1), living.grant_id: (70, 60)}, kind="credit", ended=[ended.grant_id]),
+    ]
+    issuer.hosting.accept_return(returned(issuer, appliance, entitlement, tmp_path / "r", meters=meters), now=NOW)
+    there = moved(issuer, entitlement, other)
+    assert (0, 0, 10) == (
+        feature(there, "frames").value,
+        feature(there, "frames").overdraft.value,
+        feature(there, "cloud").grants[0].amount,
+    )
+    issuer.amending.renew(key, now=NOW)
+    issuer.amending.reset_usage(key, feature="cloud", now=NOW)
+    bundle = imported(issuer, other)
+    (there,) = bundle.entitlements
+    assert ["frames", "cloud"] == [each.order.feature for each in bundle.commands]
+    assert (100, 50) == (feature(there, "frames").value, feature(there, "frames").overdraft.value)
+    assert [(living.grant_id, 70)] == [(one.grant_id, one.amount) for one in feature(there, "cloud").grants]
 
 
 def test_a_months_allowance_begins_anew_elsewhere_and_whoever_moves_it_is_told(

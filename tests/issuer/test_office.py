@@ -128,6 +128,12 @@ def test_a_bundle_that_outlives_its_certificate_says_so(issuer: Issuer, applianc
     assert "2027-12-26" in warning
 
 
+def test_a_term_that_has_not_begun_is_judged_as_if_it_began_now(issuer: Issuer, appliance: Appliance) -> None:
+    hosted(issuer, appliance)
+    issuer.fulfil(order(appliance, line(sku="CAD-PRO-TRIAL", quantity=1), order_ref="SO-2"), now=NOW)
+    assert () == issuer.issue_bundle(appliance.server_id, now=NOW).warnings
+
+
 def test_a_host_bound_server_carries_its_parts(issuer: Issuer, appliance: Appliance) -> None:
     issuer.register_server(appliance.request(), binding="host", now=NOW)
     issuer.fulfil(order(appliance), now=NOW)

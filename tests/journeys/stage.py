@@ -17,19 +17,17 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lls.issuer import Issuer
 from lls.signed.jose import unverified_payload
 from lls.signed.request import read_request
-from tests.journeys import turned_clock
 from tests.journeys.shop import Shop
 from tests.journeys.story import (
     JOURNAL,
@@ -42,7 +40,8 @@ from tests.journeys.story import (
     lines_differ,
     without_null,
 )
-from tests.journeys.world import ANSWER_SECONDS, COMMAND_SECONDS, Site, environment, token, until
+from tests.journeys.warm import Warm
+from tests.journeys.world import ANSWER_SECONDS, COMMAND_SECONDS, Site, token, until
 from tests.vendor import Machine, new_id
 
 A_MOMENT = 5.0
@@ -57,6 +56,7 @@ class TurnedSite(Site):
     """A site whose daemon runs under a turned clock, without TLS, whose certificate would be of another date."""
 
     def __init__(self, root: Path, *, now: datetime, policy: bool) -> None:
+        self.said = root / "daemon.log"
         self.policy = root / "site" / "policy.toml" if policy else None
         self.base, self.passed, self.turned, self.number = now - datetime.now(UTC), timedelta(), timedelta(), 0
         super().__init__(root)
@@ -69,7 +69,20 @@ class TurnedSite(Site):
         self.config.write_text(self.config.read_text("utf-8") + "\n".join(lines) + "\n", "utf-8")
 
     def spawn(self, *, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-        return super().spawn(before=[*before, sys.executable, turned_clock.__file__, str(self.site)])
+        assert not before
+        warm = Warm(["lls", "--config", str(self.config), "serve"], cwd=self.root, said=self.said, clock=self.site)
+        self.process = cast("subprocess.Popen[str]", warm)
+        return self.process
+
+    def start(self) -> None:
+        try:
+            super().start()
+        except AssertionError as error:
+            raise Wrong("\n".join(["The daemon did not start.", *self.lines()[-20:]])) from error
+
+    def lines(self) -> list[str]:
+        """What the daemon has said by now."""
+        return self.said.read_text("utf-8").splitlines() if self.said.exists() else []
 
     def now(self) -> datetime:
         """The right time, as the vendor knows it."""
@@ -118,7 +131,7 @@ class Stage:
         self.shop = Shop(story.clock, license_=story.license)
         self.leases: dict[str, Asking] = {}
         self.seen_hosted: dict[str, str] = {}
-        self.checkouts = 0
+        self.checkouts = self.commands = 0
         self.seen_seq = 0
         self.seen_log = 0
         self._waiters = ThreadPoolExecutor(max_workers=8)
@@ -226,24 +239,18 @@ class Stage:
             raise Wrong(f"{name!r} has not checked out anything yet.")
         return self.leases[name]
 
-    def typed(self, command: str, *, issuer: bool = False) -> Outcome:
-        """A command of the administrator's, or of the vendor's."""
-        ours = ["lls", "--config", str(self.site.config)]
-        program = ["lls.issuer", "--home", str(self.site.vendor)] if issuer else ours
-        done = subprocess.run(
-            [sys.executable, "-m", *program, *shlex.split(command)],
-            cwd=self.files,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
-        if "Traceback" in done.stderr:
-            raise Wrong(f"{command}: {done.stderr}")
-        body = json.loads(done.stdout) if "--json" in command and done.stdout[:1] in ("{", "[") else None
-        return Outcome(status=done.returncode, body=body, text=done.stdout + done.stderr)
+    def typed(self, *words: str) -> Outcome:
+        """A command of the administrator's or the vendor's, at the desk where the story's files lie."""
+        self.commands += 1
+        said = self.files.parent / f"command {self.commands}.txt"
+        status = Warm(words, cwd=self.files, said=said).wait(COMMAND_SECONDS)
+        text = said.read_text("utf-8") if said.exists() else ""
+        if "Traceback" in text:
+            raise Wrong(f"{' '.join(words)}: {text}")
+        return Outcome(status=status, body=json.loads(text) if text[:1] in ("{", "[") else None, text=text)
+
+    def lls(self, command: str) -> Outcome:
+        return self.typed("lls", "--config", str(self.site.config), *shlex.split(command))
 
     # ---------------------------------------------------------------- the journal
 
@@ -405,7 +412,7 @@ def read_return(stage: Stage, words: Mapping[str, Any]) -> Outcome:
 
 
 def issuer_command(stage: Stage, words: Mapping[str, Any]) -> Outcome:
-    return stage.typed(words["command"], issuer=True)
+    return stage.typed("lls-issuer", "--home", str(stage.site.vendor), *shlex.split(words["command"]))
 
 
 def write(stage: Stage, words: Mapping[str, Any]) -> Outcome:
@@ -417,7 +424,7 @@ def write(stage: Stage, words: Mapping[str, Any]) -> Outcome:
 
 
 def lls(stage: Stage, words: Mapping[str, Any]) -> Outcome:
-    return stage.typed(words["command"])
+    return stage.lls(words["command"])
 
 
 def ask(stage: Stage, words: Mapping[str, Any]) -> Outcome:
@@ -431,12 +438,12 @@ def policy(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     stage.site.policy.write_text(words["text"], "utf-8")
     match words.get("by", "command"):
         case "command":
-            return stage.typed("reload")
+            return stage.lls("reload")
         case "signal":
-            before = len(stage.site.log)
+            before = len(stage.site.lines())
             stage.site.signal(signal.SIGHUP)
-            until(lambda: any("policy_" in line for line in stage.site.log[before:]), seconds=A_MOMENT, what="reloaded")
-            return Outcome(text="\n".join(stage.site.log[before:]))
+            until(lambda: "policy_" in "".join(stage.site.lines()[before:]), seconds=A_MOMENT, what="reloaded")
+            return Outcome(text="\n".join(stage.site.lines()[before:]))
         case _:
             return Outcome()
 
@@ -450,7 +457,7 @@ def journal(stage: Stage, words: Mapping[str, Any]) -> Outcome:
 
 def log(stage: Stage, words: Mapping[str, Any]) -> Outcome:
     """What the daemon has said since its last start."""
-    return Outcome(text="\n".join(stage.site.log[stage.seen_log :]))
+    return Outcome(text="\n".join(stage.site.lines()[stage.seen_log :]))
 
 
 def restart(stage: Stage, words: Mapping[str, Any]) -> Outcome:
@@ -458,7 +465,7 @@ def restart(stage: Stage, words: Mapping[str, Any]) -> Outcome:
         stage.site.kill()
     elif stage.site.stop() != 0:
         raise Wrong("The daemon did not stop as it should.")
-    stage.seen_log = len(stage.site.log)
+    stage.seen_log = len(stage.site.lines())
     if "off" in words:
         stage.site.passed += duration(words["off"])
     stage.site.turn(awake=False)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.journeys.stage import Stage
-from tests.journeys.story import STORIES, Outcome, Wrong, complaints, lines_differ, read_story
+from tests.journeys.story import (
+    OPERATORS,
+    STEP_WORDS,
+    STORIES,
+    STORY_WORDS,
+    Outcome,
+    Wrong,
+    complaints,
+    lines_differ,
+    read_story,
+)
 
 TABLE = sorted(STORIES.glob("*.toml"))
 LEAST = 50
@@ -26,7 +37,9 @@ def played(root: Path, path: Path) -> str | None:
     try:
         stage.play()
     except Wrong as wrong:
-        broken = [line for line in stage.site.log if "Traceback" in line or " ERROR " in line or line.startswith("  ")]
+        broken = [
+            line for line in stage.site.lines() if "Traceback" in line or " ERROR " in line or line.startswith("  ")
+        ]
         return "\n".join([stage.story.title, str(wrong), *broken[-20:]])
     finally:
         stage.close()
@@ -37,6 +50,15 @@ def test_there_are_enough_stories_and_no_two_are_called_the_same() -> None:
     titles = [read_story(path.read_text("utf-8")).title for path in TABLE]
     assert LEAST <= len(titles)
     assert sorted(set(titles)) == sorted(titles)
+
+
+def test_the_readme_tells_every_word_and_every_verb_is_used() -> None:
+    readme = (STORIES / "README.md").read_text("utf-8")
+    words = {word for known in STEP_WORDS.values() for word in known} | STEP_WORDS.keys() | STORY_WORDS | OPERATORS
+    untold = [word for word in words if not re.search(rf"[`\"{{\[\s]{word}[`\"\] ]", readme)]
+    assert [] == untold
+    stories = [read_story(path.read_text("utf-8")) for path in TABLE]
+    assert STEP_WORDS.keys() == {step.do for story in stories for step in story.steps}
 
 
 STEP = '[[step]]\nwho = "ann"\ndo = "checkout"\nexpect = { status = 201 }\n'

@@ -1,4 +1,4 @@
-"""Runs a command of ours under a clock that a story turns: ``turned_clock.py FOLDER python -m lls --config F serve``.
+"""Runs the daemon's command under a clock that a story turns.
 
 ``FOLDER/clock.json`` says how far the clocks are ahead of the machine's: ``wall`` and ``elapsed`` in seconds, and
 ``awake``: whether the program ran all that time. A host that slept has frozen its programs with it, and the writer
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -67,17 +66,12 @@ class TurnedClock:
 FROZEN_SECONDS = writer.FROZEN_SECONDS
 
 
-def main() -> None:
-    folder, command = Path(sys.argv[1]), sys.argv[sys.argv.index("-m") + 2 :]
+def main(folder: Path) -> None:
+    """Run the command in ``sys.argv`` under the clock of that folder."""
     turned = TurnedClock(folder)
-    sys.argv[1:] = command
     with (
         mock.patch.object(daemon, "system_wall", turned.wall),
         mock.patch.object(daemon, "system_elapsed", turned.elapsed),
         mock.patch.object(writer, "PULSE_SECONDS", PULSE_SECONDS),
     ):
         cli.main()
-
-
-if __name__ == "__main__":
-    main()

@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
         assert terms.ends_at is None or self.now.wall < terms.ends_at
         wish = next((one for one, _ in self.waited if one.lease_id == lease.lease_id), None) or self.wished
         assert self.eligible(wish, terms)
-        self.judge_policy(lease, terms)
+        self.judge_policy(lease)
         self.begin_term(terms)
         locked = terms.concurrency is Concurrency.NODE_LOCK
         known = Known(
@@ -424,7 +424,7 @@ class Machine(RuleBasedStateMachine):
             assert over or late or freed, "a machine's seat was taken from it"
             del self.books.bound[entitlement_id, machine]
 
-    def judge_policy(self, lease: Lease, terms: Entitlement) -> None:
+    def judge_policy(self, lease: Lease) -> None:
         """What a new lease may not have broken, whatever else the verb did: all of it still holds afterwards."""
         rules = self.books.rules
         if lease.product != "cad" or not rules.text:

@@ -23,11 +23,12 @@ from lls.faults import (
 )
 from lls.licensing.entitlement import Concurrency, Entitlement, Start, Status
 from lls.licensing.instant import ClockState
-from lls.licensing.lease import Checkout, Holder, LeaseState
+from lls.licensing.lease import Checkout, Holder, Lease, LeaseState, Mode
 from lls.licensing.ledger import Queued, Seated
 from lls.licensing.seating import Denial
 from lls.licensing.terms import Change
 from tests.ledgers import GRACE, checkout, entitlement, receipt
+from tests.licensing.accounts import lots_of
 from tests.licensing.machine import Machine, id_of
 from tests.licensing.wishes import IDS
 
@@ -39,33 +40,75 @@ class SeatVerbs(Machine):
 
     # ------------------------------------------------------------ bundles
 
-    def install(self, name: str, wish: dict[str, Any], *, same: bool) -> None:
+    def install(self, name: str, wish: dict[str, Any], *, same: bool, session: bool = False) -> None:
+        """``same``: nothing is changed; ``session``: under another hosting, as after a return."""
+        made = self.made(name, wish, session=session)
+        pool, placed = self.ledger.pools.get(made.entitlement_id), self.ledger.placed.get(made.entitlement_id)
+        if pool is not None and placed is not None:
+            said = self.said(made.entitlement_id)
+            if same:
+                made = said
+            elif not session:
+                made = replace(made, session_id=placed.session_id, sequence=placed.sequence + 1)
+        self.put(made)
+
+    def made(self, name: str, wish: Mapping[str, Any], *, session: bool) -> Entitlement:
+        """An entitlement as wished, in the session that is hosted or, with ``session``, in one that never was."""
         lasts, starts = wish["lasts"], wish["starts"]
-        changes = {key: value for key, value in wish.items() if key not in {"lasts", "starts"}}
-        made = entitlement(
-            name,
-            **changes,
-            starts_at=self.now.wall + timedelta(seconds=starts),
-            expires_at=None if lasts is None else self.now.wall + timedelta(seconds=lasts),
-        )
-        pool = self.ledger.pools.get(made.entitlement_id)
-        if pool is not None:
-            made = pool.entitlement if same else replace(made, sequence=pool.entitlement.sequence + 1)
+        changes = {key: value for key, value in wish.items() if key not in {"lasts", "starts", "features"}}
+        begins = self.now.wall.replace(microsecond=0)
+        changes["starts_at"] = begins + timedelta(seconds=starts)
+        changes["expires_at"] = None if lasts is None else begins + timedelta(seconds=lasts)
+        if wish.get("start") is Start.ON_FIRST_LEASE:
+            changes["starts_at"] = changes["expires_at"] = None
+        features = tuple(one.made(begins) for one in wish.get("features", ()))
+        made = entitlement(name, **changes, features=features)
+        if session:
+            self.sessions += 1
+            return replace(made, session_id=f"ses_{name}{self.sessions:A>18}")
+        return made
+
+    def put(self, made: Entitlement) -> None:
+        """Import a bundle with one entitlement and tell what it may have ended."""
+        entitlement_id, sessions = made.entitlement_id, set(self.ledger.closed_sessions)
+        placed = self.ledger.placed.get(entitlement_id)
+        used = {key: dict(one.used) for key, one in self.books.accounts.items()}
         self.watch()
-        self.ledger.install(self.vendor.bundle(made, now=self.now), actor="admin", now=self.now)
-        self.excused |= {key for key, known in self.known.items() if known.entitlement_id == made.entitlement_id
-                         and made.status is not Status.ACTIVE}  # fmt: skip
+        outcome = self.ledger.install(self.vendor.bundle(made, now=self.now), actor="admin", now=self.now)
+        (step,) = outcome.steps
+        assert (made.session_id in sessions) == (step.change is Change.SKIPPED), "a closed session was hosted again"
+        if step.change is not Change.SKIPPED:
+            self.put_in_force(made, other_session=placed is not None and placed.session_id != made.session_id)
+        assert used == {key: dict(one.used) for key, one in self.books.accounts.items()}
         self.judge()
 
+    def put_in_force(self, made: Entitlement, *, other_session: bool) -> None:
+        entitlement_id = made.entitlement_id
+        if other_session:
+            for kept in (self.books.started, self.books.assigned, self.books.taken_back):
+                kept.pop(entitlement_id, None)
+            self.books.returning.discard(entitlement_id)
+        if made.status is not Status.ACTIVE:
+            self.excused |= {key for key, known in self.known.items() if known.entitlement_id == entitlement_id}
+        if not made.starts_on_first_lease:  # the vendor's own dates win
+            self.books.started.pop(entitlement_id, None)
+        begun = self.books.started.get(entitlement_id)
+        in_force = self.ledger.pools[entitlement_id].entitlement
+        if not self.new_leases():
+            assert in_force == (made.begun(begun) if begun and made.starts_on_first_lease else made)
+        if made.concurrency is Concurrency.NODE_LOCK:  # the time until release may be another now
+            self.books.bound = {key: at for key, at in self.books.bound.items() if key[0] != entitlement_id}
+
+    def new_leases(self) -> set[str]:
+        return self.ledger.leases.keys() - self.seated
+
     def switch(self, name: str, wanted: Status) -> None:
-        pool = self.ledger.pools.get(entitlement(name).entitlement_id)
-        if pool is None:
+        if id_of(name) not in self.ledger.pools:
             return
-        terms = replace(pool.entitlement, status=wanted, sequence=pool.entitlement.sequence + 1)
-        self.watch()
-        self.ledger.install(self.vendor.bundle(terms, now=self.now), actor="admin", now=self.now)
-        assert wanted is Status.ACTIVE or not self.ledger.pools[terms.entitlement_id].leases
-        self.judge()
+        said = self.said(id_of(name))
+        self.put(replace(said, status=wanted, sequence=said.sequence + 1))
+        left = self.ledger.pools[said.entitlement_id].leases.values()
+        assert wanted is Status.ACTIVE or not [one for one in left if one.until is None]
 
     def older_bundle(self, sequence: int) -> None:
         lower = self.ledger.server.sequence_seen - sequence
@@ -90,9 +133,12 @@ class SeatVerbs(Machine):
         code: str | None,
         *,
         wait: bool,
+        features: tuple[tuple[str, int], ...] = (),
     ) -> None:
-        content = f"{holder} {seats} {product} {code}"
-        wish = checkout(lease_id, content=content, product=product, seats=seats, activation_code=code)
+        content = f"{holder} {seats} {product} {code} {features}"
+        wish = checkout(
+            lease_id, content=content, product=product, seats=seats, activation_code=code, features=features
+        )
         self.ask(replace(wish, holder=holder), wait=wait)
 
     def check_out_again(self, lease_id: str, *, wait: bool, waiting: bool) -> None:
@@ -145,7 +191,7 @@ class SeatVerbs(Machine):
             assert before == self.fingerprint()
             return
         except LeaseEnded:
-            over = lease is not None and self.is_over(lease)
+            over = known is not None and self.is_over(known)
             assert known is None or lease is None or lease.state is LeaseState.LINGERING or over
             assert before == self.fingerprint()
             return
@@ -168,7 +214,7 @@ class SeatVerbs(Machine):
             self.no_free_seat_was_withheld(wish, verdict)
 
     def no_free_seat_was_withheld(self, wish: Checkout, verdict: Denial | Queued) -> None:
-        if isinstance(verdict, Denial) and verdict.code in {"server_not_licensed", "report_overdue"}:
+        if isinstance(verdict, Denial) and verdict.code in LICENSE_CODES:
             return
         assert wish.lease_id not in self.ledger.leases, "denied and granted at once"
         pools = self.pools_of(wish.product)
@@ -180,7 +226,9 @@ class SeatVerbs(Machine):
             if not self.fits(wish, terms):
                 continue
             promised = any(self.eligible(one, terms) for one in ahead)
-            assert promised, f"{wish.lease_id} was denied although {terms.entitlement_id} has a seat for it"
+            assert promised or self.may_be_refused(wish), (
+                f"{wish.lease_id} was denied although {terms.entitlement_id} has a seat for it"
+            )
 
     def stop_waiting(self, lease_id: str) -> None:
         lease_id = self.waits(lease_id)
@@ -216,14 +264,14 @@ class SeatVerbs(Machine):
             return
         lease = self.ledger.leases[lease_id]
         number, nonce = (known.beat or 0) + step, f"nonce {step} {self.seconds}"
+        before = lease.deadline, lease.beat, lease.nonce
         try:
             self.ledger.heartbeat(lease_id, secret=known.wish.secret, beat=number, nonce=nonce, now=self.now)
         except LeaseEnded:
-            terms = self.ledger.pools.get(known.entitlement_id)
-            ended = terms is None or (
-                terms.entitlement.ends_at is not None and self.now.wall >= terms.entitlement.ends_at
-            )
-            assert ended or lease.state is LeaseState.LINGERING
+            assert self.is_over(known) or lease.state is LeaseState.LINGERING
+            return
+        if known.until is not None:
+            assert before == (lease.deadline, lease.beat, lease.nonce), "a beat changed a borrowed lease"
             return
         known.beat, known.nonce, known.deadline = number, nonce, self.now.elapsed + known.ttl + GRACE
         if lease_id in self.committed:
@@ -235,7 +283,7 @@ class SeatVerbs(Machine):
         lease = self.ledger.leases.get(lease_id)
         if known is None or lease is None or lease.state is LeaseState.LINGERING or self.ledger.is_pending(lease_id):
             return
-        if known.beat is None:
+        if known.beat is None or known.until is not None:
             return
         before = lease.deadline, lease.beat, lease.nonce
         beat, nonce = (known.beat - 1, "x") if lower else (known.beat, "not mine")
@@ -252,7 +300,7 @@ class SeatVerbs(Machine):
         before = self.fingerprint()
         self.watch()
         if right:
-            self.excused.add(lease_id)
+            self.excuse(lease_id)
         self.ledger.checkin(lease_id, secret=wish.secret if right else b"?" * 32, now=self.now)
         if not right:
             assert before == self.fingerprint(), "a wrong secret changed something"
@@ -265,11 +313,25 @@ class SeatVerbs(Machine):
         lease_id = self.live(lease_id)
         if lease_id not in self.ledger.leases:
             return
-        self.excused.add(lease_id)
+        known = self.known.get(lease_id)
         self.watch()
+        if known is not None and known.until is not None and self.now.wall < known.until:
+            before = self.fingerprint()
+            with pytest.raises(StillBorrowed):
+                self.ledger.release(lease_id, actor="admin", reason="needed elsewhere", now=self.now)
+            assert before == self.fingerprint()
+            return
+        self.excuse(lease_id)
         self.ledger.release(lease_id, actor="admin", reason="needed elsewhere", now=self.now)
         assert lease_id not in self.ledger.leases
         self.judge()
+
+    def excuse(self, lease_id: str) -> None:
+        """Its end has a reason; so has its machine's."""
+        self.excused.add(lease_id)
+        lease = self.ledger.leases.get(lease_id)
+        if lease is not None:
+            self.freed.add((lease.entitlement_id, lease.holder.seat_id))
 
     def time_passes(self, seconds: float) -> None:
         self.seconds += seconds
@@ -279,8 +341,29 @@ class SeatVerbs(Machine):
         more = self.ledger.sweep(now=self.now, limit=limit)
         self.judge()
         if not more:
-            due = [one for one in self.ledger.leases.values() if self.now.elapsed >= one.deadline]
-            assert [] == due, "the sweep left what is due"
+            assert [] == [one for one in self.ledger.leases.values() if self.is_due(one)], "the sweep left what is due"
+            self.nothing_is_over()
+
+    def is_due(self, lease: Lease) -> bool:
+        if lease.until is not None:
+            return self.now.wall >= lease.until
+        pool = self.ledger.pools.get(lease.entitlement_id)
+        terms = None if pool is None else pool.entitlement
+        locked = terms is not None and terms.concurrency is Concurrency.NODE_LOCK
+        stays = terms is not None and locked and terms.node_lock_release is None
+        if lease.state is LeaseState.LINGERING and lease.mode is Mode.NODE_LOCKED and stays:
+            return False
+        return self.now.elapsed >= lease.deadline
+
+    def nothing_is_over(self) -> None:
+        """After a sweep that has looked at everything: what is over was told."""
+        for (entitlement_id, key), account in self.books.accounts.items():
+            pool = self.ledger.pools.get(entitlement_id)
+            feature = None if pool is None else pool.entitlement.feature(key)
+            if pool is None or feature is None:
+                continue
+            for lot in lots_of(feature, pool.entitlement, self.now.wall):
+                assert lot.ends > self.now.wall or lot.lot_id in account.ended, "a lot is over and nobody was told"
 
     def clock(self, state: ClockState) -> None:
         self.state = state
