@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from lls.airgap.reports import Reports
 from lls.airgap.starting import chain_of_key_sets, check_head, check_identity, in_force, server_terms, verified
@@ -38,7 +38,7 @@ from lls.licensing.fields import Fields
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.ledger import Draining, Ledger, Seated, Setting
 from lls.licensing.policy import Policy
-from lls.licensing.policy_file import read_policy
+from lls.licensing.policy_file import LONGEST_TEXT, read_policy
 from lls.licensing.terms import Acknowledgement, Installation, Outcome
 from lls.signed.borrow import lease_secret, make_grant, read_borrow_request, read_borrow_return
 from lls.signed.bundle import Bundle, OpenedBundle, open_bundle
@@ -49,8 +49,6 @@ from lls.signed.receipt import Receipt, read_receipt
 from lls.signed.request import make_request
 from lls.signed.returned import make_return
 from lls.store import Store
-
-LARGEST_POLICY_BYTES: Final = 256 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -393,9 +391,9 @@ class Airgap(Reports):
             return ""
         try:
             with path.open("rb") as file:
-                data = file.read(LARGEST_POLICY_BYTES + 1)
-            if len(data) > LARGEST_POLICY_BYTES:
-                raise RefusedDocument(Refusal.TOO_LARGE, f"{path} is larger than {LARGEST_POLICY_BYTES} bytes.")
+                data = file.read(LONGEST_TEXT + 1)
+            if len(data) > LONGEST_TEXT:
+                raise RefusedDocument(Refusal.TOO_LARGE, f"{path} is larger than {LONGEST_TEXT} bytes.")
             return data.decode("utf-8")
         except UnicodeDecodeError:
             raise RefusedDocument(Refusal.MALFORMED, f"{path} is not UTF-8.") from None

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -137,8 +137,12 @@ class Hosting:
             )
         (raw,) = self._register.journal_lines(server_id, first=up_to_seq, last=up_to_seq)
         line: Mapping[str, Any] = json.loads(raw)
-        told = (line["kind"], line["data"].get("entitlement_id"), line["data"].get("session_id"))
-        if told != (Kind.RETURNED_ENTITLEMENT, returned.entitlement_id, returned.session_id):
+        data = line["data"]
+        told = (line["kind"], data.get("entitlement_id"), data.get("session_id"), data.get("meters"))
+        meters = [asdict(meter) for meter in returned.meters]
+        for meter in meters:
+            meter["lots"] = list(meter["lots"])
+        if told != (Kind.RETURNED_ENTITLEMENT, returned.entitlement_id, returned.session_id, meters):
             raise Conflict(
                 f"Line {up_to_seq} of the server {server_id}, which the return names, does not return "
                 f"{returned.entitlement_id}. The return was not made by an unchanged server; talk to the site."

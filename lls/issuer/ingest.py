@@ -36,6 +36,7 @@ from lls.issuer.refusals import ReportProblem, ReportRefused
 from lls.issuer.register import IngestedReport, Json, Register, Server, Sold
 from lls.licensing.fields import Fields, read_instant, write_instant
 from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, verify_line
+from lls.licensing.policy_file import LONGEST_TEXT
 from lls.licensing.usage import Fold, UsageLine, read_usage_csv, usage_csv
 from lls.signed.jose import EncryptionKey
 from lls.signed.report import Manifest, Report, open_report
@@ -47,6 +48,7 @@ _BATCH: Final = 2_000
 _STRAY: Final = timedelta(days=400)
 """How far a server's clock may have been off: a mistyped year, and some."""
 _LARGEST: Final = 2**63 - 1
+_POLICY: Final = "policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +346,7 @@ def _keep_names(report: Report, register: Register) -> int:
         commitment, field, value = (
             name.text("commitment", most=64),
             name.text("field", most=50),
-            name.text("value", most=1_000),
+            _named(name),
         )
         kept = register.add_name(report.manifest.server_id, commitment=commitment, field=field, value=value)
         if kept != value:
@@ -354,6 +356,13 @@ def _keep_names(report: Report, register: Register) -> int:
             )
         count += 1
     return count
+
+
+def _named(name: Fields) -> str:
+    """What stands behind a commitment. A site policy is a text of many lines; everything else is a line."""
+    if name.text("field", most=50) != _POLICY:
+        return name.text("value", most=1_000)
+    return name.content("value", most=LONGEST_TEXT)
 
 
 def _read_name(raw: bytes) -> Fields:

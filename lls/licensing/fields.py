@@ -81,6 +81,13 @@ class Fields:
             raise malformed(self._at(key), f"must be a printable text of 1 to {most} characters")
         return value
 
+    def content(self, key: str, *, most: int) -> str:
+        """A text of any characters, lines and all; it may be empty."""
+        value = self._get(key)
+        if not isinstance(value, str) or len(value) > most:
+            raise malformed(self._at(key), f"must be a text of at most {most} characters")
+        return value
+
     def optional_text(self, key: str, *, most: int = LONGEST_TEXT) -> str | None:
         """The same, or None where it is null or absent."""
         return self.text(key, most=most) if self.has(key) else None

@@ -331,7 +331,8 @@ class Leases:
 
     def in_use(self, entitlement_id: str) -> int:
         """Seats in use as of the last commit."""
-        return self._seats_before.get(entitlement_id, self.pools[entitlement_id].in_use)
+        before = self._seats_before.get(entitlement_id)
+        return self.pools[entitlement_id].in_use if before is None else before
 
     # ---------------------------------------------------------------- what stands above the leases
 

@@ -87,7 +87,7 @@ class Ledger(Hosting):
 
         Raises UnknownLease, LeaseEnded, UnknownFeature, BadRequest, NotHeld, RequestIdTaken, ClockBehind, Unbound.
         """
-        again = self._repeated(lease_id, request_id, secret, now)
+        again = self._repeated(lease_id, request_id, secret)
         if again is not None:
             if (again.act, again.feature, again.amount) != (act, key, amount):
                 raise RequestIdTaken
@@ -100,7 +100,7 @@ class Ledger(Hosting):
             if refused is not None:
                 return self._deny(refused, lease.holder, now)
         acted = self.meters.act(lease, key, act=act, amount=amount, request_id=request_id, now=now)
-        while isinstance(acted, Denial) and self._expire(lease.product, now, FEW)[0]:
+        while isinstance(acted, Denial) and self._expire_beside(lease, now):
             acted = self.meters.act(lease, key, act=act, amount=amount, request_id=request_id, now=now)
         if isinstance(acted, Denial):
             return self._deny(acted, lease.holder, now)
@@ -114,6 +114,13 @@ class Ledger(Hosting):
             self.meters.note_overdraft(lease.entitlement_id, now)
         return level
 
+    def _expire_beside(self, lease: Lease, now: Now) -> bool:
+        """End what is due of a lease's product; not itself, although its time may be over: who asks is still there."""
+        self._disarm(lease)
+        ended, _finished = self._expire(lease.product, now, FEW)
+        self._arm(lease)
+        return ended > 0
+
     def undo(self, lease_id: str, *, secret: bytes, key: str, amount: int, request_id: str, now: Now) -> FeatureLevel:
         """Take a consumption back, named by its request id.
 
@@ -126,15 +133,13 @@ class Ledger(Hosting):
         """What a lease sees of its entitlement's features, as of the last commit."""
         return self.meters.levels(lease, lease.entitlement_id, now=now, committed=True)
 
-    def _repeated(self, lease_id: str, request_id: str, secret: bytes, now: Now) -> AnsweredRequest | None:
+    def _repeated(self, lease_id: str, request_id: str, secret: bytes) -> AnsweredRequest | None:
         """The call that was answered already. Who asks must have the lease's secret: raises UnknownLease."""
         known = self.meters.answered(lease_id, request_id)
         if known is None:
             return None
-        ended = self._remembered.ended(lease_id)
-        if ended is None or lease_id in self.leases:
-            self.lease(lease_id, secret=secret, now=now)
-        elif not hmac.compare_digest(ended.secret, secret):
+        kept = self.leases.get(lease_id) or self._remembered.ended(lease_id)
+        if kept is None or not hmac.compare_digest(kept.secret, secret):
             raise UnknownLease
         return known
 
@@ -217,7 +222,9 @@ class Ledger(Hosting):
 
     def _loan_refusal(self, loan: Loan, pool: Pool, who: Asker, *, now: Now, without: str = "") -> Denial | None:
         terms = pool.entitlement
-        others = [one for one in self.borrowed.values() if one.product == terms.product and one.lease_id != without]
+        # One whose end has come is not away any more, although nobody has swept it yet.
+        away = [one for one in self.borrowed.values() if one.until is not None and one.until > now.wall]
+        others = [one for one in away if one.product == terms.product and one.lease_id != without]
         max_seconds, max_seats, rule = self.pools.policy.borrow_caps(terms.product, who)
         counted = replace(
             loan,

@@ -350,10 +350,11 @@ class Seats(Leases):
         self._serve(lease.product, now)
 
     def _expire(self, product: str, now: Now, limit: int) -> tuple[int, bool]:
-        """End at most ``limit`` leases of a product that are due: how many, and whether none is left."""
+        """End at most ``limit`` leases of a product that are due, and the loans that are: how many; is none left?"""
+        came_back = self._end_borrowed(now)
         wheel = self._deadlines.get(product)
         if wheel is None:
-            return 0, True
+            return came_back, True
         due, finished = wheel.take(now.elapsed, limit=limit)
         for lease in due:
             if (
@@ -367,12 +368,14 @@ class Seats(Leases):
             self._post_end(Kind.EXPIRED, lease, freed, now, reason="linger" if lingered else "expired")
         if due:
             self._serve(product, now)
-        return len(due), finished
+        return came_back + len(due), finished
 
     def _left_to_machine(self, lease: Lease, now: Now) -> bool:
         """A node-locked lease is over: its seat stays with its machine, unless another lease there keeps it."""
         pool = self.pools.get(lease.entitlement_id)
-        if pool is None or pool.lingering(lease.holder) is not None or not pool.frees(lease):
+        if pool is None or pool.entitlement.concurrency is not Concurrency.NODE_LOCK:
+            return False
+        if pool.lingering(lease.holder) is not None or not pool.frees(lease):
             return False
         release = pool.entitlement.node_lock_release
         self._linger(lease, pool, 0 if release is None else release.total_seconds(), now)

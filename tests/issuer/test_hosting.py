@@ -16,6 +16,7 @@ from lls.issuer.catalog import GrantTerms
 from lls.issuer.refusals import Conflict, NotKnown, OrderRefused
 from lls.licensing.entitlement import Entitlement, Feature
 from lls.licensing.journal import Kind
+from lls.signed.returned import make_return
 from tests.issuer.appliance import NOW, Appliance, imported, line, meter, metered, order, reported
 
 AWAY = NOW + timedelta(days=9)
@@ -64,6 +65,28 @@ def test_a_return_frees_the_entitlement_and_leaves_later_bundles(
     accepted = issuer.hosting.accept_return(document, now=NOW)
     assert (None, None, False) == (accepted.sold.server_id, accepted.sold.free_from, accepted.again)
     assert () == imported(issuer, appliance).entitlements
+
+
+def test_a_return_that_tells_less_use_than_its_journal_line_is_refused(
+    issuer: Issuer, appliance: Appliance, entitlement: Entitlement, tmp_path: Path
+) -> None:
+    journalled, told = (meter("frames", {"allowance": (100, used)}) for used in (90, 7))
+    document = returned(issuer, appliance, entitlement, tmp_path / "r", meters=[journalled])
+    lines = [entry for entry in appliance.entries if entry.kind is Kind.RETURNED_ENTITLEMENT]
+    claimed = make_return(
+        server_id=appliance.server_id,
+        entitlement_id=entitlement.entitlement_id,
+        session_id=entitlement.session_id,
+        up_to_seq=lines[0].seq,
+        head=lines[0].hash,
+        meters=[told],
+        borrowed_until=None,
+        made_at=appliance.now,
+        key=appliance.signing_key,
+    )
+    with pytest.raises(Conflict, match="unchanged server"):
+        issuer.hosting.accept_return(claimed, now=NOW)
+    assert not issuer.hosting.accept_return(document, now=NOW).again
 
 
 def test_a_return_accepted_again_changes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from lls.issuer import Issuer, ReportProblem, ReportRefused
 from lls.licensing.fields import write_instant
 from lls.licensing.journal import FIRST_PREV, Head, Kind, entry
 from lls.licensing.usage import Fold
-from tests.issuer.appliance import NOW, Appliance, hosted
+from tests.issuer.appliance import NOW, Appliance, hosted, metered
 
 
 @pytest.fixture
@@ -370,3 +371,22 @@ def test_an_amount_that_no_register_keeps_is_refused_in_words(
     with pytest.raises((ReportRefused, RefusedDocument)):
         issuer.ingest(tmp_path / "r", now=NOW)
     assert nothing_stored(issuer, appliance)
+
+
+@pytest.mark.parametrize("text", ["", 'format = 1\n[[deny]]\nproduct = "cad"\n', "#" * (256 * 1024)])
+def test_the_text_of_a_sites_policy_comes_with_the_names(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path, text: str
+) -> None:
+    metered(issuer, appliance)
+    name = json.dumps({"commitment": "bb", "field": "policy", "value": text}).encode()
+    path = tmp_path / "report"
+    appliance.report(path, names=[name])
+    assert 1 == issuer.ingest(path, now=NOW).names
+
+
+def test_a_name_of_many_lines_is_refused_elsewhere(issuer: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    metered(issuer, appliance)
+    path = tmp_path / "report"
+    appliance.report(path, names=[json.dumps({"commitment": "bb", "field": "user", "value": "a\nb"}).encode()])
+    with pytest.raises((ReportRefused, RefusedDocument)):
+        issuer.ingest(path, now=NOW)

@@ -1,8 +1,8 @@
 """Processes that start without importing: each is forked from one that has loaded the program already.
 
 A hundred stories start a hundred daemons and as many commands; nearly all of that time would be Python reading the same
-modules. What runs in the fork is ``main`` of the program with its arguments, as ``python -m lls`` runs it; it has its own
-process id and session, its own descriptors, and can be killed like any other.
+modules. What runs in the fork is ``main`` of the program with its arguments, as ``python -m lls`` runs it; it has its
+own process id and session, its own descriptors, and can be killed like any other.
 """
 
 from __future__ import annotations

@@ -448,12 +448,12 @@ class Machine(RuleBasedStateMachine):
             return
         free = sum((one.capacity or 0) - self.occupied(one.entitlement_id) for one in pools)
         own = next((place for place, kept in enumerate(rules.kept) if kept.who(lease.holder)), None)
-        bought, claimed = sum(one.seats or 0 for one in pools), 0
+        bought, unshared = sum(one.seats or 0 for one in pools), sum(one.capacity or 0 for one in pools)
         for place, kept in enumerate(rules.kept):
             if not kept.hour(self.now.wall):
                 continue
-            seats = max(0, min(kept.seats(bought), bought - claimed))
-            claimed += seats
+            seats = min(kept.seats(bought), unshared)
+            unshared -= seats
             theirs = [one for one in here if self.belongs(one.holder, rules) == place]
             missing = max(0, seats - self.seats_of(theirs))
             if place != own:
@@ -467,7 +467,8 @@ class Machine(RuleBasedStateMachine):
     def is_in_force(self, terms: Entitlement) -> bool:
         begun = terms.starts_at is None or self.now.wall >= terms.starts_at
         over = terms.ends_at is not None and self.now.wall >= terms.ends_at
-        return begun and not over and terms.status is Status.ACTIVE
+        coming = terms.status is Status.ACTIVE and terms.entitlement_id not in self.books.returning
+        return begun and not over and coming
 
     def seats_of(self, leases: list[Lease]) -> int:
         """Seats that these leases occupy, in all pools that are in force."""

@@ -336,15 +336,12 @@ class LifeVerbs(SeatVerbs):
         wall, vendor = self.now.wall, terms.borrow
         longest, most = self.books.rules.caps(holder) if terms.product == "cad" else (None, None)
         longest = vendor.max_seconds if longest is None else min(longest, vendor.max_seconds)
-        most = vendor.max_seats if most is None else min(most, vendor.max_seats)
-        away = sum(
-            one.wish.seats
-            for lease_id, one in self.known.items()
-            if one.until is not None
-            and one.until > wall
-            and one.entitlement_id == terms.entitlement_id
-            and lease_id != without
-        )
+        others = [
+            one for lease_id, one in self.known.items() if lease_id != without and one.wish.product == terms.product
+        ]
+        others = [one for one in others if one.until is not None and one.until > wall]
+        away_in_all = sum(one.wish.seats for one in others)
+        away = sum(one.wish.seats for one in others if one.entitlement_id == terms.entitlement_id)
         ends = terms.ends_at
         if not right:
             return "wrong_machine"
@@ -354,12 +351,13 @@ class LifeVerbs(SeatVerbs):
             return "entitlement_expired"
         if until <= wall:
             return "bad_request"
-        if not longest or not most:
+        if not longest or not vendor.max_seats or most == 0:
             return "borrow_not_allowed"
         in_time = until <= wall + timedelta(seconds=longest + LENIENT_SECONDS)
         if not in_time or (ends is not None and until > ends):
             return "borrow_too_long"
-        return "borrow_not_allowed" if away + seats > most else None
+        too_many = away + seats > vendor.max_seats or (most is not None and away_in_all + seats > most)
+        return "borrow_not_allowed" if too_many else None
 
     def borrow_by_file(self, lease_id: str, seconds: int, holder: Holder, seats: int, *, right: bool) -> None:
         """A machine without the network asks with a key of its own."""
