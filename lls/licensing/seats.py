@@ -6,8 +6,8 @@ Rules
 2. The seats in use never rise above seats and overdraft by a grant, and a lease is granted with all of its features or
    not at all.
 3. Before a denial for want of something that expires, what is due is swept: no denial is false.
-4. A seat goes to the first open waiter that can have it. Whom a reservation or a limit of the site keeps out keeps
-   nothing from those behind it.
+4. A seat goes to the first open waiter that can have it, and what is free is kept for it; but for what a reservation
+   keeps for one behind it, and whom a limit keeps out has nothing kept (decision 0005).
 5. The first lease sets the dates of a term that it starts.
 
 It refuses to own the leases themselves (``leases``), the judging of one wish (``seating``) and what is hosted.
@@ -37,7 +37,7 @@ from lls.licensing.journal import Kind
 from lls.licensing.lease import NOTHING_HELD, Checkout, Holder, Lease, LeaseState, Mode
 from lls.licensing.leases import Leases, Queued, Seated, Verdict
 from lls.licensing.policy import Asker
-from lls.licensing.seating import Pool, Seat, seat, waits_for
+from lls.licensing.seating import Pool, Seat, seat, waits_for, wants
 from lls.licensing.waiting import Waiter
 
 SWEEP_LIMIT: Final = 2_000
@@ -221,25 +221,30 @@ class Seats(Leases):
         """A seat, considering what earlier open waiters are promised."""
         if not self.waiting.length(request.product):
             return seat(request, self.pools, now=now)
+        policy, product = self.pools.policy, request.product
+        ruled = policy.seats_ruled(product)
+        mine = policy.reservation(product, asker(request)) if ruled else None
         promised: set[str] = set()
+        ahead: set[str | None] = set()
         reachable = {pool.entitlement.entitlement_id for pool in waits_for(request, self.pools, now=now)}
-        for waiter in self.waiting.queue(request.product):
-            if waiter.checkout.lease_id == request.lease_id or promised >= reachable:
+        for waiter in self.waiting.queue(product):
+            taken = promised >= reachable
+            if waiter.checkout.lease_id == request.lease_id or (taken and (mine is None or mine in ahead)):
                 break
-            if waiter.open:
-                promised |= self._wants(waiter, now)
-        return seat(request, self.pools, now=now, promised=promised)
+            theirs = policy.reservation(product, asker(waiter.checkout)) if ruled else None
+            if waiter.open and (not taken or theirs == mine):
+                wanted = self._wants(waiter, now)
+                promised |= wanted
+                if wanted:
+                    ahead.add(theirs)
+        return seat(request, self.pools, now=now, promised=promised, ahead=ahead if ruled else None)
 
     def _wants(self, waiter: Waiter, now: Now) -> frozenset[str]:
-        """Where a waiter could be seated if seats came free; found once for all the verbs of a group.
-
-        Whom a reservation or a limit of the site keeps out now, keeps nothing from those behind it.
-        """
-        ruled = self.pools.policy.seats_ruled(waiter.checkout.product)
-        judged = now.elapsed, self._generation, self._moves if ruled else 0
+        """Where free seats are kept for a waiter; found once for all the verbs of a group."""
+        moves = self._moves if self.pools.policy.seats_ruled(waiter.checkout.product) else 0
+        judged = now.elapsed, self._generation, moves
         if waiter.judged != judged:
-            kept_out = ruled and _is_policy(seat(waiter.checkout, self.pools, now=now))
-            found = [] if kept_out else waits_for(waiter.checkout, self.pools, now=now)
+            found = wants(waiter.checkout, self.pools, now=now)
             waiter.wants, waiter.judged = frozenset(pool.entitlement.entitlement_id for pool in found), judged
         return waiter.wants
 
@@ -249,21 +254,28 @@ class Seats(Leases):
             return
         pools = self.pools.of(product)
         # Whoever shares a seat or comes back to its own takes nothing from those before it.
-        shared = any(pool.entitlement.sharing != "none" or pool.lingers for pool in pools)
+        shared = any(pool.shares for pool in pools)
+        policy = self.pools.policy
+        ruled = policy.seats_ruled(product)
         promised: set[str] = set()
+        ahead: set[str | None] = set()
         for waiter in self.waiting.queue(product):
             if not waiter.open:
                 continue
             request = waiter.checkout
+            mine = policy.reservation(product, asker(request)) if ruled else None
             if len(promised) == len(pools):
-                if not shared:
+                if not shared and not ruled:
                     break
-                if all(pool.newly_taken(request) > 0 for pool in pools):
+                draws = mine is not None and mine not in ahead
+                if not draws and (not shared or all(pool.newly_taken(request) > 0 for pool in pools)):
                     continue
-            verdict = self._judged(request, promised, now)
+            verdict = self._judged(request, promised, now, ahead=ahead if ruled else None)
             if isinstance(verdict, Denial) and verdict.code in FOR_A_SEAT:
-                if verdict.code == "no_seat":
-                    promised |= self._wants(waiter, now)
+                wanted = self._wants(waiter, now)
+                promised |= wanted
+                if wanted:
+                    ahead.add(mine)
                 continue
             self.waiting.leave(request.lease_id)
             self.resolved[request.lease_id] = self._carried_out(request, verdict, now)
@@ -271,9 +283,11 @@ class Seats(Leases):
                 self._serve(product, now)  # it came back to less than it had kept: those before it may fit now
                 return
 
-    def _judged(self, request: Checkout, promised: set[str], now: Now) -> Seat | Denial | Fault:
+    def _judged(
+        self, request: Checkout, promised: set[str], now: Now, *, ahead: set[str | None] | None
+    ) -> Seat | Denial | Fault:
         try:
-            return self._refusal(request, now) or seat(request, self.pools, now=now, promised=promised)
+            return self._refusal(request, now) or seat(request, self.pools, now=now, promised=promised, ahead=ahead)
         except Fault as fault:  # its product or code went with an import
             return fault
 
@@ -350,7 +364,7 @@ class Seats(Leases):
         self._serve(lease.product, now)
 
     def _expire(self, product: str, now: Now, limit: int) -> tuple[int, bool]:
-        """End at most ``limit`` leases of a product that are due, and the loans that are: how many; is none left?"""
+        """End at most ``limit`` leases of a product that are due, and the loans that are: how many, and is none left."""
         came_back = self._end_borrowed(now)
         wheel = self._deadlines.get(product)
         if wheel is None:
@@ -413,7 +427,3 @@ class Seats(Leases):
 def asker(request: Checkout) -> Asker:
     """Whom the site's rules may name."""
     return Asker(user=request.holder.user, host=request.holder.host, address=request.address)
-
-
-def _is_policy(verdict: Seat | Denial) -> bool:
-    return isinstance(verdict, Denial) and verdict.code in FOR_A_SEAT and verdict.code != "no_seat"
