@@ -111,7 +111,9 @@ class Hosting(Seats):
 
     def abandon(self) -> None:
         """See :meth:`Seats.abandon`."""
-        for pool in self._dropped.values():
+        for key, pool in self._dropped.items():
+            if key in self.pools:
+                self.pools.drop(self.pools[key])
             self.pools.take_back(pool)
         self.server.terms = self._server_terms_before
         for report in self.batch.reports:
@@ -207,7 +209,8 @@ class Hosting(Seats):
         dated = self.dated(entitlement)
         pool = self.pools.get(key)
         if pool is None:
-            self._terms_before.setdefault(key, None)
+            if key not in self._dropped:  # it may have gone and come again within the group
+                self._terms_before.setdefault(key, None)
             pool = self._open_pool(dated, now=now)
             for lease in self._orphans(key).values():
                 pool.add(lease)
@@ -299,7 +302,7 @@ class Hosting(Seats):
         del self.placed[key]
         self.batch.placed[key] = None
         self._seats_before.setdefault(key, pool.in_use)
-        self._dropped[key] = pool
+        self._dropped.setdefault(key, pool)
         self.pools.drop(pool)
         self.meters.close(key)
         self._generation += 1

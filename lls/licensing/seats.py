@@ -227,9 +227,12 @@ class Seats(Leases):
         promised: set[str] = set()
         ahead: set[str | None] = set()
         reachable = {pool.entitlement.entitlement_id for pool in waits_for(request, self.pools, now=now)}
+        priority = self._priority(request)
         for waiter in self.waiting.queue(product):
+            if waiter.checkout.lease_id == request.lease_id or waiter.priority < priority:
+                break  # those behind it are promised nothing that it could have
             taken = promised >= reachable
-            if waiter.checkout.lease_id == request.lease_id or (taken and (mine is None or mine in ahead)):
+            if taken and (mine is None or mine in ahead):
                 break
             theirs = policy.reservation(product, asker(waiter.checkout)) if ruled else None
             if waiter.open and (not taken or theirs == mine):
@@ -264,7 +267,7 @@ class Seats(Leases):
                 continue
             request = waiter.checkout
             mine = policy.reservation(product, asker(request)) if ruled else None
-            if len(promised) == len(pools):
+            if pools and len(promised) == len(pools):
                 if not shared and not ruled:
                     break
                 draws = mine is not None and mine not in ahead
@@ -364,7 +367,7 @@ class Seats(Leases):
         self._serve(lease.product, now)
 
     def _expire(self, product: str, now: Now, limit: int) -> tuple[int, bool]:
-        """End at most ``limit`` leases of a product that are due, and the loans that are: how many, and is none left."""
+        """End at most ``limit`` leases of a product that are due, and the loans that are: how many, is none left."""
         came_back = self._end_borrowed(now)
         wheel = self._deadlines.get(product)
         if wheel is None:
@@ -389,7 +392,9 @@ class Seats(Leases):
         pool = self.pools.get(lease.entitlement_id)
         if pool is None or pool.entitlement.concurrency is not Concurrency.NODE_LOCK:
             return False
-        if pool.lingering(lease.holder) is not None or not pool.frees(lease):
+        away = [one for one in self.borrowed.values() if one.entitlement_id == lease.entitlement_id]
+        alone = pool.frees(lease) > 0 or any(one.holder.seat_id == lease.holder.seat_id for one in away)
+        if pool.lingering(lease.holder) is not None or not alone:
             return False
         release = pool.entitlement.node_lock_release
         self._linger(lease, pool, 0 if release is None else release.total_seconds(), now)

@@ -222,6 +222,8 @@ class SeatVerbs(Machine):
         mine = [one.lease_id for one in ahead]
         if wish.lease_id in mine:
             ahead = ahead[: mine.index(wish.lease_id)]
+        rank = self.books.rules.priority if wish.product == "cad" else lambda _holder: 0
+        ahead = [one for one in ahead if rank(one.holder) >= rank(wish.holder)]
         for terms in pools:
             if not self.fits(wish, terms):
                 continue
