@@ -11,7 +11,7 @@ It decides; leases and history belong to the ledger.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -84,8 +84,9 @@ def _too_long(loan: Loan, terms: Entitlement, caps: SiteCaps, now: Now) -> Denia
     # Whoever asks for the longest time computed it a moment ago, by a clock of its own.
     if loan.until <= latest + timedelta(seconds=_LENIENT_SECONDS if rule != "dates" else 0):
         return None
-    detail = f"Seats of {terms.product} may be borrowed until {write_instant(latest.replace(microsecond=0))} at most."
-    return _denial(loan, terms, "borrow_too_long", rule, detail, "Ask for an earlier end.")
+    stamp = write_instant(latest.replace(microsecond=0))
+    detail = f"Seats of {terms.product} may be borrowed until {stamp} at most."
+    return replace(_denial(loan, terms, "borrow_too_long", rule, detail, "Ask for an earlier end."), until_latest=stamp)
 
 
 _LENIENT_SECONDS: Final = 60

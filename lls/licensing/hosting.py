@@ -211,8 +211,9 @@ class Hosting(Seats):
         if pool is None:
             if key not in self._dropped:  # it may have gone and come again within the group
                 self._terms_before.setdefault(key, None)
+            orphans = self._orphans(key)
             pool = self._open_pool(dated, now=now)
-            for lease in self._orphans(key).values():
+            for lease in orphans.values():
                 pool.add(lease)
             self.problems.pop(key, None)
         else:
@@ -327,14 +328,17 @@ class Hosting(Seats):
     def unassign_user(self, entitlement_id: str, user: str, *, actor: str, now: Now) -> None:
         """Take a place back; the user's leases end. Raises NotFound, Forbidden."""
         pool, placed = self._naming(entitlement_id)
+        if user.casefold() in map(str.casefold, pool.entitlement.named_users.names):
+            raise Forbidden(f"The vendor names {user} for {entitlement_id}; ask for a bundle with other names.")
         if user.casefold() not in pool.assigned:
             raise NotFound(f"{user} is not one of the users that this site has assigned to {entitlement_id}.")
         begin, end = month_of(_FIRST_OF_A_MONTH, now.wall)
         lately = tuple(at for at in placed.renamed_at if begin <= at < end)
         most = pool.entitlement.named_users.changes_per_month
         if len(lately) >= most:
+            changes = "1 change" if most == 1 else f"{most} changes"
             raise Forbidden(
-                f"The vendor allows {most} changes of names a month for {entitlement_id};"
+                f"The vendor allows {changes} of names a month for {entitlement_id};"
                 f" the next one is possible from {end:%Y-%m-%d}."
             )
         left = tuple(one for one in placed.assigned if one.casefold() != user.casefold())

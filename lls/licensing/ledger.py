@@ -25,13 +25,13 @@ import hmac
 from dataclasses import replace
 from datetime import datetime
 
-from lls.faults import LeaseEnd, RequestIdTaken, StillBorrowed, UnknownLease, UnknownProduct
+from lls.faults import Fault, LeaseEnd, RequestIdTaken, StillBorrowed, UnknownLease
 from lls.licensing import borrowing
 from lls.licensing.borrowing import Loan, SiteCaps
 from lls.licensing.changes import AnsweredRequest, Fact, FeatureAct
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Standing
-from lls.licensing.explaining import Explanation, explain
+from lls.licensing.explaining import Explanation, Step, StepVerdict, explain
 from lls.licensing.fields import write_instant
 from lls.licensing.hosting import Draining, Hosting
 from lls.licensing.instant import Now
@@ -263,6 +263,18 @@ class Ledger(Hosting):
 
         Raises UnknownProduct, BadActivationCode.
         """
-        if request.product not in self.pools.products:
-            raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
-        return explain(request, self.pools, now=now)
+        told = explain(request, self.pools, now=now)
+        stopped = self._stopped(request, now)
+        if stopped is None:
+            words = "The server may grant: its licence, its reports, its clock and its machine are in order."
+            return replace(told, steps=(Step(rule="server", verdict=StepVerdict.PASSED, words=words), *told.steps))
+        refused = Step(rule=stopped.rule, verdict=StepVerdict.REFUSED, words=stopped.detail)
+        return Explanation(steps=(refused, *told.steps), outcome=stopped)
+
+    def _stopped(self, request: Checkout, now: Now) -> Denial | None:
+        """What the server itself would say to a newcomer."""
+        try:
+            self.server.refuse_new(now)
+        except Fault as fault:
+            return Denial(code=fault.code, rule="server", detail=fault.detail, product=request.product)
+        return self.server.refusal(request, now)

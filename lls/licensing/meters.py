@@ -134,9 +134,13 @@ class Meters:
     def repeated(self, request: AnsweredRequest, *, now: Now) -> FeatureLevel:
         """The answer that the call got; what was not part of it (consumption, dates) as it is now.
 
-        Raises UnknownFeature where the entitlement has no such feature any more.
+        Of a feature that is not here any more, what was answered is all that is known.
         """
-        level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
+        terms = self._terms(request.entitlement_id, committed=False)
+        if terms is None or terms.feature(request.feature) is None:
+            level = switch_level(Feature(key=request.feature, type=FeatureType.USAGE_COUNT, value=0))
+        else:
+            level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
         return replace(level, held=request.held, available=request.available, total=request.total)
 
     def act(

@@ -388,18 +388,27 @@ class Seats(Leases):
         return came_back + len(due), finished
 
     def _left_to_machine(self, lease: Lease, now: Now) -> bool:
-        """A node-locked lease is over: its seat stays with its machine, unless another lease there keeps it."""
+        """A node-locked lease is over: its seat stays with its machine, unless another lease there keeps it.
+
+        A borrowed one keeps it only until its date.
+        """
         pool = self.pools.get(lease.entitlement_id)
         if pool is None or pool.entitlement.concurrency is not Concurrency.NODE_LOCK:
             return False
-        away = [one for one in self.borrowed.values() if one.entitlement_id == lease.entitlement_id]
-        alone = pool.frees(lease) > 0 or any(one.holder.seat_id == lease.holder.seat_id for one in away)
-        if pool.lingering(lease.holder) is not None or not alone:
+        if pool.lingering(lease.holder) is not None:
+            return False
+        if not pool.frees(lease) and next(self._beside(lease), None) is None:
             return False
         release = pool.entitlement.node_lock_release
         self._linger(lease, pool, 0 if release is None else release.total_seconds(), now)
         self._post_end(Kind.EXPIRED, lease, 0, now, reason="expired", kept=True)
         return True
+
+    def _beside(self, lease: Lease) -> Iterator[Lease]:
+        """The borrowed leases of the same machine in the same pool."""
+        for one in self.borrowed.values():
+            if (one.entitlement_id, one.holder.seat_id) == (lease.entitlement_id, lease.holder.seat_id):
+                yield one
 
     def _end(self, leases: Iterable[Lease], now: Now) -> int:
         """Their entitlement ended: so do these leases; how many."""

@@ -159,7 +159,7 @@ class JournalState:
             assert {lot: units for lot, units in self.used.get(key, {}).items() if units} == used
         for counters in (self.used, self.ended):
             for key in [key for key in counters if key[0] == entitlement_id]:
-                del counters[key]  # type: ignore[attr-defined]
+                del counters[key]
 
     def _admin_acted(self, data: Mapping[str, Any]) -> None:
         entitlement_id = data.get("entitlement_id", "")

@@ -29,13 +29,14 @@ from lls.licensing.seating import Denial
 from lls.licensing.terms import Change
 from tests.ledgers import GRACE, checkout, entitlement, receipt
 from tests.licensing.accounts import lots_of
-from tests.licensing.machine import Machine, id_of
+from tests.licensing.machine import id_of
+from tests.licensing.machine_judging import Judging
 from tests.licensing.wishes import IDS
 
 LICENSE_CODES = {"server_not_licensed", "report_overdue"}
 
 
-class SeatVerbs(Machine):
+class SeatVerbs(Judging):
     """See the module."""
 
     # ------------------------------------------------------------ bundles
