@@ -4,7 +4,8 @@ Rules
 1. A bundle is applied whole or not at all, in one verb, so in one transaction; what it ends ends there too.
 2. An entitlement that is not active any more ends its leases, but for borrowed ones: what left with a laptop is counted
    until its date (``seats``).
-3. A term that the first lease starts keeps its dates under later bundles that bring none.
+3. A term that the first lease starts keeps its dates under later bundles that bring none. Another hosting session over
+   the present one closes it: start, names and draining begin anew; what was counted goes on, as under every import.
 4. A vendor's command (``reset_usage``) is applied before the terms that come with it, once. Nothing else lowers what
    was counted.
 5. Returning drains: nothing new is granted, what is held goes on, and when the last lease has ended the entitlement
@@ -25,14 +26,14 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from lls.faults import Forbidden, LeaseEnd, NotFound
+from lls.faults import Forbidden, LeaseEnd, NotFound, TooLarge
 from lls.licensing.calendar import month_of
 from lls.licensing.changes import Fact, KeptBundle, Loaded, Placed, ReturnedEntitlement, SealedReport
 from lls.licensing.entitlement import Concurrency, Entitlement, Status
 from lls.licensing.fields import write_instant
 from lls.licensing.installing import judge
 from lls.licensing.instant import Now
-from lls.licensing.journal import Kind
+from lls.licensing.journal import LONGEST_LINE, Kind
 from lls.licensing.lease import Lease, LeaseState
 from lls.licensing.leases import Setting
 from lls.licensing.policy import Policy
@@ -40,6 +41,8 @@ from lls.licensing.seating import Pool, occupied
 from lls.licensing.seats import Seats
 from lls.licensing.terms import RESET_USAGE, Acknowledgement, Change, Installation, Outcome, ServerTerms
 
+LONGEST_METERS: Final = LONGEST_LINE - 65_536
+"""What is told of meters must leave room for the rest of its line."""
 _FIRST_OF_A_MONTH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 
@@ -193,6 +196,9 @@ class Hosting(Seats):
         key = entitlement.entitlement_id
         known = self.placed.get(key)
         same = known is not None and known.session_id == entitlement.session_id
+        if known is not None and not same:
+            self.closed_sessions.add(known.session_id)
+            self.batch.closed_sessions.add(known.session_id)
         self._place_anew(
             Placed(
                 entitlement_id=key,
@@ -223,6 +229,8 @@ class Hosting(Seats):
             self.meters.open(dated, now=now)
             self._tell(pool, self.placed[key])
             self._rearm(pool, now)
+        if pool.leases and dated.starts_on_first_lease and entitlement.status is Status.ACTIVE:
+            self._begin(pool, now)  # whoever sits there already is the first
         ended = 0
         if entitlement.status is not Status.ACTIVE:
             ended = self._end([lease for lease in pool.leases.values() if lease.until is None], now)
@@ -245,6 +253,7 @@ class Hosting(Seats):
         pool = self.pools.get(entitlement_id)
         if pool is None:
             return self._returned(entitlement_id)
+        _refuse_too_long(self.meters.final(entitlement_id, now=now))
         if not self.placed[entitlement_id].returning:
             self._place_anew(replace(self.placed[entitlement_id], returning=True))
             self._generation += 1
@@ -314,6 +323,8 @@ class Hosting(Seats):
     def assign_user(self, entitlement_id: str, user: str, *, actor: str, now: Now) -> None:
         """Give a free place to a user of the site's choice; again: changes nothing. Raises NotFound, Forbidden."""
         pool, placed = self._naming(entitlement_id)
+        if not pool.entitlement.named_users.by_site:
+            raise Forbidden(f"The vendor names the users of {entitlement_id}; ask for a bundle with other names.")
         if user.casefold() in pool.assigned | set(map(str.casefold, pool.entitlement.named_users.names)):
             return
         taken = len({*map(str.casefold, pool.entitlement.named_users.names), *pool.assigned})
@@ -328,14 +339,16 @@ class Hosting(Seats):
     def unassign_user(self, entitlement_id: str, user: str, *, actor: str, now: Now) -> None:
         """Take a place back; the user's leases end. Raises NotFound, Forbidden."""
         pool, placed = self._naming(entitlement_id)
-        if user.casefold() in map(str.casefold, pool.entitlement.named_users.names):
-            raise Forbidden(f"The vendor names {user} for {entitlement_id}; ask for a bundle with other names.")
-        if user.casefold() not in pool.assigned:
+        ours = user.casefold() in map(str.casefold, placed.assigned)
+        theirs = user.casefold() in map(str.casefold, pool.entitlement.named_users.names)
+        if theirs or not (ours or pool.entitlement.named_users.by_site):
+            raise Forbidden(f"The vendor names the users of {entitlement_id}; ask for a bundle with other names.")
+        if not ours:
             raise NotFound(f"{user} is not one of the users that this site has assigned to {entitlement_id}.")
         begin, end = month_of(_FIRST_OF_A_MONTH, now.wall)
         lately = tuple(at for at in placed.renamed_at if begin <= at < end)
         most = pool.entitlement.named_users.changes_per_month
-        if len(lately) >= most:
+        if len(lately) >= most and pool.entitlement.named_users.by_site:
             changes = "1 change" if most == 1 else f"{most} changes"
             raise Forbidden(
                 f"The vendor allows {changes} of names a month for {entitlement_id};"
@@ -357,8 +370,6 @@ class Hosting(Seats):
             raise NotFound(f"No entitlement {entitlement_id} is hosted here; `lls entitlement list` shows them.")
         if pool.entitlement.concurrency is not Concurrency.NAMED_USER:
             raise Forbidden(f"The seats of {entitlement_id} have no names: anybody may take one.")
-        if not pool.entitlement.named_users.by_site:
-            raise Forbidden(f"The vendor names the users of {entitlement_id}; ask for a bundle with other names.")
         return pool, self.placed[entitlement_id]
 
     def _note_name(self, act: str, entitlement_id: str, user: str, actor: str, now: Now) -> None:
@@ -414,3 +425,12 @@ class Hosting(Seats):
 
 def _is(lease: Lease, user: str) -> bool:
     return lease.holder.user is not None and lease.holder.user.casefold() == user.casefold()
+
+
+def _refuse_too_long(meters: list[dict[str, object]]) -> None:
+    """Judged before anything is posted. Raises TooLarge."""
+    if len(json.dumps(meters)) > LONGEST_METERS:
+        raise TooLarge(
+            "The meters of this entitlement have more grants than a line of the journal can tell;"
+            " ask the vendor for a bundle without the grants that are over, import it, then return the entitlement."
+        )

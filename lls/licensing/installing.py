@@ -70,7 +70,7 @@ def judge(ledger: Hosting, installation: Installation, *, now: Now) -> Outcome:
         forked=_is_forked(ledger, installation),
         warnings=tuple(warnings),
     )
-    _refuse_too_long(installation, outcome, now)
+    _refuse_too_long(ledger, installation, outcome, now)
     return outcome
 
 
@@ -84,10 +84,21 @@ def _refuse_sequence(ledger: Hosting, installation: Installation) -> None:
         )
 
 
-def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> None:
+def _longest_resets(ledger: Hosting, installation: Installation, command_id: str) -> list[dict[str, object]]:
+    """What the line may tell of a reset: of each feature that the entitlement has, had or gets."""
+    key = installation.commands[command_id].entitlement_id
+    pool = ledger.pools.get(key or "")
+    terms = [one for one in installation.entitlements if one.entitlement_id == key]
+    known = [*terms, pool.entitlement] if pool is not None else terms
+    features = {feature.key for one in known for feature in one.features}
+    return [{"entitlement_id": key, "feature": one, "consumed": LARGEST, "overage": LARGEST} for one in features]
+
+
+def _refuse_too_long(ledger: Hosting, installation: Installation, outcome: Outcome, now: Now) -> None:
     """Written with the largest numbers that may come: whoever reads the journal refuses a longer line."""
     most = dict.fromkeys((step.entitlement.entitlement_id for step in outcome.steps), LARGEST)
     data = installed_data(installation, outcome, now, actor=FIRST_PREV, in_use=most, held=lambda *_key: LARGEST)
+    data["resets"] = [item for one in outcome.commands for item in _longest_resets(ledger, installation, one)]
     longest = entry(Head(seq=LARGEST), at=now.wall.replace(microsecond=1), kind=Kind.INSTALLED, data=data)
     if len(longest.line) > LONGEST_LINE:
         raise RefusedDocument(

@@ -31,7 +31,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 LEASE_COLUMNS: Final = (
     "lease_id, secret, content, product, entitlement_id, seat_id, seat_name, user, host, process,"
-    " seats, ttl, overdraft, granted_at, state, mode, features, until, key, address"
+    " seats, ttl, overdraft, granted_at, state, mode, features, until, key, address, silent_since"
 )
 PLACED_COLUMNS: Final = "entitlement_id, session_id, sequence, bundle_id, started_at, draining, assigned, renamed_at"
 LOT_COLUMNS: Final = "entitlement_id, feature, lot, used, ended"
@@ -78,6 +78,7 @@ def lease_row(lease: Lease) -> Row:
         None if lease.until is None else to_micros(lease.until),
         lease.key,
         lease.address,
+        None if lease.silent_since is None else to_micros(lease.silent_since),
     )
 
 
@@ -106,6 +107,7 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             until=None if until is None else from_micros(until),
             key=key,
             address=address,
+            silent_since=None if silent_since is None else from_micros(silent_since),
         )
         for (
             lease_id,
@@ -128,6 +130,7 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             until,
             key,
             address,
+            silent_since,
         ) in rows
     ]
 

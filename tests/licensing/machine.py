@@ -418,7 +418,7 @@ def everything(ledger: Ledger) -> dict[str, object]:
         "receipts": ledger.receipts,
         "reports": ledger.reports,
         "returns": ledger.returns,
-        "borrowed": set(ledger.borrowed),
+        "borrowed": {one.lease_id for one in ledger.loans},
         "meters": meters,
         "policy": ledger.pools.policy,
     }

@@ -33,6 +33,7 @@ class Judging(Machine):
         """Before a verb."""
         self.levels = {key: (pool.in_use, pool.entitlement) for key, pool in self.ledger.pools.items()}
         self.seated = set(self.ledger.leases)
+        self.sitting = [lease.facts() for lease in self.ledger.leases.values()]
         self.waited = [(waiter.checkout, waiter.open) for waiter in self.ledger.waiting]
 
     def judge_fault(self, fault: Fault, *, expected: str | None, before: tuple[object, ...]) -> None:
@@ -147,7 +148,7 @@ class Judging(Machine):
         given = {known.amount if known is not None else used}
         if feature is not None:
             given |= {one.amount for one in feature.grants if one.grant_id == lot_id} | {feature.value}
-        assert data["amount"] in {max(amount, used) for amount in given}, f"{data} {known} {given}"
+        assert data["amount"] in {max(amount, used) for amount in given}
         if pool is None:
             return
         named = [] if feature is None else lots_of(feature, pool.entitlement, self.now.wall)
@@ -286,11 +287,11 @@ class Judging(Machine):
                 continue
             lease = self.ledger.leases[lease_id]
             assert (known.until, Mode.BORROWED) == (lease.until, lease.mode)
-            assert lease_id in self.ledger.borrowed
+            assert lease_id in self.ledger.loans
             pool = self.ledger.pools.get(known.entitlement_id)
             assert pool is None or pool.leases[lease_id] is lease
         away = {lease_id for lease_id, known in self.known.items() if known.until is not None}
-        assert away == set(self.ledger.borrowed)
+        assert away == {one.lease_id for one in self.ledger.loans}
 
     @invariant()
     def units_are_what_was_answered(self) -> None:

@@ -184,7 +184,7 @@ class LifeVerbs(UnitVerbs):
         if ends and min(ends) > self.now.wall:
             self.seconds += (min(ends) - self.now.wall).total_seconds() - 0.25
             self.sweep(limit=2_000)
-            assert len(self.ledger.borrowed) == len(ends)
+            assert len(self.ledger.loans) == len(ends)
             self.seconds += 0.25
             if sweep:
                 self.sweep(limit=2_000)

@@ -91,14 +91,18 @@ class SeatVerbs(Judging):
             self.books.returning.discard(entitlement_id)
         if made.status is not Status.ACTIVE:
             self.excused |= {key for key, known in self.known.items() if known.entitlement_id == entitlement_id}
-        if not made.starts_on_first_lease:  # the vendor's own dates win
-            self.books.started.pop(entitlement_id, None)
+        if self.sat_before(entitlement_id) and made.starts_on_first_lease and made.status is Status.ACTIVE:
+            self.books.started.setdefault(entitlement_id, self.now.wall.replace(microsecond=0))
         begun = self.books.started.get(entitlement_id)
         in_force = self.ledger.pools[entitlement_id].entitlement
         if not self.new_leases():
             assert in_force == (made.begun(begun) if begun and made.starts_on_first_lease else made)
         if made.concurrency is Concurrency.NODE_LOCK:  # the time until release may be another now
             self.books.bound = {key: at for key, at in self.books.bound.items() if key[0] != entitlement_id}
+
+    def sat_before(self, entitlement_id: str) -> bool:
+        """Whether anybody sat there when the verb began."""
+        return any(one[4] == entitlement_id for one in self.sitting)
 
     def new_leases(self) -> set[str]:
         return self.ledger.leases.keys() - self.seated

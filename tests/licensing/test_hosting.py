@@ -164,10 +164,23 @@ def test_dates_of_the_first_lease_stay_under_updates_that_bring_none_and_yield_t
     )
 
 
+def test_whoever_sits_there_already_is_the_first() -> None:
+    """Else leases of before would have no end, and every use a month's allowance of its own."""
+    vendor, terms = Vendor(), entitlement()
+    ledger = ledger_of(terms, vendor=vendor)
+    seat(ledger, "a")
+    undated = on_first_lease(days=30)
+    update(ledger, vendor, replace(undated, session_id=terms.session_id), seconds=20)
+    in_force = ledger.pools[ENT].entitlement
+    assert (T0 + timedelta(seconds=20), T0 + timedelta(days=30, seconds=20)) == (in_force.starts_at, in_force.ends_at)
+    assert ["Installed", "Started"] == kinds(ledger.batch)[-2:]
+
+
 def test_another_hosting_begins_with_its_own_first_lease() -> None:
     vendor, terms = Vendor(), on_first_lease(days=30)
     ledger = ledger_of(terms, vendor=vendor)
     seat(ledger, "a", seconds=10)
+    ledger.checkin("a", secret=secret_of("a"), now=at(15))
     other = replace(terms, session_id="ses_other", sequence=1)
     ledger.install(vendor.bundle(other), actor="ada", now=at(20))
     assert None is ledger.pools[ENT].entitlement.starts_at

@@ -39,7 +39,8 @@ CREATE TABLE leases (
     features       TEXT,     -- JSON, units held by feature key; empty: none
     until          INTEGER,  -- the end of a borrowed lease
     key            TEXT,
-    address        TEXT
+    address        TEXT,
+    silent_since   INTEGER   -- of a seat that waits for its machine
 ) WITHOUT ROWID;
 
 -- What was taken of each lot of a counted feature. One of the two tables that every use writes.
