@@ -6,8 +6,8 @@ Rules
    until its date (``seats``).
 3. A term that the first lease starts keeps its dates under later bundles that bring none. Another hosting session over
    the present one closes it: start, names and draining begin anew; what was counted goes on, as under every import.
-4. A vendor's command (``reset_usage``) is applied before the terms that come with it, once. Nothing else lowers what
-   was counted.
+4. A vendor's command (``reset_usage``) is applied before the terms that come with it, once, to the counters: also
+   where no terms were in force so far. Nothing else lowers what was counted.
 5. Returning drains: nothing new is granted, what is held goes on, and when the last lease has ended the entitlement
    goes, its session is closed for ever and its meters are told for the last time. ``force`` ends the leases at once.
    What was returned can be told again, word for word.
@@ -163,7 +163,7 @@ class Hosting(Seats):
             one.entitlement_id: occupied(one, self.pools.get(one.entitlement_id), self._orphans(one.entitlement_id))
             for one in changed
         }
-        resets = [item for one in outcome.commands for item in self._reset(installation, one, now)]
+        resets = self._reset(installation, outcome, changed, now)
         held = self.meters.held
         self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use, held=held, resets=resets)
         ended = {one.entitlement_id: self._place(one, kept.bundle_id, now) for one in changed}
@@ -185,11 +185,16 @@ class Hosting(Seats):
             if self._key_sets.get(version) != token:
                 self._key_sets[version] = self.batch.key_sets[version] = token
 
-    def _reset(self, installation: Installation, command_id: str, now: Now) -> list[dict[str, object]]:
-        command = installation.commands[command_id]
-        if command.type != RESET_USAGE or command.entitlement_id is None or command.entitlement_id not in self.pools:
-            return []
-        return self.meters.reset(command.entitlement_id, command.feature, now=now)
+    def _reset(
+        self, installation: Installation, outcome: Outcome, changed: Iterable[Entitlement], now: Now
+    ) -> list[dict[str, object]]:
+        commands = [installation.commands[command_id] for command_id in outcome.commands]
+        orders = [
+            (one.entitlement_id, one.feature)
+            for one in commands
+            if one.type == RESET_USAGE and one.entitlement_id is not None
+        ]
+        return self.meters.reset(orders, coming={one.entitlement_id: self.dated(one) for one in changed}, now=now)
 
     def _place(self, entitlement: Entitlement, bundle_id: str, now: Now) -> int:
         """Put new terms in force; how many leases ended with the old ones."""

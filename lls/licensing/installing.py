@@ -9,7 +9,8 @@ Rules (design §4, contract §3), in order
    ``malformed``: half of an order that somebody pays for must not pass unseen. The bundle's terms count before those in
    force, and those of a closed session too: there is then nothing left to reset, and that is no fault of the vendor.
 4. Each entitlement by its session and own sequence: of a closed session → skipped; new; lower → the bundle is refused
-   as ``older``; equal must be identical, else ``replayed``; higher → updated. An absent entitlement stays as it is.
+   as ``older``; equal must be identical, else ``replayed``; higher → updated, but never of another product, else
+   ``malformed``. An absent entitlement stays as it is.
 5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied
    and warned of, and the bundle goes in. That holds for lines acknowledged long ago too: whoever acknowledges another
    line there has seen another journal.
@@ -126,8 +127,11 @@ def _refuse_empty_resets(ledger: Hosting, installation: Installation, commands: 
         if terms is None:
             what = f"entitlement {command.entitlement_id}, which is not here"
             raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
-        feature = None if command.feature is None else terms.feature(command.feature)
-        if command.feature is not None and (feature is None or not feature.consumed):
+        consumed = [one.key for one in terms.features if one.consumed]
+        if command.feature is None and not consumed:
+            what = f"{terms.entitlement_id}, of which nothing is consumed"
+            raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
+        if command.feature is not None and command.feature not in consumed:
             what = f"{command.feature}, which is no consumed feature of {terms.entitlement_id}"
             raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
 
@@ -165,6 +169,12 @@ def _step(ledger: Hosting, terms: Entitlement) -> Step:
                 f"Entitlement {terms.entitlement_id} differs from the one applied under its sequence {terms.sequence}.",
             )
         return Step(entitlement=terms, before=before, change=Change.UNCHANGED)
+    if before is not None and before.product != terms.product:
+        raise RefusedDocument(
+            Refusal.MALFORMED,
+            f"Entitlement {terms.entitlement_id} is hosted for {before.product}, and the bundle makes it one of"
+            f" {terms.product}: leases of the one would become leases of the other. Ask the vendor for a new one.",
+        )
     return Step(entitlement=terms, before=before, change=Change.UPDATED)
 
 

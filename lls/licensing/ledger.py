@@ -238,6 +238,7 @@ class Ledger(Hosting):
         pool = self.pools[lease.entitlement_id]
         who = Asker(user=lease.holder.user, host=lease.holder.host, address=lease.address)
         loan = Loan(holder=lease.holder, seats=lease.seats, until=until, fingerprint=fingerprint)
+        borrowing.check(loan, now=now)
         self._end_borrowed(now, limit=SWEEP_LIMIT)  # whose end has come is not away any more
         refused = self._loan_refusal(loan, pool, who, now=now, held=0 if lease.until is None else lease.seats)
         if refused is not None:

@@ -25,6 +25,8 @@ class Loans:
         self._seats: Counter[str] = Counter()
         self._machines: dict[tuple[str, str], dict[str, Lease]] = {}
         self._ends: list[tuple[datetime, str]] = []
+        self._awaited: set[tuple[datetime, str]] = set()
+        """What stands in the heap: a lease that changes and stays away is put in again under the same end."""
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
@@ -42,7 +44,10 @@ class Loans:
         self._leases[lease.lease_id] = lease
         self._seats[lease.entitlement_id] += lease.seats
         self._machines.setdefault(_machine(lease), {})[lease.lease_id] = lease
-        heapq.heappush(self._ends, (lease.until, lease.lease_id))
+        end = lease.until, lease.lease_id
+        if end not in self._awaited:
+            self._awaited.add(end)
+            heapq.heappush(self._ends, end)
 
     def remove(self, lease: Lease) -> None:
         """It is back, or another state of it comes; no error when it was not away."""
@@ -67,7 +72,8 @@ class Loans:
         """At most so many whose date has come, the earliest first."""
         found: list[Lease] = []
         while self._ends and self._ends[0][0] <= wall and len(found) < limit:
-            until, lease_id = heapq.heappop(self._ends)
+            until, lease_id = end = heapq.heappop(self._ends)
+            self._awaited.discard(end)
             lease = self._leases.get(lease_id)
             if lease is not None and lease.until == until:
                 found.append(lease)

@@ -228,12 +228,18 @@ class Posting:
         consumed: int,
         lost: int,
         limit: int | None = None,
+        into: str | None = None,
     ) -> None:
-        """What is left of a lot is lost; ``limit`` are the units of a pool that are in force after that."""
+        """What is left of a lot is lost; ``limit`` are the units of a pool that are in force after that.
+
+        With ``into`` nothing is lost: what was consumed is counted there from now on, and no more under ``lot``.
+        """
         data: dict[str, object] = {"entitlement_id": entitlement_id, "feature": feature, "lot": lot}
         data |= {"amount": amount, "consumed": consumed, "lost": lost}
         if limit is not None:
             data["limit"] = limit
+        if into is not None:
+            data["into"] = into
         self.post(Kind.GRANT_ENDED, data, now)
 
     def installed(

@@ -230,7 +230,8 @@ class Machine(RuleBasedStateMachine):
         )
 
     def is_named(self, holder: Holder, terms: Entitlement) -> bool:
-        names = {one.lower() for one in terms.named_users.names} | self.books.assigned.get(terms.entitlement_id, set())
+        names = {one.lower() for one in terms.named_users.names}
+        names |= self.books.assigned.get(terms.entitlement_id, set()) if terms.named_users.by_site else set()
         return holder.user is not None and holder.user.lower() in names
 
     def is_over(self, known: Known) -> bool:
@@ -388,7 +389,7 @@ def id_of(name: str) -> str:
 
 def asked_of(ledger: Ledger) -> dict[Any, Any]:
     kept = ledger.meters._answered
-    return {**kept._fresh, **kept._late, **{key: one for key, (one, _seen) in kept._ahead.items()}}
+    return {**kept._fresh, **kept._late}
 
 
 def everything(ledger: Ledger) -> dict[str, object]:

@@ -106,15 +106,19 @@ class LifeVerbs(UnitVerbs):
         others = [one for one in others if one.until is not None and one.until > wall]
         away_in_all = sum(one.wish.seats for one in others)
         away = sum(one.wish.seats for one in others if one.entitlement_id == terms.entitlement_id)
+        if terms.starts_on_first_lease:
+            terms = terms.begun(wall.replace(microsecond=0))
         ends = terms.ends_at
+        if until <= wall:
+            return "bad_request"
+        if terms.entitlement_id in self.books.returning:
+            return "entitlement_disabled"
         if not right:
             return "wrong_machine"
         if terms.status is not Status.ACTIVE:
             return "entitlement_disabled"
         if ends is not None and wall >= ends:
             return "entitlement_expired"
-        if until <= wall:
-            return "bad_request"
         if not longest or not vendor.max_seats or most == 0:
             return "borrow_not_allowed"
         in_time = until <= wall + timedelta(seconds=longest + LENIENT_SECONDS)
@@ -237,6 +241,8 @@ class LifeVerbs(UnitVerbs):
             assert all(lot["used"] <= lot["amount"] for lot in told["lots"])
         self.books.returned[entitlement_id] = answer
         self.books.accounts = {key: one for key, one in self.books.accounts.items() if key[0] != entitlement_id}
+        for asked in self.books.asked.values():
+            asked.closed = asked.closed or asked.entitlement_id == entitlement_id
         self.books.returning.discard(entitlement_id)
         for kept in (self.books.started, self.books.assigned, self.books.taken_back):
             kept.pop(entitlement_id, None)
@@ -291,19 +297,23 @@ class LifeVerbs(UnitVerbs):
         try:
             self.ledger.unassign_user(entitlement_id, user, actor="admin", now=self.now)
         except (NotFound, Forbidden):
-            allowed = terms is not None and self.site_names(terms)
-            often = terms is not None and len(lately) >= terms.named_users.changes_per_month
-            assert not allowed or user.lower() not in mine or often
+            assert not self.may_unassign(terms, user, mine, lately=len(lately))
             assert before == self.fingerprint()
             return
-        assert terms is not None
-        assert len(lately) < terms.named_users.changes_per_month
-        assert user.lower() in mine
+        assert self.may_unassign(terms, user, mine, lately=len(lately))
         self.books.assigned[entitlement_id] = mine - {user.lower()}
         self.books.taken_back.setdefault(entitlement_id, []).append(self.now.wall)
         self.excused |= sitting
         assert not sitting & self.ledger.leases.keys()
         self.judge()
+
+    @staticmethod
+    def may_unassign(terms: Entitlement | None, user: str, mine: set[str], *, lately: int) -> bool:
+        if terms is None or terms.concurrency is not Concurrency.NAMED_USER:
+            return False
+        theirs = user.lower() in {one.lower() for one in terms.named_users.names}
+        often = terms.named_users.by_site and lately >= terms.named_users.changes_per_month
+        return user.lower() in mine and not theirs and not often
 
     def terms_of(self, entitlement_id: str) -> Entitlement | None:
         pool = self.ledger.pools.get(entitlement_id)

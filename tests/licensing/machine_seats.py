@@ -47,10 +47,12 @@ class SeatVerbs(Judging):
         pool, placed = self.ledger.pools.get(made.entitlement_id), self.ledger.placed.get(made.entitlement_id)
         if pool is not None and placed is not None:
             said = self.said(made.entitlement_id)
+            made = replace(made, product=said.product)  # an entitlement is of one product for good
             if same:
                 made = said
             elif not session:
                 made = replace(made, session_id=placed.session_id, sequence=placed.sequence + 1)
+            made = replace(made, product=pool.entitlement.product)
         self.put(made)
 
     def made(self, name: str, wish: Mapping[str, Any], *, session: bool) -> Entitlement:

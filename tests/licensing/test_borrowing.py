@@ -291,6 +291,15 @@ def test_units_may_be_returned_while_it_is_away() -> None:
     assert lease in list(ledger.loans)
 
 
+def test_a_lease_that_changed_while_it_was_away_ends_once() -> None:
+    ledger = ledger_of(lent(features=(units("tokens", 4),)))
+    borrowed(ledger, "a", 600)
+    for number, act in enumerate((FeatureAct.CHECKOUT, FeatureAct.RETURN)):
+        ledger.feature("a", secret=secret_of("a"), key="tokens", act=act, amount=2, request_id=f"r{number}", now=at(60))
+    ledger.sweep(now=at(600))
+    assert ["borrow_ended"] == [line["reason"] for line in posted(ledger.batch, "Expired")]
+
+
 # -------------------------------------------------------------------- by file
 
 

@@ -238,7 +238,7 @@ def test_a_reset_begins_all_lots_in_force_anew() -> None:
     site.use(13, request_id="r")
     site.use(1, key="shots")
     site.at = T0 + DAY
-    told = site.meters.reset(ENT, "frames", now=site.now)
+    told = site.meters.reset([(ENT, "frames")], now=site.now)
     site.commit()
     assert [{"entitlement_id": ENT, "feature": "frames", "consumed": 11, "overage": 2}] == told
     assert (18, 9, 0, 0) == figures(site.level())
@@ -256,17 +256,17 @@ def test_a_reset_of_all_features_leaves_what_is_held() -> None:
     site = Site(terms(uses(5), uses(5, key="shots"), pool(3), switch()))
     site.use(2)
     site.check_out(3)
-    told = site.meters.reset(ENT, None, now=site.now)
+    told = site.meters.reset([(ENT, None)], now=site.now)
     assert [("frames", 2), ("shots", 0)] == [(one["feature"], one["consumed"]) for one in told]
     assert 0 == site.level("render", committed=False).available
-    assert [] == site.meters.reset("ent_unknown", None, now=site.now)
-    assert [] == site.meters.reset(ENT, "render", now=site.now)
+    assert [] == site.meters.reset([("ent_unknown", None)], now=site.now)
+    assert [] == site.meters.reset([(ENT, "render")], now=site.now)
 
 
 def test_after_a_reset_a_use_may_be_undone_again() -> None:
     site = Site(terms(uses(5, undo_seconds=60)))
     site.use(2)
-    site.meters.reset(ENT, None, now=site.now)
+    site.meters.reset([(ENT, None)], now=site.now)
     site.use(3, request_id="new")
     assert 0 == site.undo(3, "new").consumed
 
@@ -475,7 +475,7 @@ def test_after_a_failed_commit_reads_go_on_with_the_last_one() -> None:
     site.use(1, request_id="old")
     before = site.meters.levels(None, ENT, now=site.now, committed=True)
     site.meters.act(lease(), "frames", act=FeatureAct.USE, amount=5, request_id="r", now=site.now)
-    site.meters.reset(ENT, None, now=site.now)
+    site.meters.reset([(ENT, None)], now=site.now)
     site.meters.open(terms(uses(20), switch()), now=site.now)
     site.meters.put_back(ENT, site.entitlement)
     site.meters.abandon()

@@ -67,9 +67,11 @@ CREATE TABLE requests (
     total          INTEGER,
     draws          TEXT,     -- JSON, [[lot, units], ...]; empty: none
     undone         INTEGER NOT NULL,
+    strict         INTEGER,  -- what strict time said, where it was ahead of "at"
+    kept_until     INTEGER NOT NULL,
     PRIMARY KEY (lease_id, request_id)
 ) WITHOUT ROWID;
-CREATE INDEX requests_at ON requests (at);
+CREATE INDEX requests_kept_until ON requests (kept_until);
 
 -- Lease ids that will never be granted again, kept for late retries.
 CREATE TABLE ended (
