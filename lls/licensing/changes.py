@@ -189,7 +189,7 @@ class Batch:
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
         forgotten = self.forget_ended_before or self.forget_requests_before
-        return not (self.entries or self.facts or self.key_sets or forgotten or self.stamp)
+        return not (self.entries or self.facts or self.key_sets or self.requests or forgotten or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -252,8 +252,8 @@ class Meters:
         """What each meter says last, as a return carries it; those first that the terms name, in the vendor's order.
 
         Of features that the last terms name no more, those of which anything was counted or is held, under the type
-        that they had. Where that was before the server's start, nobody knows it: what was used up is then told as a
-        usage count, what is held as a pool.
+        that they had. Where that was before the server's start, nobody knows it: what is held is then told as a pool,
+        all else as a usage count.
         """
         told: list[dict[str, object]] = []
         meters = {} if entitlement_id not in self._hosted else self._hosted[entitlement_id].meters
@@ -700,7 +700,9 @@ def _last_known(meter: Meter) -> tuple[FeatureType, str | None]:
     """Type and unit."""
     if meter.last is not None:
         return meter.last.type, meter.last.unit
-    return FeatureType.USAGE_COUNT if any(meter.used.values()) else FeatureType.ELEMENT_POOL, None
+    # Of what is consumed the vendor also reads which lots ended, so that he does not sell them twice.
+    held = meter.level > 0 and not any(meter.used.values())
+    return FeatureType.ELEMENT_POOL if held else FeatureType.USAGE_COUNT, None
 
 
 def _overdrawn(draws: Draws) -> int:

@@ -16,7 +16,7 @@ from lls.licensing.journal import Kind
 from lls.licensing.lease import Checkout, Holder, Lease, LeaseState, Mode
 from lls.licensing.terms import License
 from tests.ledgers import GRACE
-from tests.licensing.accounts import Account, lots_of
+from tests.licensing.accounts import Account, lots_of, overdraft_lot
 from tests.licensing.machine import Asked, Known, Machine
 from tests.licensing.site_rules import SiteRules
 
@@ -143,6 +143,9 @@ class Judging(Machine):
         assert used == data["consumed"], "the journal tells another use of a lot than was answered"
         assert data["amount"] == data["consumed"] + data["lost"]
         assert lot_id not in account.ended, "a lot ended twice"
+        if "into" in data:
+            self.judge_carried(entitlement_id, key, data)
+            return
         account.ended.add(lot_id)
         known, feature = account.known.get(lot_id), None if pool is None else pool.entitlement.feature(key)
         given = {known.amount if known is not None else used}
@@ -155,6 +158,20 @@ class Judging(Machine):
         lot = next((one for one in named if one.lot_id == lot_id), known if lot_id.startswith("allowance 2") else None)
         gone = lot_id not in {one.lot_id for one in named}
         assert gone or (lot is not None and lot.ends <= self.now.wall), "a lot ended before its end"
+
+    def judge_carried(self, entitlement_id: str, key: str, data: Any) -> None:
+        """Another start gives the month in force another name; what was used goes on there, and can be undone there."""
+        account, lot, into = self.books.account(entitlement_id, key), data["lot"], data["into"]
+        terms = self.ledger.pools[entitlement_id].entitlement
+        feature = terms.feature(key)
+        assert feature is not None
+        month = overdraft_lot(feature, terms, self.now.wall).removeprefix("overdraft")
+        assert into == lot.partition(" ")[0] + month != lot
+        assert not data["lost"]
+        account.used[into] = account.used.get(into, 0) + account.used.pop(lot)
+        for asked in self.books.asked.values():
+            if (asked.entitlement_id, asked.feature) == (entitlement_id, key) and lot in asked.draws:
+                asked.draws[into] = asked.draws.pop(lot)
 
     def judge_ends(self) -> None:
         for lease_id, known in list(self.known.items()):

@@ -241,17 +241,26 @@ class UnitVerbs(SeatVerbs):
         feature = None if pool is None or key is None else pool.entitlement.feature(key)
         if pool is None or (key is not None and (feature is None or not feature.consumed)):
             return
+        if not any(one.consumed for one in pool.entitlement.features):
+            return
         self.watch()
         command = reset_of(entitlement_id, key)
         made = self.vendor.bundle(now=self.now, commands={f"cmd {self.vendor.sequence}": command})
         self.ledger.install(made, actor="admin", now=self.now)
         self.judge_lines()
-        for one in pool.entitlement.features:
-            if one.consumed and key in {None, one.key}:
-                self.books.account(entitlement_id, one.key).begin_anew(one, pool.entitlement, self.now)
-                for asked in self.books.asked.values():
-                    if (asked.entitlement_id, asked.feature) == (entitlement_id, one.key):
-                        asked.closed = True
+        for (owner, name_), account in self.books.accounts.items():
+            if owner != entitlement_id or key not in {None, name_}:
+                continue
+            one = pool.entitlement.feature(name_)
+            if one is not None and one.consumed:
+                account.begin_anew(one, pool.entitlement, self.now)
+            elif not any(units for lot, units in account.used.items() if lot not in account.ended):
+                continue
+            else:
+                account.used = {lot: units if lot in account.ended else 0 for lot, units in account.used.items()}
+            for asked in self.books.asked.values():
+                if (asked.entitlement_id, asked.feature) == (entitlement_id, name_):
+                    asked.closed = True
         self.judge()
         before = self.fingerprint()
         again = replace(made, kept=replace(made.kept, bundle_id=f"{made.kept.bundle_id} again"))

@@ -157,6 +157,14 @@ class Site:
             self.meters.add(one)
         self.meters.resume(self.now)
 
+    def distrust(self) -> None:
+        """Start without the terms: they did not verify again. The counters wait."""
+        kept = sorted(self.requests.values(), key=lambda one: one.at)
+        self.meters = Meters(self.posting, lots=self.rows.values(), requests=kept)
+        for one in self.leases.values():
+            self.meters.add(one)
+        self.meters.resume(self.now)
+
     def update(self, entitlement: Entitlement) -> list[dict[str, Any]]:
         self.entitlement = entitlement
         self.meters.open(entitlement, now=self.now)
