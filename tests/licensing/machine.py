@@ -342,7 +342,9 @@ class Machine(RuleBasedStateMachine):
         assert {key: pool.in_use for key, pool in self.ledger.pools.items()} == levels, "the journal says otherwise"
         told = {(one["entitlement_id"], one["feature"]): one["level"] for one in carried["meters"] if one["level"]}
         held = {(one.entitlement_id, key) for one in self.known.values() for key in one.held if one.held[key]}
-        here = {key: self.level(*key) for key in held if key[0] in self.ledger.pools}
+        # What a borrowed lease still holds of a feature that a new session does not name is nobody's to bill.
+        named = {(key, one.key) for key, pool in self.ledger.pools.items() for one in pool.entitlement.features}
+        here = {key: self.level(*key) for key in held if key in named or key in told}
         assert here == told, "the bill's levels are not what leases hold"
 
     def store_equals_memory(self) -> None:
