@@ -20,6 +20,8 @@ import hashlib
 import hmac
 import json
 import logging
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -390,7 +392,10 @@ class Airgap(Reports):
         if path is None:
             return ""
         try:
-            with path.open("rb") as file:
+            # Without O_NONBLOCK a pipe in the file's place would hold this errand, and every later one, for ever.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise RefusedDocument(Refusal.MALFORMED, f"{path} is not a file.")
                 data = file.read(LONGEST_TEXT + 1)
             if len(data) > LONGEST_TEXT:
                 raise RefusedDocument(Refusal.TOO_LARGE, f"{path} is larger than {LONGEST_TEXT} bytes.")

@@ -96,7 +96,7 @@ def _entitlement_id(request: web.Request) -> str:
 
 
 def _user(request: web.Request) -> str:
-    user = request.match_info["user"]
+    user = request.match_info["user"].strip()
     if not user.isprintable() or not 1 <= len(user) <= LONGEST_USER:
         raise BadRequest(f"A user has 1 to {LONGEST_USER} printable characters.")
     return user

@@ -26,6 +26,7 @@ from lls.api.admin_wire import (
 from lls.api.edge import ACTOR, BYTES, EDGE, Query, Route, answer, number_of, parameters, read_document
 from lls.api.wire import MOST_SEATS
 from lls.faults import BadRequest, Field, Refusal, RefusedDocument
+from lls.licensing.changes import Fact
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import normalise_code
 from lls.licensing.explaining import Explanation
@@ -52,7 +53,7 @@ async def policy(request: web.Request) -> web.StreamResponse:
     in_force = ledger.pools.policy
     return answer(
         PolicyView(
-            text=edge.airgap.policy_text,
+            text=ledger.facts.get(Fact.POLICY, ""),
             rules=[RuleView(rule=rule.rule, name=rule.name, product=rule.product) for rule in in_force.rules],
             doubts=list(in_force.doubts(ledger.pools)),
         )
@@ -71,8 +72,9 @@ async def explain(request: web.Request) -> web.StreamResponse:
     """What would be decided of a checkout now, and by which rules."""
     given, writer = parameters(request, *(query.name for query in _ASKED)), request.app[EDGE].writer
     wish = _wish(given)
-    ledger = await writer.settled()
-    return answer(_explanation_view(ledger.explain(wish, now=writer.now())))
+    # In a group of its own: nothing that is not committed yet may be told.
+    told = await writer.do(lambda ledger, now: ledger.explain(wish, now=now))
+    return answer(_explanation_view(told))
 
 
 async def reload(request: web.Request) -> web.StreamResponse:

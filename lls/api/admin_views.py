@@ -150,7 +150,7 @@ def entitlements_view(ledger: Ledger, now: Now) -> EntitlementsView:
         for entitlement_id, why in sorted(ledger.problems.items())
     ]
     away = Counter[str]()
-    for lease in ledger.borrowed.values():
+    for lease in ledger.loans:
         away[lease.entitlement_id] += lease.seats
     hosted = [_entitlement(ledger, terms, now, away=away[terms.entitlement_id]) for terms in known]
     return EntitlementsView(entitlements=[*hosted, *broken])

@@ -146,7 +146,8 @@ def _bound_to(lease: Lease) -> Mapping[str, str]:
 
 
 def _with_held(shown: Shown, lease: Lease) -> str:
-    return terms_claims({**shown.switches, **lease.features}, shown.terms.attributes)
+    terms = shown.terms
+    return terms_claims({**shown.switches, **lease.features}, terms.attributes, edition=terms.edition)
 
 
 def _shown(edge: Edge, terms: Entitlement) -> Shown:
@@ -155,7 +156,7 @@ def _shown(edge: Edge, terms: Entitlement) -> Shown:
         switches = {feature.key: feature.value > 0 for feature in terms.features if feature.type is FeatureType.BOOL}
         kept = edge.shown[terms.entitlement_id] = Shown(
             terms=terms,
-            claims=terms_claims(switches, terms.attributes),
+            claims=terms_claims(switches, terms.attributes, edition=terms.edition),
             switches=switches,
             attributes=dict(terms.attributes),
         )

@@ -113,6 +113,7 @@ def of_denial(denial: Denial) -> dict[str, Field]:
         "limit": denial.limit,
         "retry_after_seconds": denial.retry_after_seconds,
         "queue_position": denial.queue_position,
+        "until_latest": denial.until_latest,
         "remedy": denial.remedy or None,
     }
     # A null limit says "unlimited" nowhere among denials; what is not known is left out.

@@ -185,7 +185,7 @@ class _Counted(io.BytesIO):
 
 def _target(where: str, query: dict[str, str | int | None] | None = None) -> str:
     asked = urlencode({name: value for name, value in (query or {}).items() if value is not None})
-    return f"/v1/admin/{quote(where)}{f'?{asked}' if asked else ''}"
+    return f"/v1/admin/{quote(where, safe='/%')}{f'?{asked}' if asked else ''}"
 
 
 def _document(answer: http.client.HTTPResponse) -> Document:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import typer
 
@@ -107,7 +108,7 @@ def return_command(
 def keep(ctx: typer.Context, entitlement_id: _Id) -> None:
     """Keep an entitlement that is being drained: seats of it are granted again."""
     wanted = _one(entitlement_id, "ID")
-    admin(ctx).send("DELETE", f"entitlements/{wanted}/return", {})
+    admin(ctx).send("DELETE", f"entitlements/{quote(wanted, safe='')}/return", {})
     show.say(f"{wanted} stays; seats of it are granted again.")
 
 
@@ -115,7 +116,7 @@ def keep(ctx: typer.Context, entitlement_id: _Id) -> None:
 def assign(ctx: typer.Context, entitlement_id: _Id, user: _User) -> None:
     """Give a named place to a user of your choice."""
     wanted, name = _one(entitlement_id, "ID"), _one(user, "USER")
-    admin(ctx).send("POST", f"entitlements/{wanted}/users/{name}", {})
+    admin(ctx).send("POST", f"entitlements/{quote(wanted, safe='')}/users/{quote(name, safe='')}", {})
     show.say(f"{name} may use {wanted}.")
 
 
@@ -123,8 +124,8 @@ def assign(ctx: typer.Context, entitlement_id: _Id, user: _User) -> None:
 def unassign(ctx: typer.Context, entitlement_id: _Id, user: _User) -> None:
     """Take a named place back. The user's leases end; the vendor allows some such changes a month."""
     wanted, name = _one(entitlement_id, "ID"), _one(user, "USER")
-    admin(ctx).send("DELETE", f"entitlements/{wanted}/users/{name}", {})
-    show.say(f"{name} may use {wanted} no more.")
+    admin(ctx).send("DELETE", f"entitlements/{quote(wanted, safe='')}/users/{quote(name, safe='')}", {})
+    show.say(f"{name} may use {wanted} no more; a seat that {name} has borrowed stays away until its end.")
 
 
 # ---------------------------------------------------------------- giving back
@@ -135,7 +136,7 @@ def _returned(daemon: Admin, wanted: str, *, force: bool, wait: bool) -> str | N
     told: object = None
     try:
         while True:
-            answer = daemon.tell("POST", f"entitlements/{wanted}/return", {"force": force})
+            answer = daemon.tell("POST", f"entitlements/{quote(wanted, safe='')}/return", {"force": force})
             if answer.get("state") != "draining":
                 return str(answer.get("document", ""))
             held = answer.get("leases")
@@ -163,8 +164,8 @@ def _drains(wanted: str, held: object) -> str:
 def _one(text: str, hint: str) -> str:
     """A part of an address."""
     part = text.strip()
-    if not part or "/" in part:
-        raise typer.BadParameter("must not be empty or hold a slash.", param_hint=hint)
+    if not part or part in (".", ".."):
+        raise typer.BadParameter("must not be empty.", param_hint=hint)
     return part
 
 

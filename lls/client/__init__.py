@@ -10,13 +10,14 @@ This package may be copied into an application as it stands. The five lines::
 
 Which file decides what: ``trust`` whom to believe, ``session`` what to say next, ``transport`` how it travels,
 ``seat`` and ``aio`` the blocking and the asyncio interface, ``borrowing`` what counts on the road, ``carried`` the
-same by file (``machine_key`` its key), ``keeping`` the disk, ``values`` and ``errors`` what callers see, ``elapsed``
-the clocks, ``environment`` what need not be said. ``python -m lls.client`` borrows by file.
+same by file (``requesting`` what a request may say, ``machine_key`` its key), ``keeping`` the disk, ``values`` and
+``errors`` what callers see, ``elapsed`` the clocks, ``environment`` what need not be said. ``python -m lls.client``
+borrows by file.
 """
 
 from . import aio
 from .borrowing import Borrowed, Found, borrowed_leases
-from .carried import BorrowRequest, accept_grant, make_return
+from .carried import BorrowRequest, accept_grant, discard, make_return
 from .errors import (
     BadSetup,
     Busy,
@@ -67,6 +68,7 @@ __all__ = [
     "aio",
     "borrowed_leases",
     "checkout",
+    "discard",
     "machine_fingerprint",
     "make_return",
     "seat_or_borrowed",

@@ -1,4 +1,4 @@
-"""``python -m lls.client``: borrow by file, see what is borrowed, give it back. For people, and for scripts.
+"""``python -m lls.client``: borrow by file, see what is borrowed, extend it, give it back. For people and for scripts.
 
 Exit status: 0 done; 1 refused or failed, with one sentence on standard error; 2 wrong usage. What was asked for goes to
 standard output, and nothing else does.
@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TextIO
 
-from .borrowing import Found, borrowed_leases, give_back, route_of, wire_instant
-from .carried import BorrowRequest, accept_grant, make_return
+from .borrowing import Found, borrowed_leases, give_back, route_of, wire_end, wire_instant
+from .carried import BorrowRequest, accept_grant, discard, make_return
 from .environment import read_vendor_keys
-from .errors import ClockSetBack, LlsError, NotBorrowed
+from .errors import BadSetup, ClockSetBack, LlsError, NotBorrowed
 from .keeping import State, Store
+from .requesting import require_day, require_feature, require_product
 
 _FAILED = 1
+_AMOUNT = re.compile("[0-9]{1,7}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status; ``SystemExit`` (2) for wrong usage, as argparse does it."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if "usage" in options:
+        options.usage(options)
     try:
         status: int = options.run(options)
     except LlsError as error:
@@ -40,6 +47,8 @@ def _request(options: argparse.Namespace) -> int:
     if options.output.exists() and not options.force:
         return _complain(f"{options.output} exists; name another file, or add --force.")
     until = options.until or datetime.now(UTC) + timedelta(days=options.days)
+    if options.extend is not None:
+        return _extend(options, until)
     request = BorrowRequest.make(
         options.product,
         until=until,
@@ -56,6 +65,15 @@ def _request(options: argparse.Namespace) -> int:
         Store(options.folder).remove(request.lease_id)
         raise
     _say(f"{options.output}: a seat of {request.product} until {_day(request.until)}, lease {request.lease_id}.")
+    _say("Carry it to the license server's administrator, and bring the grant back to: python -m lls.client accept")
+    return 0
+
+
+def _extend(options: argparse.Namespace, until: datetime) -> int:
+    lease_id = _lease_id(options.extend, Store(options.folder))
+    request = BorrowRequest.extend(lease_id, until=until, folder=options.folder, activation_code=options.code)
+    request.write(options.output)
+    _say(f"{options.output}: lease {lease_id} of {request.product}, longer: until {_day(request.until)}.")
     _say("Carry it to the license server's administrator, and bring the grant back to: python -m lls.client accept")
     return 0
 
@@ -102,12 +120,20 @@ def _return(options: argparse.Namespace) -> int:
     return 0
 
 
+def _discard(options: argparse.Namespace) -> int:
+    discard(options.lease, folder=options.folder)
+    _say(f"{options.lease} is discarded. If a license server lent a seat for it, that stays counted until its end.")
+    return 0
+
+
 def _lease_id(named: str, store: Store) -> str:
     """The lease of that id, or the one lease of that product that can be given back."""
     kept = {lease_id: one for lease_id, one in store.all() if not isinstance(one, LlsError)}
     if named.lower() in kept:
         return named.lower()
-    of_it = [one.lease_id for one in kept.values() if one.product == named and one.state is not State.REQUESTED]
+    granted = [one for one in kept.values() if one.product == named and one.state is not State.REQUESTED]
+    living = [one for one in granted if one.state is not State.RETURNED]
+    of_it = [one.lease_id for one in living or granted]
     if len(of_it) > 1:
         raise NotBorrowed(f"More than one lease of {named} is kept here; name one of: {', '.join(sorted(of_it))}.")
     if not of_it:
@@ -136,7 +162,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     request = commands.add_parser("request", help="ask for a seat by file, on a machine without the network")
-    request.add_argument("product", help="the product key")
+    request.add_argument("product", nargs="?", type=_product, help="the product key")
+    request.add_argument(
+        "--extend", metavar="LEASE", help="a later end for this lease (its id, or the product where it is the only one)"
+    )
     end = request.add_mutually_exclusive_group(required=True)
     end.add_argument("--until", type=_instant, metavar="TIME", help="such as 2026-12-01 or 2026-12-01T18:00:00Z")
     end.add_argument("--days", type=_days, metavar="N", help="from now")
@@ -146,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     request.add_argument("--edition")
     request.add_argument("--version", help="of the application")
-    request.add_argument("--released-on", metavar="DAY", help="of the application's build")
+    request.add_argument("--released-on", type=_build_day, metavar="DAY", help="of the application's build")
     _output(request, required=True)
-    request.set_defaults(run=_request)
+    request.set_defaults(run=_request, usage=partial(_require_usage, request))
 
     accept = commands.add_parser("accept", help="prove and keep the grant that came back")
     accept.add_argument("file", type=Path)
@@ -167,9 +196,22 @@ def _parser() -> argparse.ArgumentParser:
     _keys(back)
     back.set_defaults(run=_return)
 
-    for command in (request, accept, listed, back):
+    discarded = commands.add_parser("discard", help="forget a request without its grant, or a damaged file")
+    discarded.add_argument("lease", help="lease id, as `list` shows it")
+    discarded.set_defaults(run=_discard)
+
+    for command in (request, accept, listed, back, discarded):
         command.add_argument("--folder", type=Path, help="where borrowed seats are kept")
     return parser
+
+
+def _require_usage(request: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What argparse has no words for."""
+    wishes = (options.product, options.edition, options.version, options.released_on, *options.feature)
+    if options.extend is None and options.product is None:
+        request.error("name a product, or the lease to --extend")
+    if options.extend is not None and any(wish is not None for wish in wishes):
+        request.error("--extend repeats what was requested first: only --until or --days, and --code, go with it")
 
 
 def _output(command: argparse.ArgumentParser, *, required: bool) -> None:
@@ -188,8 +230,13 @@ def _instant(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text} is not a time such as 2026-12-01T18:00:00Z") from error
-    # Without a zone it is what the clock on this desk will show.
-    return found if found.tzinfo else found.astimezone()
+    try:
+        # Without a zone it is what the clock on this desk will show.
+        aware = found if found.tzinfo else found.astimezone()
+        wire_end(aware)
+    except (OverflowError, ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(f"{text} is no sensible end; name a day such as 2026-12-01") from error
+    return aware
 
 
 def _days(text: str) -> float:
@@ -204,9 +251,29 @@ def _days(text: str) -> float:
 
 def _feature(text: str) -> tuple[str, int]:
     key, _, amount = text.partition("=")
-    if not key or not (amount or "1").isdecimal() or int(amount or 1) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not of the form KEY=N")
+    if not _AMOUNT.fullmatch(amount or "1"):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form KEY=N, with a whole number of at most 7 digits")
+    try:
+        require_feature(key, int(amount or 1))
+    except BadSetup as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return key, int(amount or 1)
+
+
+def _product(text: str) -> str:
+    try:
+        require_product(text)
+    except BadSetup as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _build_day(text: str) -> str:
+    try:
+        require_day(text)
+    except BadSetup as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _day(instant: datetime) -> str:
@@ -214,12 +281,18 @@ def _day(instant: datetime) -> str:
 
 
 def _say(sentence: str) -> None:
-    sys.stdout.write(f"{sentence}\n")
+    _write(sys.stdout, sentence)
 
 
 def _complain(sentence: str) -> int:
-    sys.stderr.write(f"{sentence}\n")
+    _write(sys.stderr, sentence)
     return _FAILED
+
+
+def _write(stream: TextIO, sentence: str) -> None:
+    """What the terminal's encoding does not have is written as an escape: the work is done, and must be told."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(f"{sentence}\n".encode(encoding, "backslashreplace").decode(encoding))
 
 
 if __name__ == "__main__":

@@ -307,11 +307,18 @@ async def load_borrowed(
     folder: str | Path | None = None,
     fingerprint: str | None = None,
     servers: str | Sequence[str] | None = None,
+    server_id: str | None = None,
 ) -> AsyncBorrowed:
     """:meth:`Borrowed.load` for asyncio."""
     return AsyncBorrowed(
         await _in_thread(
-            Borrowed.load, product, vendor_keys=vendor_keys, folder=folder, fingerprint=fingerprint, servers=servers
+            Borrowed.load,
+            product,
+            vendor_keys=vendor_keys,
+            folder=folder,
+            fingerprint=fingerprint,
+            servers=servers,
+            server_id=server_id,
         )
     )
 
@@ -330,7 +337,9 @@ async def seat_or_borrowed(
 ) -> AsyncSeat | AsyncBorrowed:
     """The seat that was borrowed on this machine, else a held one; to be awaited, then entered by ``async with``."""
     try:
-        return await load_borrowed(product, vendor_keys=vendor_keys, folder=borrowed_folder, servers=servers)
+        return await load_borrowed(
+            product, vendor_keys=vendor_keys, folder=borrowed_folder, servers=servers, server_id=server_id
+        )
     except (Unusable, SeatLost, Untrusted) as problem:
         # A machine that knows no server has nobody else to ask.
         if not server_urls(servers) and not isinstance(problem, NotBorrowed):

@@ -5,21 +5,23 @@ What proves a borrowed lease, anew in each process, and each step only when the 
 1. The application's own key set, then the later ones that were kept, each signed by the root of the one before.
 2. The server's certificate, signed by *any* version of that chain. (Asking for the newest alone would win nothing:
    whoever writes the file could leave the newest out.) Its dates are not judged: an expired certificate stops new
-   leases, never a running one (design §4).
+   leases, never a running one (design §4). Where the application names its server (``server_id``), it is that one's.
 3. The capability, signed by that server's key, for this product and this lease, in the mode ``borrowed``.
 4. The machine: ``seat_id`` is this machine's fingerprint, and ``cnf`` binds to one thing: that fingerprint again, or
    (``jkt``) the key that was made here for a lease by file.
 5. The time: the wall clock is before ``exp``, and it is not set back (``ClockSetBack``): not more than five minutes
-   below ``iat`` or below the highest clock seen. The mark is taken at each look and written at most once a minute. A
-   lease that was seen ended stays ended.
+   below ``iat`` or below the highest clock believed (``elapsed``). The mark is taken at each look and written at most
+   once a minute. Once it has reached ``exp``, the lease stays ended.
 
-Giving it back: first a server is asked whether it is there; then the lease is marked ``returning`` on disk and counts
-no more; then it is returned. So a seat is never used here and lent there because an answer was lost, and nobody loses
-a seat over a cable that was not plugged in. The file goes when the server confirmed, or said that there is no such
-lease.
+What a lease *is* the signed capability says: what the file shows beside it may be edited, and only decorates.
 
-Limits: an owner of the disk who puts back an old copy of the file *and* the old time is not seen. The server counts the
-seat until the end in any case.
+Giving it back: first its server is asked about the lease; once that answered, the lease is marked ``returning`` on disk
+and counts no more; then it is returned, also where the server said that it knows it no more: only the answer to the
+return itself is a confirmation. So a seat is never used here and lent there because an answer was lost, and nobody
+loses a seat over a cable that was not plugged in. The file goes when the return was confirmed.
+
+Limits: an owner of the disk who puts an old copy of the file back is not seen. After a return the seat then counts here
+until its end while the server lends it again; with the old time put back as well, even beyond it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +83,7 @@ class Borrowed:
         self._clock = kept.clock or HighWater.at(capability.issued_at, read_clocks())
         self._gone = ""
         self._warned = False
+        self._read_at = read_clocks().elapsed
         self._lock = threading.Lock()
         _in_use.add(self)
 
@@ -93,15 +96,18 @@ class Borrowed:
         folder: str | Path | None = None,
         fingerprint: str | None = None,
         servers: str | Sequence[str] | None = None,
+        server_id: str | None = None,
     ) -> Borrowed:
         """The borrowed lease of a product that counts now; of several the one that lasts longest. Needs no network.
 
         ``folder``: where it is kept, when not in the user's state folder. ``fingerprint``: the ``seat_id`` it was
         borrowed under, when not this machine's own. ``servers``: for ``extend`` and ``give_back``, when not those it
-        came from.
+        came from. ``server_id``: lent by that server alone; ``Untrusted`` when by another.
         ``NotBorrowed``, ``ClockSetBack``, ``WrongMachine``, ``Damaged``, ``SeatLost`` (it ended) or ``Untrusted``.
         """
-        found = borrowed_leases(vendor_keys=vendor_keys, folder=folder, fingerprint=fingerprint, servers=servers)
+        found = borrowed_leases(
+            vendor_keys=vendor_keys, folder=folder, fingerprint=fingerprint, servers=servers, server_id=server_id
+        )
         return best(found, product)
 
     def __repr__(self) -> str:
@@ -158,8 +164,9 @@ class Borrowed:
     def lease(self) -> Lease:
         """The lease as the server showed it when it was lent.
 
-        Seats, attributes, switched features (``bool``) and the units held of a pool are the signed ones, whatever the
-        file says of them; all other figures are those of that day, to be shown and not to be relied upon.
+        Edition, seats, attributes, switches and the units held are the signed ones, whatever the file says of them. A
+        switch that is not signed as on is not there. All other figures are those of that day, to be shown and not to
+        be relied upon; ``raw`` is empty.
         """
         return _signed(_lease(self._kept), self._capability)
 
@@ -167,6 +174,11 @@ class Borrowed:
     def capability(self) -> Capability:
         """The server's signed and verified statement; ``capability.token`` is for other verifiers."""
         return self._capability
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return self._store.folder
 
     @property
     def by_file(self) -> bool:
@@ -178,7 +190,7 @@ class Borrowed:
 
         Other processes see the later end when they load the lease anew.
         """
-        self._needs_network("extended")
+        self._needs_network("extended", "BorrowRequest.extend")
         route, nonce = self._route(), nonce_text(os.urandom(32))
         asked = borrow_request(
             self.lease_id, self._kept.secret, until=until, fingerprint=self._capability.seat_id, nonce=nonce
@@ -196,7 +208,7 @@ class Borrowed:
             self._kept = replace(
                 kept,
                 until=capability.expires_at,
-                lease=shown.raw,
+                lease=shown.as_json(),
                 capability=capability.token,
                 certificate=certificate.token,
                 keys=route.keys.later,
@@ -207,9 +219,10 @@ class Borrowed:
     def give_back(self) -> bool:
         """Returns the seat before its end. ``False``: no server confirmed it; call again when one can be reached.
 
-        When nobody answered at all, the seat is still borrowed and goes on counting here.
+        When nobody answered at all, the seat is still borrowed and goes on counting here; when the answer to the return
+        alone was lost, it counts here no more. ``valid`` says which.
         """
-        self._needs_network("given back")
+        self._needs_network("given back", "make_return")
         return give_back(self._kept, store=self._store, route=self._route(), leaving=self._leave)
 
     def release(self) -> bool:
@@ -221,9 +234,9 @@ class Borrowed:
 
     # -- behind them --
 
-    def _needs_network(self, act: str) -> None:
+    def _needs_network(self, act: str, instead: str) -> None:
         if self.by_file:
-            raise BadSetup(f"This lease was granted by file and is {act} by file: see `make_return`.")
+            raise BadSetup(f"This lease was granted by file and is {act} by file: see `{instead}`.")
 
     def _leave(self) -> None:
         with self._lock:
@@ -252,9 +265,11 @@ class Borrowed:
     def _remember(self, now: Reading) -> None:
         self._clock = self._clock.raised(now, at_most=self._capability.expires_at)
         written = self._kept.clock.mark if self._kept.clock else 0.0
-        due = self._clock.mark - written >= _BETWEEN_WRITES_SECONDS
+        # Also where the clock stands below its mark: what another process gave back is to be noticed.
+        due = max(self._clock.mark - written, now.elapsed - self._read_at) >= _BETWEEN_WRITES_SECONDS
         if not due and not written < self._capability.expires_at <= self._clock.mark:
             return
+        self._read_at = now.elapsed
         try:
             with self._store.changing():
                 self._write_mark()
@@ -318,18 +333,28 @@ def borrowed_leases(
     folder: str | Path | None = None,
     fingerprint: str | None = None,
     servers: str | Sequence[str] | None = None,
+    server_id: str | None = None,
 ) -> list[Found]:
     """Everything that is kept on this disk, the one that lasts longest first. Parameters as for ``Borrowed.load``."""
     keys = read_vendor_keys(vendor_keys)
-    return found_in(Store(folder), keys=keys, fingerprint=fingerprint, route=route_of(keys, servers))
+    route = route_of(keys, servers)
+    return found_in(Store(folder), keys=keys, fingerprint=fingerprint, server_id=server_id, route=route)
 
 
 def found_in(
-    store: Store, *, keys: KeySet, fingerprint: str | None, route: Callable[[Kept], Callable[[], Route]]
+    store: Store,
+    *,
+    keys: KeySet,
+    fingerprint: str | None,
+    server_id: str | None,
+    route: Callable[[Kept], Callable[[], Route]],
 ) -> list[Found]:
     """The same with everything at hand; ``route`` makes the way to a lease's server when it is needed."""
     here = fingerprint or machine_fingerprint()
-    found = [_found(lease_id, kept, store=store, keys=keys, here=here, route=route) for lease_id, kept in store.all()]
+    found = [
+        _found(lease_id, kept, store=store, keys=keys, here=here, server_id=server_id, route=route)
+        for lease_id, kept in store.all()
+    ]
     return sorted(found, key=lambda one: one.until or datetime.min.replace(tzinfo=UTC), reverse=True)
 
 
@@ -355,6 +380,7 @@ def _found(
     store: Store,
     keys: KeySet,
     here: str,
+    server_id: str | None,
     route: Callable[[Kept], Callable[[], Route]],
 ) -> Found:
     if isinstance(kept, Damaged):
@@ -369,7 +395,7 @@ def _found(
     if kept.state is not State.HELD:
         return replace(about, problem=_NOT_HELD[kept.state](kept))
     try:
-        capability = proved(kept, keys=keys, fingerprint=here)
+        capability = proved(kept, keys=keys, fingerprint=here, server_id=server_id)
         _lease(kept)
     except (Unusable, Untrusted) as problem:
         return replace(about, problem=problem)
@@ -396,12 +422,18 @@ _NOT_HELD: dict[State, Callable[[Kept], LlsError]] = {
 # -- proving -------------------------------------------------------------------------------------------------------
 
 
-def proved(kept: Kept, *, keys: KeySet, fingerprint: str) -> Capability:
-    """Steps 1 to 4: the capability of a kept lease. ``Untrusted``, ``WrongMachine`` or ``Damaged`` otherwise."""
+def proved(kept: Kept, *, keys: KeySet, fingerprint: str, server_id: str | None) -> Capability:
+    """Steps 1 to 4: the capability of a kept lease. ``Untrusted``, ``WrongMachine`` or ``Damaged`` otherwise.
+
+    ``server_id``: the one server whose word counts; ``None``: every certified one's.
+    """
     certificate = certified(kept.certificate, chain(keys, kept.keys))
-    capability = certificate.capability(
-        kept.capability, nonce=kept.nonce or None, lease_id=kept.lease_id, product=kept.product
-    )
+    if server_id not in (None, certificate.server_id):
+        raise Untrusted(f"The seat was lent by the license server {certificate.server_id}, not by {server_id}.")
+    capability = certificate.capability(kept.capability, nonce=None, lease_id=kept.lease_id, product=kept.product)
+    # Over the network the answer was compared with its nonce when it came.
+    if kept.nonce and capability.nonce not in (kept.nonce, *kept.nonces):
+        raise Untrusted("The grant was made for another request than those made here.")
     jkt = MachineKey.read(kept.key).thumbprint if kept.key else None
     require_borrowed(capability, fingerprint=fingerprint, jkt=jkt)
     return capability
@@ -447,8 +479,8 @@ def require_borrowed(capability: Capability, *, fingerprint: str, jkt: str | Non
 
 
 def borrow_request(lease_id: str, secret: str, *, until: datetime, fingerprint: str, nonce: str) -> Request:
-    """``BadSetup`` when ``until`` names no time zone."""
-    body = {"until": wire_instant(until), "fingerprint": fingerprint, "nonce": nonce}
+    """``BadSetup`` when ``until`` is no end that can be asked for (:func:`wire_end`)."""
+    body = {"until": wire_end(until), "fingerprint": fingerprint, "nonce": nonce}
     return Request(method="POST", path=f"/v1/leases/{lease_id}/borrow", body=body, secret=secret)
 
 
@@ -471,11 +503,22 @@ def proved_answer(
 
 
 def keep(store: Store, kept: Kept, capability: Capability) -> Kept:
-    """Puts a proved lease on disk, and tidies up what ended long ago by the server's word."""
+    """Puts a proved lease on disk, where it was asked for, and tidies up what ended long ago by the server's word."""
     with store.changing():
+        try:
+            state = store.read(kept.lease_id).state
+        except NotBorrowed as error:
+            raise SeatLost("The borrowed seat was given back meanwhile.") from error
+        if state is State.RETURNING:
+            raise SeatLost("The borrowed seat was given back meanwhile.")
         store.write(kept)
-    store.tidy(before=capability.issued_at - _KEEP_ENDED_SECONDS)
+    tidy_up(store, capability)
     return kept
+
+
+def tidy_up(store: Store, capability: Capability) -> None:
+    """Removes what had ended long before a proved lease was lent."""
+    store.tidy(before=capability.issued_at - _KEEP_ENDED_SECONDS)
 
 
 def give_back(kept: Kept, *, store: Store, route: Route, leaving: Callable[[], object] = lambda: None) -> bool:
@@ -484,28 +527,51 @@ def give_back(kept: Kept, *, store: Store, route: Route, leaving: Callable[[], o
     ``leaving`` is called when it counts here no more, which is before any server is told.
     """
     path, server_id = f"/v1/leases/{kept.lease_id}", kept.server_id or None
+    question, goodbye = (Request(method=method, path=path, secret=kept.secret) for method in ("GET", "DELETE"))
     try:
-        route.ask(Request(method="GET", path=path, secret=kept.secret), server_id=server_id)
+        with _gone_is_fine():
+            route.ask(question, server_id=server_id)
         leaving()
         with store.changing():
             store.write(replace(kept, state=State.RETURNING))
-        route.insist(Request(method="DELETE", path=path, secret=kept.secret), server_id=server_id)
-    except Refused as refusal:
-        if refusal.code not in _GONE:
-            raise
+        # Also to a server that knows the lease no more: it may count the seat all the same, until it is returned.
+        with _gone_is_fine():
+            route.insist(goodbye, server_id=server_id)
     except NoAnswer:
         return False
-    leaving()
     with store.changing():
         store.remove(kept.lease_id)
     return True
+
+
+@contextlib.contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except Refused as refusal:
+        if refusal.code not in _GONE:
+            raise
 
 
 def wire_instant(instant: datetime) -> str:
     """RFC 3339 in UTC, whole seconds. ``BadSetup`` when it names no time zone."""
     if instant.tzinfo is None:
         raise BadSetup("`until` needs a time zone.")
-    return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        return instant.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except OverflowError as error:
+        raise BadSetup("`until` is no instant that UTC can name.") from error
+
+
+def wire_end(until: datetime) -> str:
+    """The same of an end that is asked for. ``BadSetup`` also when it is none that could be kept, or any vendor lends.
+
+    It need not lie ahead: over the network that is for the server's clock to say.
+    """
+    stamp = wire_instant(until)
+    if not 0 < until.timestamp() < _NO_DATE:
+        raise BadSetup("`until` is no sensible end: it must be a day of our time.")
+    return stamp
 
 
 def clock_set_back(wall: float, seen: float) -> ClockSetBack:
@@ -540,23 +606,28 @@ def _lease(kept: Kept) -> Lease:
 
 
 def _signed(shown: Lease, capability: Capability) -> Lease:
-    # A switch is signed as `true`, what the lease holds as its number; `int` covers both.
-    held = {key: int(units) for key, units in capability.features.items() if isinstance(units, int)}
-    features = {
-        key: replace(one, held=held.get(key, 0)) if one.type == "element_pool" else one
-        for key, one in shown.features.items()
-        if one.type != "bool" or held.get(key, 0) > 0
-    }
+    """By the signed claims alone; the shown type may be edited, so it decides nothing but what must be signed as on."""
+    features = {}
+    for key, one in shown.features.items():
+        claim = capability.features.get(key)
+        # What the lease holds is signed as its number, of a switch too; every other switch as `true` or `false`.
+        units = claim if isinstance(claim, int) and not isinstance(claim, bool) else 0
+        if claim is True:
+            features[key] = replace(one, type="bool", value=1, held=0, raw={})
+        elif claim is not False and (one.type != "bool" or units > 0):
+            features[key] = replace(one, held=units, raw={})
     return replace(
         shown,
         lease_id=capability.lease_id,
         product=capability.product,
         mode=capability.mode,
         entitlement_id=capability.entitlement_id,
+        edition=capability.edition,
         seats=capability.seats,
         expires_at=datetime.fromtimestamp(capability.expires_at, UTC),
         features=features,
         attributes=capability.attributes,
+        raw={},
     )
 
 

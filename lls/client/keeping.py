@@ -9,6 +9,7 @@ Rules
 3. Changes are serialised between processes by a lock on the folder: a clock mark written by one program must not bring
    back the lease that another has just returned.
 4. Whatever is not of the form is ``Damaged``, with the file's name and never with its content.
+5. Nothing takes the place of a file that would not be read back as what it was written from.
 
 Limits: nothing here is believed. Whoever owns the disk can edit the mark or put an old copy of a file back; only the
 signatures (``borrowing``) and the server's own clock cannot be edited.
@@ -59,6 +60,10 @@ class Kept:
 
     ``secret`` speaks for a lease over the network, ``key`` (PKCS #8, PEM) for one by file. ``keys``: the vendor's key
     sets that came after the application's own. ``document``: the signed return, once it was made.
+
+    By file alone: ``asked`` is what the request said beside its end and its code, ``coded`` whether it had a code;
+    a request for a later end has to say the same. ``nonce`` is the one that the capability answers, ``nonces`` are
+    those of the lease's other requests, the latest last.
     """
 
     lease_id: str
@@ -74,6 +79,9 @@ class Kept:
     secret: str = field(default="", repr=False)
     key: str = field(default="", repr=False)
     nonce: str = ""
+    nonces: tuple[str, ...] = ()
+    asked: Mapping[str, object] = field(default_factory=dict, repr=False)
+    coded: bool = False
     document: str = field(default="", repr=False)
     clock: HighWater | None = None
 
@@ -117,11 +125,13 @@ class Store:
         return found
 
     def write(self, kept: Kept) -> None:
-        """On disk, and there to stay, when this returns. ``OSError`` when the disk refuses."""
+        """On disk, and there to stay, when this returns. ``OSError`` when the disk refuses.
+
+        ``Damaged`` when it could not be read again; the former file stays (rule 5).
+        """
         self._make()
-        record = asdict(kept)
-        content = json.dumps({"format": FORMAT, **record}, indent=1).encode("utf-8")
-        write_whole(self._path(kept.lease_id), content)
+        path = self._path(kept.lease_id)
+        write_whole(path, _content(kept, path))
 
     def remove(self, lease_id: str) -> None:
         """Also when there is none."""
@@ -179,6 +189,18 @@ def default_folder() -> Path:
 def write_whole(path: Path, content: bytes) -> None:
     """The whole file or the former one (rule 1), for its owner alone. A symlink in its place is replaced itself."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        _write_beside(beside, path, content)
+    except OSError as error:
+        # Nobody knows the name beside it; the error names the file that was to be written.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    _sync_folder(path.parent)
+
+
+# -- behind them ---------------------------------------------------------------------------------------------------
+
+
+def _write_beside(beside: Path, path: Path, content: bytes) -> None:
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _no_follow(), _PRIVATE_FILE)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -189,10 +211,17 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
-# -- behind them ---------------------------------------------------------------------------------------------------
+def _content(kept: Kept, path: Path) -> bytes:
+    try:
+        content = json.dumps({"format": FORMAT, **asdict(kept)}, indent=1, allow_nan=False).encode("utf-8")
+        read = _from_record(_object(strict_json(content)))
+    except (ValueError, KeyError, RecursionError) as error:
+        raise Damaged(f"{path} was left as it is: what was to be kept there could not be read again.") from error
+    if len(content) > _MAX_FILE or kept != read:
+        raise Damaged(f"{path} was left as it is: what was to be kept there could not be read again.")
+    return content
 
 
 def _read_private(path: Path) -> bytes:
@@ -244,6 +273,10 @@ def _from_record(record: Mapping[str, object]) -> Kept:
         secret=words["secret"],
         key=words["key"],
         nonce=words["nonce"],
+        # Files of before there were requests for a later end name none of these.
+        nonces=tuple(map(_text, _list(record.get("nonces", [])))),
+        asked=_object(record.get("asked", {})),
+        coded=record.get("coded", False) is True,
         document=words["document"],
         clock=None if record["clock"] is None else _clock(_object(record["clock"])),
     )

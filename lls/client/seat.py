@@ -38,7 +38,7 @@ from .borrowing import (
     keep,
     proved_answer,
     require_borrowed,
-    wire_instant,
+    wire_end,
 )
 from .elapsed import HighWater, read_clocks
 from .environment import activation_code as code_or_environment
@@ -81,6 +81,7 @@ class LicenseServers:
     ) -> None:
         self._keys = VendorKeys(read_vendor_keys(vendor_keys))
         self._store = Store(borrowed_folder)
+        self._server_id = server_id
         self._route = Route(
             server_urls(servers),
             keys=self._keys,
@@ -161,7 +162,13 @@ class LicenseServers:
         :meth:`Borrowed.load`.
         """
         keys = self._keys.anchor
-        found = found_in(self._store, keys=keys, fingerprint=fingerprint, route=lambda _: lambda: self._route)
+        found = found_in(
+            self._store,
+            keys=keys,
+            fingerprint=fingerprint,
+            server_id=self._server_id,
+            route=lambda _: lambda: self._route,
+        )
         return best(found, product)
 
     def seat_or_borrowed(
@@ -249,7 +256,9 @@ def seat_or_borrowed(
     ...     print(seat.lease.attributes)
     """
     try:
-        return Borrowed.load(product, vendor_keys=vendor_keys, folder=borrowed_folder, servers=servers)
+        return Borrowed.load(
+            product, vendor_keys=vendor_keys, folder=borrowed_folder, servers=servers, server_id=server_id
+        )
     except (Unusable, SeatLost, Untrusted) as problem:
         # A machine that knows no server has nobody else to ask.
         if not server_urls(servers) and not isinstance(problem, NotBorrowed):
@@ -445,7 +454,7 @@ class Seat:
         (:meth:`Borrowed.load`). Again with a later ``until``: it is extended. ``ClockSetBack``: this machine's clock is
         behind the server's, so that nothing borrowed would count; set it right first. ``OSError``: the disk refused.
         """
-        wire_instant(until)  # refused before anything is written or asked
+        wire_end(until)  # refused before anything is written or asked
         seat_id = fingerprint or self._session.order.holder.seat_id
         self._require_right_clock()
         kept = self._asked_for(until)
@@ -465,7 +474,7 @@ class Seat:
             kept,
             state=State.HELD,
             until=capability.expires_at,
-            lease=lease.raw,
+            lease=lease.as_json(),
             capability=capability.token,
             certificate=certificate.token,
             keys=self._route.keys.later,

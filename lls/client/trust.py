@@ -26,6 +26,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,8 @@ class Capability:
     seat_id: str
     features: Mapping[str, object]
     attributes: Mapping[str, object]
+    edition: str | None = None
+    nonce: str = ""
     issued_at: float = 0.0
     bound_to: Mapping[str, object] = field(default_factory=dict)
     token: str = field(repr=False)
@@ -150,6 +153,8 @@ class ServerCertificate:
             seat_id=_text(claims, "seat_id", default=""),
             features=_by_key(claims.get("features")),
             attributes=_by_key(claims.get("attributes")),
+            edition=_text_or_none(claims.get("edition")),
+            nonce=_text(claims, "nonce", default=""),
             issued_at=_number(claims, "iat") if "iat" in claims else 0.0,
             bound_to=_by_key(claims.get("cnf")),
             token=str(token),
@@ -341,9 +346,9 @@ def _read_key_set(document: object) -> KeySet:
 
 
 def strict_json(text: str | bytes) -> object:
-    """JSON without duplicate members, NaN or bottomless nesting; ``ValueError`` otherwise."""
+    """JSON without duplicate members, NaN, numbers beyond a float or bottomless nesting; ``ValueError`` otherwise."""
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -357,6 +362,14 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    # `1e999` would be read as a number that no JSON can say again.
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError("a number beyond any")
+    return value
 
 
 def _object(text: str | bytes) -> Mapping[str, object]:
@@ -421,6 +434,10 @@ def _text(claims: Mapping[str, object], name: str, *, default: str | None = None
     if not isinstance(value, str):
         raise Untrusted(f"“{name}” is missing.")
     return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _number(claims: Mapping[str, object], name: str) -> float:

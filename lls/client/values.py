@@ -153,6 +153,22 @@ class Feature:
             raw=members,
         )
 
+    def as_json(self) -> dict[str, object]:
+        """What :meth:`from_json` reads."""
+        return {
+            "key": self.key,
+            "type": self.type,
+            "value": self.value,
+            "unit": self.unit,
+            "currency": self.currency,
+            "held": self.held,
+            "available": self.available,
+            "total": self.total,
+            "consumed": self.consumed,
+            "overage": self.overage,
+            "ends_at": _instant_text(self.ends_at),
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entitlement:
@@ -166,6 +182,16 @@ class Entitlement:
     grace_expires_at: datetime | None
     maintenance_expires_on: str | None
     expires_in_days: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """The wire form."""
+        return {
+            "status": self.status,
+            "expires_at": _instant_text(self.expires_at),
+            "grace_expires_at": _instant_text(self.grace_expires_at),
+            "maintenance_expires_on": self.maintenance_expires_on,
+            "expires_in_days": self.expires_in_days,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +240,27 @@ class Lease:
             idle_return_seconds=_count(members.get("idle_return_seconds")),
             raw=members,
         )
+
+    def as_json(self) -> dict[str, object]:
+        """What :meth:`from_json` reads, and nothing else of what a server or a file said; attributes left out.
+
+        For keeping: a borrowed lease's attributes are read from its capability.
+        """
+        return {
+            "lease_id": self.lease_id,
+            "product": self.product,
+            "mode": self.mode,
+            "state": self.state,
+            "entitlement_id": self.entitlement_id,
+            "edition": self.edition,
+            "seats": self.seats,
+            "overdraft": self.overdraft,
+            "expires_at": _instant_text(self.expires_at),
+            "heartbeat_seconds": self.heartbeat_seconds,
+            "features": [one.as_json() for one in self.features.values()],
+            "entitlement": self.entitlement.as_json(),
+            "idle_return_seconds": self.idle_return_seconds,
+        }
 
     def with_feature(self, feature: Feature) -> Lease:
         """The same lease with one feature's newer figures."""
@@ -274,6 +321,10 @@ def read_instant(value: object) -> datetime | None:
     except ValueError as error:
         raise Unreachable("The answer carries a malformed instant.") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _instant_text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
 
 
 def machine_fingerprint() -> str:

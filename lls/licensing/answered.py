@@ -1,62 +1,81 @@
 """Feature calls that were answered, by lease and request id: a repetition gets its answer and takes nothing.
 
 Rules (contract §2)
-1. Each is kept 25 hours of guarded time, across restarts, whatever became of its lease; a use that may still be undone
-   is kept as long as it may.
-2. Forgetting is bounded work: at most 10,000 a turn, and a turn a minute when there is no more to do.
-3. Where the vendor set the clock back, a request lies in the future. It is kept 25 hours of elapsed time from then on,
-   and is no obstacle to forgetting those behind it.
+1. Each is kept 25 hours of guarded time, across restarts, whatever became of its lease; a use that may be undone for
+   longer under the terms of its call is kept as long, until it is undone or closed.
+2. The store drops its rows by the same instants, never one that is known here.
+3. Forgetting is bounded work: at most 10,000 a turn, and a turn a minute when there is no more to do.
+4. Where the vendor set the clock back, a request lies in the future. Nobody knows any more how long ago it was: it is
+   kept 25 hours from when that was seen, and can never be undone, whatever the clock says later.
 
 It refuses to own what a request did (``meters``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
-from itertools import islice
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Final, TypeAlias
 
-from lls.licensing.changes import AnsweredRequest
+from lls.licensing.changes import REQUESTS_KEPT, AnsweredRequest
 from lls.licensing.instant import Now
 
-REQUESTS_KEPT: Final = timedelta(hours=25)
 MOST_FORGOTTEN: Final = 10_000
 FORGETTING_SECONDS: Final = 60.0
 
 Key: TypeAlias = tuple[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """What the store is to do: drop what was kept until ``before`` (None: nothing), write what is ``changed``."""
+
+    before: datetime | None = None
+    changed: Sequence[AnsweredRequest] = ()
+
+
 class Answered:
     """The requests of one server; ``requests`` come in the order of their instants."""
 
     def __init__(self, requests: Iterable[AnsweredRequest]) -> None:
-        self._fresh: dict[Key, AnsweredRequest] = {(kept.lease_id, kept.request_id): kept for kept in requests}
+        self._fresh: dict[Key, AnsweredRequest] = {}
+        """In the order of their instants, for 25 hours."""
         self._late: dict[Key, AnsweredRequest] = {}
-        """Past their 25 hours, kept because they may still be undone."""
-        self._ahead: dict[Key, tuple[AnsweredRequest, float]] = {}
-        """Of a future that the vendor took back, with the elapsed time at which that was seen."""
+        """With an end of their own: they may be undone for longer, or are of a future that was taken back."""
+        self._ends: list[tuple[datetime, Key]] = []
+        """Of the late ones, the earliest first; one too many does no harm."""
+        self._latest = _LONG_AGO
         self._before: dict[Key, AnsweredRequest | None] = {}
         self._next_turn = float("-inf")
+        for kept in requests:
+            self._latest = max(self._latest, kept.at)
+            if kept.kept_until is None or kept.kept_until > kept.at + REQUESTS_KEPT:
+                self._fresh[kept.lease_id, kept.request_id] = kept
+            else:
+                self._keep_late((kept.lease_id, kept.request_id), kept)
 
     def get(self, lease_id: str, request_id: str) -> AnsweredRequest | None:
         """The request of that id."""
         key = lease_id, request_id
-        kept = self._fresh.get(key) or self._late.get(key)
-        if kept is None and key in self._ahead:
-            return self._ahead[key][0]
-        return kept
+        return self._fresh.get(key) or self._late.get(key)
 
-    def of(self, entitlement_id: str, feature: str) -> list[AnsweredRequest]:
-        """All requests of one feature: a walk through everything, for the vendor's rare commands."""
-        kept = [*self._fresh.values(), *self._late.values(), *(one for one, _seen in self._ahead.values())]
-        return [one for one in kept if one.feature == feature and one.entitlement_id == entitlement_id]
+    def open_uses(self, entitlement_id: str) -> list[AnsweredRequest]:
+        """The uses of an entitlement that were neither undone nor closed: a walk, for rare commands."""
+        return [
+            one
+            for one in chain(self._fresh.values(), self._late.values())
+            if one.draws and one.entitlement_id == entitlement_id and not one.undone
+        ]
 
     def keep(self, request: AnsweredRequest) -> None:
         """A new request, or another state of a known one."""
         key = request.lease_id, request.request_id
         if key not in self._before:
             self._before[key] = self.get(*key)
+        self._latest = max(self._latest, request.at)
         self._put(key, request)
 
     def settle(self) -> None:
@@ -67,59 +86,89 @@ class Answered:
         """The store has not taken the group in flight: what it answered was never answered."""
         for key, before in self._before.items():
             if before is None:
-                for kept in (self._fresh, self._late, self._ahead):
-                    kept.pop(key, None)
+                self._fresh.pop(key, None)
+                self._late.pop(key, None)
             else:
                 self._put(key, before)
         self._before.clear()
 
-    def forget(self, now: Now, *, undoable_for: Callable[[AnsweredRequest], timedelta]) -> datetime | None:
-        """Drop what was kept long enough; the instant before which the store may drop its rows, when there are any."""
+    def forget(self, now: Now) -> Forgotten:
+        """Drop what was kept long enough, a turn's worth."""
         if now.elapsed < self._next_turn:
-            return None
-        oldest = now.wall - REQUESTS_KEPT
-        due = self._due(now, oldest)
+            return _NOTHING
+        changed = self._set_aside(now)
+        due = self._due(now)
         for key in due:
             request = self._fresh.pop(key)
-            if request.at > now.wall:
-                self._ahead[key] = request, now.elapsed
-            elif now.wall - request.at < undoable_for(request):
-                self._late[key] = request
-        gone = [*self._gone_ahead(now), *self._gone_late(now, undoable_for)]
-        if max(len(due), len(gone)) < MOST_FORGOTTEN:
+            if request.kept_until is not None and request.kept_until > now.wall:
+                self._keep_late(key, request)
+        gone = self._gone_late(now)
+        if max(len(changed), len(due), gone) < MOST_FORGOTTEN:
             self._next_turn = now.elapsed + FORGETTING_SECONDS
-        left = [next(iter(kept.values())).at for kept in (self._fresh, self._late) if kept]
-        return min([oldest, *left]) if due or gone else None
+        if not due and not gone:
+            return Forgotten(changed=changed)
+        left = [one.at + REQUESTS_KEPT for one in islice(self._fresh.values(), 1)] + [at for at, _ in self._ends[:1]]
+        return Forgotten(before=min([now.wall, *left]), changed=changed)
 
-    def _due(self, now: Now, oldest: datetime) -> list[Key]:
-        due: list[Key] = []
+    def _set_aside(self, now: Now) -> Sequence[AnsweredRequest]:
+        """Those of the future, closed. Only a clock that was set back brings any, so mostly nobody looks."""
+        if self._latest <= now.wall:
+            return ()
+        until = now.wall + REQUESTS_KEPT
+        ahead = [
+            (key, one)
+            for key, one in chain(self._fresh.items(), self._late.items())
+            if one.at > now.wall and (key in self._fresh or not _is_aside(one, until))
+        ]
+        changed = []
+        for key, one in ahead[:MOST_FORGOTTEN]:
+            closed = one if _is_aside(one, until) else replace(one, draws=(), kept_until=until)
+            if closed is not one:
+                self._before.setdefault(key, one)
+                changed.append(closed)
+            self._fresh.pop(key, None)
+            self._keep_late(key, closed)
+        if len(ahead) <= MOST_FORGOTTEN:
+            self._latest = now.wall
+        return changed
+
+    def _due(self, now: Now) -> list[Key]:
+        oldest, due = now.wall - REQUESTS_KEPT, list[Key]()
         for key, request in islice(self._fresh.items(), MOST_FORGOTTEN):
-            if oldest <= request.at <= now.wall:
+            if request.at >= oldest:
                 break
             due.append(key)
         return due
 
-    def _gone_ahead(self, now: Now) -> list[Key]:
-        seen_before = now.elapsed - REQUESTS_KEPT.total_seconds()
-        gone = [key for key, (_one, seen) in islice(self._ahead.items(), MOST_FORGOTTEN) if seen < seen_before]
-        for key in gone:
-            del self._ahead[key]
-        return gone
-
-    def _gone_late(self, now: Now, undoable_for: Callable[[AnsweredRequest], timedelta]) -> list[Key]:
-        gone: list[Key] = []
-        for key, request in islice(self._late.items(), MOST_FORGOTTEN):
-            if now.wall - request.at < undoable_for(request):
-                break
-            gone.append(key)
-        for key in gone:
-            del self._late[key]
-        return gone
+    def _gone_late(self, now: Now) -> int:
+        """How many ends were looked at; of several ends of one request the last that it was given counts."""
+        count = 0
+        while self._ends and self._ends[0][0] < now.wall and count < MOST_FORGOTTEN:
+            ends, key = heapq.heappop(self._ends)
+            request = self._late.get(key)
+            if request is not None and _end_of(request) <= ends:
+                del self._late[key]
+            count += 1
+        return count
 
     def _put(self, key: Key, request: AnsweredRequest) -> None:
-        if key in self._ahead:
-            self._ahead[key] = request, self._ahead[key][1]
-        elif key in self._late:
-            self._late[key] = request
+        if key in self._late:
+            self._keep_late(key, request)
         else:
             self._fresh[key] = request
+
+    def _keep_late(self, key: Key, request: AnsweredRequest) -> None:
+        self._late[key] = request
+        heapq.heappush(self._ends, (_end_of(request), key))
+
+
+_NOTHING: Final = Forgotten()
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+
+
+def _end_of(request: AnsweredRequest) -> datetime:
+    return request.kept_until or request.at + REQUESTS_KEPT
+
+
+def _is_aside(request: AnsweredRequest, until: datetime) -> bool:
+    return not request.draws and request.kept_until is not None and request.kept_until <= until

@@ -11,7 +11,7 @@ It decides; leases and history belong to the ledger.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -49,6 +49,19 @@ class SiteCaps:
     rule: str | None = None
 
 
+def check(loan: Loan, *, now: Now) -> None:
+    """Raise BadRequest when ``until`` is not ahead."""
+    if loan.until <= now.wall:
+        raise BadRequest("`until` must lie in the future.")
+
+
+def of_returning(loan: Loan, terms: Entitlement) -> Denial:
+    """The entitlement is on its way back to the vendor, so nothing more of it leaves."""
+    detail = f"The entitlement of {terms.product} is being returned to the vendor, so nothing of it can be borrowed."
+    remedy = "Keep the entitlement (`lls entitlement keep`), or borrow from another one."
+    return _denial(loan, terms, "entitlement_disabled", "returning", detail, remedy)
+
+
 def refusal(loan: Loan, terms: Entitlement, *, caps: SiteCaps, now: Now) -> Denial | None:
     """Why the seat must stay, or None. Raises BadRequest when ``until`` is not ahead."""
     if loan.fingerprint != loan.holder.seat_id:
@@ -58,8 +71,7 @@ def refusal(loan: Loan, terms: Entitlement, *, caps: SiteCaps, now: Now) -> Deni
         detail = f"The entitlement of {terms.product} is not in force, so nothing of it can be borrowed."
         code = "entitlement_disabled" if terms.standing(now.wall) is Standing.DISABLED else "entitlement_expired"
         return _denial(loan, terms, code, "status", detail, "Ask the vendor for a bundle that puts it in force.")
-    if loan.until <= now.wall:
-        raise BadRequest("`until` must lie in the future.")
+    check(loan, now=now)
     return _never(loan, terms, caps) or _too_long(loan, terms, caps, now) or _too_many(loan, terms, caps)
 
 
@@ -84,8 +96,9 @@ def _too_long(loan: Loan, terms: Entitlement, caps: SiteCaps, now: Now) -> Denia
     # Whoever asks for the longest time computed it a moment ago, by a clock of its own.
     if loan.until <= latest + timedelta(seconds=_LENIENT_SECONDS if rule != "dates" else 0):
         return None
-    detail = f"Seats of {terms.product} may be borrowed until {write_instant(latest.replace(microsecond=0))} at most."
-    return _denial(loan, terms, "borrow_too_long", rule, detail, "Ask for an earlier end.")
+    stamp = write_instant(latest.replace(microsecond=0))
+    detail = f"Seats of {terms.product} may be borrowed until {stamp} at most."
+    return replace(_denial(loan, terms, "borrow_too_long", rule, detail, "Ask for an earlier end."), until_latest=stamp)
 
 
 _LENIENT_SECONDS: Final = 60

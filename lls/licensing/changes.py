@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from lls.faults import LeaseEnd
 from lls.licensing.journal import Entry, Head
@@ -80,11 +81,17 @@ class FeatureAct(StrEnum):
     USE = "use"
 
 
+REQUESTS_KEPT: Final = timedelta(hours=25)
+"""How long an answered feature call is known, on guarded time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredRequest:
     """A feature call that was answered, kept so that its repetition gets the same answer and takes nothing.
 
     ``draws`` are the units taken from each lot, ``held``/``available``/``total`` the answer; None is unlimited.
+    ``strict`` is what strict time said where that was ahead of ``at``. ``kept_until`` is when the call is forgotten;
+    None: after ``REQUESTS_KEPT``, like most.
     """
 
     lease_id: str
@@ -99,6 +106,8 @@ class AnsweredRequest:
     total: int | None
     draws: tuple[tuple[str, int], ...] = ()
     undone: bool = False
+    strict: datetime | None = None
+    kept_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +181,7 @@ class Batch:
     returns: list[ReturnedEntitlement] = field(default_factory=list)
     forget_ended_before: datetime | None = None
     forget_requests_before: datetime | None = None
+    """Requests that were kept until before this instant go."""
     stamp: bool = False
     """Write the clock's mark although nothing else changed."""
 
@@ -179,7 +189,7 @@ class Batch:
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
         forgotten = self.forget_ended_before or self.forget_requests_before
-        return not (self.entries or self.facts or self.key_sets or forgotten or self.stamp)
+        return not (self.entries or self.facts or self.key_sets or self.requests or forgotten or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,8 @@ class Denial:
     limit: int | None = None
     retry_after_seconds: int | None = None
     queue_position: int | None = None
+    until_latest: str | None = None
+    """The latest instant until which a seat may be borrowed (RFC 3339)."""
     remedy: str = ""
 
     @property

@@ -298,9 +298,9 @@ class Entitlement:
         return self.start is Start.ON_FIRST_LEASE and self.starts_at is None
 
     def begun(self, at: datetime) -> Entitlement:
-        """The same terms, in force from ``at`` on."""
-        ends_at = self.expires_at if self.term is None else calendar.add(at, self.term)
-        return replace(self, starts_at=at, expires_at=ends_at)
+        """The same terms, in force from ``at`` on; an end that the vendor has named is not passed."""
+        ends = [self.expires_at, None if self.term is None else calendar.add(at, self.term)]
+        return replace(self, starts_at=at, expires_at=min((end for end in ends if end is not None), default=None))
 
 
 def normalise_code(activation_code: str) -> str:

@@ -5,7 +5,7 @@ Rules
 2. Each entitlement of the product has its steps. After the first refusal the rest are ``skipped``: nobody asked them.
 3. A site rule that is not about this holder, this hour or this checkout is ``skipped``, and says so.
 
-It refuses to know who waits and whether the server itself may grant (clock, licence): these are not rules of a seat.
+It refuses to know who waits, and whether the server itself may grant (clock, licence): the ledger puts that first.
 """
 
 from __future__ import annotations

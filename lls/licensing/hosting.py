@@ -4,9 +4,10 @@ Rules
 1. A bundle is applied whole or not at all, in one verb, so in one transaction; what it ends ends there too.
 2. An entitlement that is not active any more ends its leases, but for borrowed ones: what left with a laptop is counted
    until its date (``seats``).
-3. A term that the first lease starts keeps its dates under later bundles that bring none.
-4. A vendor's command (``reset_usage``) is applied before the terms that come with it, once. Nothing else lowers what
-   was counted.
+3. A term that the first lease starts keeps its dates under later bundles that bring none. Another hosting session over
+   the present one closes it: start, names and draining begin anew; what was counted goes on, as under every import.
+4. A vendor's command (``reset_usage``) is applied before the terms that come with it, once, to the counters: also
+   where no terms were in force so far. Nothing else lowers what was counted.
 5. Returning drains: nothing new is granted, what is held goes on, and when the last lease has ended the entitlement
    goes, its session is closed for ever and its meters are told for the last time. ``force`` ends the leases at once.
    What was returned can be told again, word for word.
@@ -25,14 +26,14 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from lls.faults import Forbidden, LeaseEnd, NotFound
+from lls.faults import Forbidden, LeaseEnd, NotFound, TooLarge
 from lls.licensing.calendar import month_of
 from lls.licensing.changes import Fact, KeptBundle, Loaded, Placed, ReturnedEntitlement, SealedReport
 from lls.licensing.entitlement import Concurrency, Entitlement, Status
 from lls.licensing.fields import write_instant
 from lls.licensing.installing import judge
 from lls.licensing.instant import Now
-from lls.licensing.journal import Kind
+from lls.licensing.journal import LONGEST_LINE, Kind
 from lls.licensing.lease import Lease, LeaseState
 from lls.licensing.leases import Setting
 from lls.licensing.policy import Policy
@@ -40,6 +41,8 @@ from lls.licensing.seating import Pool, occupied
 from lls.licensing.seats import Seats
 from lls.licensing.terms import RESET_USAGE, Acknowledgement, Change, Installation, Outcome, ServerTerms
 
+LONGEST_METERS: Final = LONGEST_LINE - 65_536
+"""What is told of meters must leave room for the rest of its line."""
 _FIRST_OF_A_MONTH: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 
@@ -160,7 +163,7 @@ class Hosting(Seats):
             one.entitlement_id: occupied(one, self.pools.get(one.entitlement_id), self._orphans(one.entitlement_id))
             for one in changed
         }
-        resets = [item for one in outcome.commands for item in self._reset(installation, one, now)]
+        resets = self._reset(installation, outcome, changed, now)
         held = self.meters.held
         self._posting.installed(installation, outcome, now, actor=actor, in_use=in_use, held=held, resets=resets)
         ended = {one.entitlement_id: self._place(one, kept.bundle_id, now) for one in changed}
@@ -182,17 +185,25 @@ class Hosting(Seats):
             if self._key_sets.get(version) != token:
                 self._key_sets[version] = self.batch.key_sets[version] = token
 
-    def _reset(self, installation: Installation, command_id: str, now: Now) -> list[dict[str, object]]:
-        command = installation.commands[command_id]
-        if command.type != RESET_USAGE or command.entitlement_id is None or command.entitlement_id not in self.pools:
-            return []
-        return self.meters.reset(command.entitlement_id, command.feature, now=now)
+    def _reset(
+        self, installation: Installation, outcome: Outcome, changed: Iterable[Entitlement], now: Now
+    ) -> list[dict[str, object]]:
+        commands = [installation.commands[command_id] for command_id in outcome.commands]
+        orders = [
+            (one.entitlement_id, one.feature)
+            for one in commands
+            if one.type == RESET_USAGE and one.entitlement_id is not None
+        ]
+        return self.meters.reset(orders, coming={one.entitlement_id: self.dated(one) for one in changed}, now=now)
 
     def _place(self, entitlement: Entitlement, bundle_id: str, now: Now) -> int:
         """Put new terms in force; how many leases ended with the old ones."""
         key = entitlement.entitlement_id
         known = self.placed.get(key)
         same = known is not None and known.session_id == entitlement.session_id
+        if known is not None and not same:
+            self.closed_sessions.add(known.session_id)
+            self.batch.closed_sessions.add(known.session_id)
         self._place_anew(
             Placed(
                 entitlement_id=key,
@@ -211,8 +222,9 @@ class Hosting(Seats):
         if pool is None:
             if key not in self._dropped:  # it may have gone and come again within the group
                 self._terms_before.setdefault(key, None)
+            orphans = self._orphans(key)
             pool = self._open_pool(dated, now=now)
-            for lease in self._orphans(key).values():
+            for lease in orphans.values():
                 pool.add(lease)
             self.problems.pop(key, None)
         else:
@@ -222,6 +234,8 @@ class Hosting(Seats):
             self.meters.open(dated, now=now)
             self._tell(pool, self.placed[key])
             self._rearm(pool, now)
+        if pool.leases and dated.starts_on_first_lease and entitlement.status is Status.ACTIVE:
+            self._begin(pool, now)  # whoever sits there already is the first
         ended = 0
         if entitlement.status is not Status.ACTIVE:
             ended = self._end([lease for lease in pool.leases.values() if lease.until is None], now)
@@ -244,6 +258,7 @@ class Hosting(Seats):
         pool = self.pools.get(entitlement_id)
         if pool is None:
             return self._returned(entitlement_id)
+        _refuse_too_long(self.meters.final(entitlement_id, now=now))
         if not self.placed[entitlement_id].returning:
             self._place_anew(replace(self.placed[entitlement_id], returning=True))
             self._generation += 1
@@ -313,6 +328,8 @@ class Hosting(Seats):
     def assign_user(self, entitlement_id: str, user: str, *, actor: str, now: Now) -> None:
         """Give a free place to a user of the site's choice; again: changes nothing. Raises NotFound, Forbidden."""
         pool, placed = self._naming(entitlement_id)
+        if not pool.entitlement.named_users.by_site:
+            raise Forbidden(f"The vendor names the users of {entitlement_id}; ask for a bundle with other names.")
         if user.casefold() in pool.assigned | set(map(str.casefold, pool.entitlement.named_users.names)):
             return
         taken = len({*map(str.casefold, pool.entitlement.named_users.names), *pool.assigned})
@@ -327,14 +344,19 @@ class Hosting(Seats):
     def unassign_user(self, entitlement_id: str, user: str, *, actor: str, now: Now) -> None:
         """Take a place back; the user's leases end. Raises NotFound, Forbidden."""
         pool, placed = self._naming(entitlement_id)
-        if user.casefold() not in pool.assigned:
+        ours = user.casefold() in map(str.casefold, placed.assigned)
+        theirs = user.casefold() in map(str.casefold, pool.entitlement.named_users.names)
+        if theirs or not (ours or pool.entitlement.named_users.by_site):
+            raise Forbidden(f"The vendor names the users of {entitlement_id}; ask for a bundle with other names.")
+        if not ours:
             raise NotFound(f"{user} is not one of the users that this site has assigned to {entitlement_id}.")
         begin, end = month_of(_FIRST_OF_A_MONTH, now.wall)
         lately = tuple(at for at in placed.renamed_at if begin <= at < end)
         most = pool.entitlement.named_users.changes_per_month
-        if len(lately) >= most:
+        if len(lately) >= most and pool.entitlement.named_users.by_site:
+            changes = "1 change" if most == 1 else f"{most} changes"
             raise Forbidden(
-                f"The vendor allows {most} changes of names a month for {entitlement_id};"
+                f"The vendor allows {changes} of names a month for {entitlement_id};"
                 f" the next one is possible from {end:%Y-%m-%d}."
             )
         left = tuple(one for one in placed.assigned if one.casefold() != user.casefold())
@@ -353,8 +375,6 @@ class Hosting(Seats):
             raise NotFound(f"No entitlement {entitlement_id} is hosted here; `lls entitlement list` shows them.")
         if pool.entitlement.concurrency is not Concurrency.NAMED_USER:
             raise Forbidden(f"The seats of {entitlement_id} have no names: anybody may take one.")
-        if not pool.entitlement.named_users.by_site:
-            raise Forbidden(f"The vendor names the users of {entitlement_id}; ask for a bundle with other names.")
         return pool, self.placed[entitlement_id]
 
     def _note_name(self, act: str, entitlement_id: str, user: str, actor: str, now: Now) -> None:
@@ -410,3 +430,12 @@ class Hosting(Seats):
 
 def _is(lease: Lease, user: str) -> bool:
     return lease.holder.user is not None and lease.holder.user.casefold() == user.casefold()
+
+
+def _refuse_too_long(meters: list[dict[str, object]]) -> None:
+    """Judged before anything is posted. Raises TooLarge."""
+    if len(json.dumps(meters)) > LONGEST_METERS:
+        raise TooLarge(
+            "The meters of this entitlement have more grants than a line of the journal can tell;"
+            " ask the vendor for a bundle without the grants that are over, import it, then return the entitlement."
+        )

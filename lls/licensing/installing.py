@@ -9,7 +9,8 @@ Rules (design §4, contract §3), in order
    ``malformed``: half of an order that somebody pays for must not pass unseen. The bundle's terms count before those in
    force, and those of a closed session too: there is then nothing left to reset, and that is no fault of the vendor.
 4. Each entitlement by its session and own sequence: of a closed session → skipped; new; lower → the bundle is refused
-   as ``older``; equal must be identical, else ``replayed``; higher → updated. An absent entitlement stays as it is.
+   as ``older``; equal must be identical, else ``replayed``; higher → updated, but never of another product, else
+   ``malformed``. An absent entitlement stays as it is.
 5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied
    and warned of, and the bundle goes in. That holds for lines acknowledged long ago too: whoever acknowledges another
    line there has seen another journal.
@@ -70,7 +71,7 @@ def judge(ledger: Hosting, installation: Installation, *, now: Now) -> Outcome:
         forked=_is_forked(ledger, installation),
         warnings=tuple(warnings),
     )
-    _refuse_too_long(installation, outcome, now)
+    _refuse_too_long(ledger, installation, outcome, now)
     return outcome
 
 
@@ -84,10 +85,21 @@ def _refuse_sequence(ledger: Hosting, installation: Installation) -> None:
         )
 
 
-def _refuse_too_long(installation: Installation, outcome: Outcome, now: Now) -> None:
+def _longest_resets(ledger: Hosting, installation: Installation, command_id: str) -> list[dict[str, object]]:
+    """What the line may tell of a reset: of each feature that the entitlement has, had or gets."""
+    key = installation.commands[command_id].entitlement_id
+    pool = ledger.pools.get(key or "")
+    terms = [one for one in installation.entitlements if one.entitlement_id == key]
+    known = [*terms, pool.entitlement] if pool is not None else terms
+    features = {feature.key for one in known for feature in one.features}
+    return [{"entitlement_id": key, "feature": one, "consumed": LARGEST, "overage": LARGEST} for one in features]
+
+
+def _refuse_too_long(ledger: Hosting, installation: Installation, outcome: Outcome, now: Now) -> None:
     """Written with the largest numbers that may come: whoever reads the journal refuses a longer line."""
     most = dict.fromkeys((step.entitlement.entitlement_id for step in outcome.steps), LARGEST)
     data = installed_data(installation, outcome, now, actor=FIRST_PREV, in_use=most, held=lambda *_key: LARGEST)
+    data["resets"] = [item for one in outcome.commands for item in _longest_resets(ledger, installation, one)]
     longest = entry(Head(seq=LARGEST), at=now.wall.replace(microsecond=1), kind=Kind.INSTALLED, data=data)
     if len(longest.line) > LONGEST_LINE:
         raise RefusedDocument(
@@ -115,8 +127,11 @@ def _refuse_empty_resets(ledger: Hosting, installation: Installation, commands: 
         if terms is None:
             what = f"entitlement {command.entitlement_id}, which is not here"
             raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
-        feature = None if command.feature is None else terms.feature(command.feature)
-        if command.feature is not None and (feature is None or not feature.consumed):
+        consumed = [one.key for one in terms.features if one.consumed]
+        if command.feature is None and not consumed:
+            what = f"{terms.entitlement_id}, of which nothing is consumed"
+            raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
+        if command.feature is not None and command.feature not in consumed:
             what = f"{command.feature}, which is no consumed feature of {terms.entitlement_id}"
             raise RefusedDocument(Refusal.MALFORMED, f"Command {command_id} resets {what}; ask the vendor for another.")
 
@@ -154,6 +169,12 @@ def _step(ledger: Hosting, terms: Entitlement) -> Step:
                 f"Entitlement {terms.entitlement_id} differs from the one applied under its sequence {terms.sequence}.",
             )
         return Step(entitlement=terms, before=before, change=Change.UNCHANGED)
+    if before is not None and before.product != terms.product:
+        raise RefusedDocument(
+            Refusal.MALFORMED,
+            f"Entitlement {terms.entitlement_id} is hosted for {before.product}, and the bundle makes it one of"
+            f" {terms.product}: leases of the one would become leases of the other. Ask the vendor for a new one.",
+        )
     return Step(entitlement=terms, before=before, change=Change.UPDATED)
 
 

@@ -103,6 +103,8 @@ class Lease:
     key: str | None = None
     """The thumbprint of the key that a machine without the network has made (``cnf.jkt``)."""
     address: str | None = None
+    silent_since: datetime | None = None
+    """Of a node-locked one that lingers: since when its machine is silent, guarded wall time."""
     deadline: float = 0.0
     beat: int | None = None
     nonce: str | None = field(default=None, repr=False)
@@ -128,4 +130,5 @@ class Lease:
             self.until,
             self.key,
             self.address,
+            self.silent_since,
         )

@@ -19,7 +19,7 @@ import hmac
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -33,6 +33,7 @@ from lls.licensing.entitlement import Concurrency, Entitlement
 from lls.licensing.instant import Now
 from lls.licensing.journal import Head, Kind
 from lls.licensing.lease import NOTHING_HELD, Lease, LeaseState, Mode
+from lls.licensing.loans import Loans
 from lls.licensing.meters import Meters
 from lls.licensing.policy import Policy
 from lls.licensing.pools import Pools
@@ -106,8 +107,7 @@ class Leases:
         for entitlement in entitlements.values():
             self._open_pool(self.dated(entitlement), now=None)
         self.leases: dict[str, Lease] = {}
-        self.borrowed: dict[str, Lease] = {}
-        self._next_borrow_end: datetime | None = None
+        self.loans = Loans()
         self._deadlines: dict[str, Deadlines] = {}
         self._remembered = Remembered(loaded.ended)
         self.waiting = Waiting()
@@ -145,10 +145,11 @@ class Leases:
     def _tell(pool: Pool, placed: Placed | None) -> None:
         """What seating must know of an entitlement beside its terms."""
         pool.returning = placed is not None and placed.returning
-        pool.assigned = frozenset(map(str.casefold, placed.assigned)) if placed is not None else frozenset()
+        named = placed is not None and pool.entitlement.named_users.by_site
+        pool.assigned = frozenset(map(str.casefold, placed.assigned)) if placed is not None and named else frozenset()
 
     def _restore(self, lease: Lease, now: Now) -> None:
-        lease.deadline = now.elapsed + self._time_of(lease)
+        lease.deadline = now.elapsed + self._time_of(lease, now)
         self.leases[lease.lease_id] = lease
         if lease.entitlement_id in self.pools:
             self.pools[lease.entitlement_id].add(lease)
@@ -158,14 +159,12 @@ class Leases:
     def _arm(self, lease: Lease) -> None:
         """Have the lease end when its time is over: by the wheel, by its date, or not at all."""
         if lease.until is not None:
-            self.borrowed[lease.lease_id] = lease
-            ends = self._next_borrow_end
-            self._next_borrow_end = lease.until if ends is None else min(ends, lease.until)
+            self.loans.add(lease)
         elif not self._stays(lease):
             self._wheel(lease).arm(lease)
 
     def _disarm(self, lease: Lease) -> None:
-        self.borrowed.pop(lease.lease_id, None)
+        self.loans.remove(lease)
         self._wheel(lease).disarm(lease)
 
     def _stays(self, lease: Lease) -> bool:
@@ -206,7 +205,7 @@ class Leases:
         """
         if now is not None:
             for lease in list(self._held_up()):
-                lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease))
+                lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         self._posting.settle()
         self.meters.settle()
         self._terms_before.clear()
@@ -359,8 +358,14 @@ class Leases:
     def _linger(self, lease: Lease, pool: Pool, seconds: float, now: Now) -> None:
         """Its holder has left, its seat stays: the same seats in use, another state, and nothing held any more."""
         self.meters.remove(lease)
-        features = NOTHING_HELD
-        self._change(lease, pool, state=LeaseState.LINGERING, deadline=now.elapsed + seconds, features=features)
+        self._change(
+            lease,
+            pool,
+            state=LeaseState.LINGERING,
+            deadline=now.elapsed + seconds,
+            features=NOTHING_HELD,
+            silent_since=now.wall if lease.mode is Mode.NODE_LOCKED else None,
+        )
 
     def _change(self, lease: Lease, pool: Pool | None, **changes: Any) -> Lease:
         """Another state of a lease that keeps its seats. Units are counted by the caller."""
@@ -421,18 +426,21 @@ class Leases:
         return Seated(lease=lease, entitlement=self.pools[lease.entitlement_id].entitlement, again=again)
 
     def _rearm(self, pool: Pool, now: Now) -> None:
-        """Other terms may end what stayed with its machine without an end."""
+        """Other terms may end what stayed with its machine, or let it stay."""
         for lease in pool.leases.values():
-            if lease.mode is Mode.NODE_LOCKED and lease.armed < 0 and not self._stays(lease):
-                lease.deadline = now.elapsed + self._time_of(lease)
-                self._wheel(lease).arm(lease)
+            if lease.mode is Mode.NODE_LOCKED and lease.state is LeaseState.LINGERING:
+                self._disarm(lease)
+                lease.deadline = now.elapsed + self._time_of(lease, now)
+                self._arm(lease)
 
-    def _time_of(self, lease: Lease) -> float:
-        """A full time for a lease after an outage of ours."""
+    def _time_of(self, lease: Lease, now: Now) -> float:
+        """A full time for a lease after an outage of ours; for a seat that its machine has left, what is left of it."""
         if lease.state is not LeaseState.LINGERING:
             return lease.ttl + self.setting.grace_seconds
         pool = self.pools.get(lease.entitlement_id)
-        if pool is not None and lease.mode is Mode.NODE_LOCKED:
-            release = pool.entitlement.node_lock_release
-            return 0.0 if release is None else release.total_seconds()
-        return float(self._linger_seconds(lease, pool))
+        if pool is None or lease.mode is not Mode.NODE_LOCKED:
+            return float(self._linger_seconds(lease, pool))
+        release = pool.entitlement.node_lock_release
+        if release is None or lease.silent_since is None:
+            return 0.0
+        return min(release, max(timedelta(0), lease.silent_since + release - now.wall)).total_seconds()

@@ -25,13 +25,13 @@ import hmac
 from dataclasses import replace
 from datetime import datetime
 
-from lls.faults import LeaseEnd, RequestIdTaken, StillBorrowed, UnknownLease, UnknownProduct
+from lls.faults import Fault, LeaseEnd, RequestIdTaken, StillBorrowed, UnknownLease
 from lls.licensing import borrowing
 from lls.licensing.borrowing import Loan, SiteCaps
 from lls.licensing.changes import AnsweredRequest, Fact, FeatureAct
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Standing
-from lls.licensing.explaining import Explanation, explain
+from lls.licensing.explaining import Explanation, Step, StepVerdict, explain
 from lls.licensing.fields import write_instant
 from lls.licensing.hosting import Draining, Hosting
 from lls.licensing.instant import Now
@@ -40,8 +40,8 @@ from lls.licensing.lease import Checkout, Lease, Mode
 from lls.licensing.leases import Queued, Seated, Setting, Verdict
 from lls.licensing.meters import FeatureLevel
 from lls.licensing.policy import Asker, Policy, difference
-from lls.licensing.seating import Pool
-from lls.licensing.seats import FEW, asker
+from lls.licensing.seating import Pool, Seat
+from lls.licensing.seats import FEW, ROUNDS, SWEEP_LIMIT, asker
 
 __all__ = ["Draining", "Ledger", "Queued", "Seated", "Setting", "Verdict"]
 
@@ -68,7 +68,7 @@ class Ledger(Hosting):
     def resume(self, *, outage_from: datetime, outage_to: datetime, cause: str, now: Now) -> None:
         """We were away: every floating lease gets a full time to live and grace, before anything is swept."""
         for lease in self.leases.values():
-            lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease))
+            lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         away = {"outage_from": write_instant(outage_from), "outage_to": write_instant(outage_to)}
         self._posting.post(Kind.RESUMED, {**away, "cause": cause, "leases": len(self.leases)}, now)
 
@@ -100,7 +100,9 @@ class Ledger(Hosting):
             if refused is not None:
                 return self._deny(refused, lease.holder, now)
         acted = self.meters.act(lease, key, act=act, amount=amount, request_id=request_id, now=now)
-        while isinstance(acted, Denial) and self._expire_beside(lease, now):
+        for _round in range(ROUNDS if self._expires(acted) else 0):
+            if not isinstance(acted, Denial) or not self._expire_beside(lease, now):
+                break
             acted = self.meters.act(lease, key, act=act, amount=amount, request_id=request_id, now=now)
         if isinstance(acted, Denial):
             return self._deny(acted, lease.holder, now)
@@ -113,6 +115,12 @@ class Ledger(Hosting):
             self._arm(changed)
             self.meters.note_overdraft(lease.entitlement_id, now)
         return level
+
+    def _expires(self, acted: object) -> bool:
+        """Whether units may come free with leases: what is used up never does."""
+        if not isinstance(acted, Denial) or acted.entitlement_id is None or acted.feature is None:
+            return False
+        return self.meters.held(acted.entitlement_id, acted.feature) > 0
 
     def _expire_beside(self, lease: Lease, now: Now) -> bool:
         """End what is due of a lease's product; not itself, although its time may be over: who asks is still there."""
@@ -179,15 +187,30 @@ class Ledger(Hosting):
         if known is not None:
             return self._lend_longer(known.lease, until, fingerprint, now)
         self.server.refuse_new(now)
-        verdict = self._refusal(request, now) or self._sought(request, now)
-        if isinstance(verdict, Denial):
-            return self._deny(verdict, request.holder, now)
         loan = Loan(holder=request.holder, seats=request.seats, until=until, fingerprint=fingerprint)
-        refused = self._loan_refusal(loan, verdict.pool, asker(request), now=now)
-        if refused is not None:
-            return self._deny(refused, request.holder, now)
-        lease = self._take(request, verdict, now).lease
+        borrowing.check(loan, now=now)
+        where = self._refusal(request, now) or self._lendable(request, loan, now)
+        if isinstance(where, Denial):
+            return self._deny(where, request.holder, now)
+        lease = self._take(request, where, now).lease
         return self._lend(lease, self.pools[lease.entitlement_id], until, now, by="file", key=key)
+
+    def _lendable(self, request: Checkout, loan: Loan, now: Now) -> Seat | Denial:
+        """A seat that may leave: where one entitlement of the product does not lend, another one may."""
+        first: Denial | None = None
+        tried: set[str] = set()
+        while True:
+            verdict = self._sought(request, now, without=tried)
+            if isinstance(verdict, Denial):
+                return first or verdict
+            refusal = self._loan_refusal(loan, verdict.pool, asker(request), now=now)
+            if refusal is None:
+                return verdict
+            first = first or refusal
+            key = verdict.pool.entitlement.entitlement_id
+            if key in tried:  # a seat that is shared takes none that could be kept from it
+                return first
+            tried.add(key)
 
     def return_borrow(self, lease_id: str, *, key: str, secret: bytes, now: Now) -> bool:
         """The machine gives its seat back by a file; False when it had come back already. Raises UnknownLease."""
@@ -215,21 +238,26 @@ class Ledger(Hosting):
         pool = self.pools[lease.entitlement_id]
         who = Asker(user=lease.holder.user, host=lease.holder.host, address=lease.address)
         loan = Loan(holder=lease.holder, seats=lease.seats, until=until, fingerprint=fingerprint)
-        refused = self._loan_refusal(loan, pool, who, now=now, without=lease.lease_id)
+        borrowing.check(loan, now=now)
+        self._end_borrowed(now, limit=SWEEP_LIMIT)  # whose end has come is not away any more
+        refused = self._loan_refusal(loan, pool, who, now=now, held=0 if lease.until is None else lease.seats)
         if refused is not None:
             return self._deny(refused, lease.holder, now)
         return self._lend(lease, pool, until, now, by="lan" if lease.key is None else "file")
 
-    def _loan_refusal(self, loan: Loan, pool: Pool, who: Asker, *, now: Now, without: str = "") -> Denial | None:
+    def _loan_refusal(self, loan: Loan, pool: Pool, who: Asker, *, now: Now, held: int = 0) -> Denial | None:
+        """Why a seat of that pool must stay; ``held`` seats of the wish itself are away already."""
         terms = pool.entitlement
-        # One whose end has come is not away any more, although nobody has swept it yet.
-        away = [one for one in self.borrowed.values() if one.until is not None and one.until > now.wall]
-        others = [one for one in away if one.product == terms.product and one.lease_id != without]
+        if terms.starts_on_first_lease:
+            terms = terms.begun(now.wall.replace(microsecond=0))
+        if pool.returning:
+            return borrowing.of_returning(loan, terms)
         max_seconds, max_seats, rule = self.pools.policy.borrow_caps(terms.product, who)
+        beside = self.pools.of(terms.product)
         counted = replace(
             loan,
-            away=sum(one.seats for one in others if one.entitlement_id == terms.entitlement_id),
-            away_in_all=sum(one.seats for one in others),
+            away=self.loans.seats_of(terms.entitlement_id) - held,
+            away_in_all=sum(self.loans.seats_of(one.entitlement.entitlement_id) for one in beside) - held,
         )
         caps = SiteCaps(max_seconds=max_seconds, max_seats=max_seats, rule=rule)
         return borrowing.refusal(counted, terms, caps=caps, now=now)
@@ -263,6 +291,18 @@ class Ledger(Hosting):
 
         Raises UnknownProduct, BadActivationCode.
         """
-        if request.product not in self.pools.products:
-            raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
-        return explain(request, self.pools, now=now)
+        told = explain(request, self.pools, now=now)
+        stopped = self._stopped(request, now)
+        if stopped is None:
+            words = "The server may grant: its licence, its reports, its clock and its machine are in order."
+            return replace(told, steps=(Step(rule="server", verdict=StepVerdict.PASSED, words=words), *told.steps))
+        refused = Step(rule=stopped.rule, verdict=StepVerdict.REFUSED, words=stopped.detail)
+        return Explanation(steps=(refused, *told.steps), outcome=stopped)
+
+    def _stopped(self, request: Checkout, now: Now) -> Denial | None:
+        """What the server itself would say to a newcomer."""
+        try:
+            self.server.refuse_new(now)
+        except Fault as fault:
+            return Denial(code=fault.code, rule="server", detail=fault.detail, product=request.product)
+        return self.server.refusal(request, now)

@@ -2,7 +2,8 @@
 
 Rules
 1. Each grant is a lot under its own id. ``value`` is the *allowance*: one lot without an end, or with a monthly reset
-   one lot per period, named by the period's begin. The periods are reckoned from the entitlement's start.
+   one lot per period, named by the period's begin. The periods are reckoned from the entitlement's start; none begins
+   at its end or later.
 2. When a lot ends: never, with the entitlement (its grace included: work goes on in grace), with the monthly period in
    which it begins (without monthly periods with the entitlement), after a term, or at an instant.
 3. A lot is in force from its begin on guarded time until its end on the *later* of guarded and strict time: a clock
@@ -15,6 +16,7 @@ It refuses to own what was taken of a lot, and whether it was ended (``meters``)
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import MAXYEAR, UTC, datetime
 from typing import Final
@@ -90,6 +92,24 @@ def period_named(lot_id: str, feature: Feature, terms: Entitlement) -> Lot | Non
         return None
     lot = period_lot(feature, terms, begins)
     return lot if lot.lot_id == lot_id else None
+
+
+def begins_within(period: Lot, terms: Entitlement) -> bool:
+    """Whether the entitlement has not ended when the period begins."""
+    return terms.ends_at is None or period.begins is None or period.begins < terms.ends_at
+
+
+def months_named(lot_ids: Iterable[str], at: datetime) -> set[str]:
+    """The names of months (what follows the kind in an id), by which these lots should be in force at an instant."""
+    return {month for lot_id in lot_ids if (month := lot_id.partition(" ")[2]) and _is_month_of(month, at)}
+
+
+def _is_month_of(month: str, at: datetime) -> bool:
+    try:
+        begins = read_instant(month, place="lot")
+    except RefusedDocument:  # a grant's id
+        return False
+    return begins <= at and _month(begins, at)[0] == begins
 
 
 def _grant(grant: Grant, feature: Feature, terms: Entitlement) -> Lot:

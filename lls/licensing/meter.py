@@ -6,7 +6,8 @@ Rules
 2. Taking follows the order of the lots (``lots``). What goes beyond all of them is overdraft, counted under a lot of
    its own, within its limit: what the terms allow on top of the units in force.
 3. Other terms change what was given, never what was taken. Where less was given than was taken, nothing remains; the
-   excess is no overdraft.
+   excess is no overdraft. Where they move the start, the months have other names: what the month in force has counted,
+   its overdraft too, goes on in the month that is in force then, so that no allowance is given twice.
 4. An element pool and a tracked switch are held, not used up: their level is the sum over the leases.
 5. No figure goes beyond 2**53 - 1, the largest integer that JSON and SQL carry exactly; nor may any lot.
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from lls.licensing.entitlement import Entitlement, Feature, FeatureType
 from lls.licensing.fields import LARGEST
@@ -30,7 +31,9 @@ from lls.licensing.lots import (
     LAST,
     OVERDRAFT,
     Lot,
+    begins_within,
     is_monthly,
+    months_named,
     order,
     period_lot,
     period_named,
@@ -75,6 +78,14 @@ class LotAccount:
     ended: bool
 
 
+class Carried(NamedTuple):
+    """Units that are counted under another lot from now on."""
+
+    lot: str
+    into: str
+    units: int
+
+
 class Meter:
     """See the module. Without terms (``feature`` None) it only keeps its counters."""
 
@@ -95,6 +106,7 @@ class Meter:
         "entitlement_id",
         "feature",
         "key",
+        "last",
         "level",
         "over",
         "terms",
@@ -105,6 +117,8 @@ class Meter:
         self.entitlement_id = entitlement_id
         self.key = key
         self.feature: Feature | None = None
+        self.last: Feature | None = None
+        """The feature as terms named it last; None: none did since the server's start."""
         self.terms: Entitlement | None = None
         self.used: dict[str, int] = {}
         """By lot; a period's allowance stands here from the moment it is in force."""
@@ -129,7 +143,7 @@ class Meter:
         An allowance without periods is not among them: its count waits for terms that know it again.
         """
         known = {lot.lot_id: lot for lot in (*self._standing, *self._periods.values())}
-        self.feature, self.terms = feature, terms
+        self.feature, self.terms, self.last = feature, terms, feature or self.last
         self._standing = [] if feature is None else standing_lots(feature, terms)
         self._periods = {}
         if feature is not None and is_monthly(feature):
@@ -139,6 +153,29 @@ class Meter:
         stays = {lot.lot_id for lot in self._standing} | self._periods.keys() | self.ended | {ALLOWANCE}
         gone = {lot for lot in (*known, *self.used) if lot not in stays and not lot.startswith(OVERDRAFT)}
         return sorted((known.get(lot) or Lot(lot_id=lot, amount=self.used[lot]) for lot in gone), key=order)
+
+    def carry_month(self, feature: Feature | None, terms: Entitlement, now: Now) -> list[Carried]:
+        """Before terms with this feature come in force: what the month in force has counted takes its name there.
+
+        Before a start that is still to come, that is the first month. The month in force is the one of the terms so
+        far; without them, and without a start, whichever its own name says.
+        """
+        if feature is None or not is_monthly(feature):
+            return []
+        here = period_lot(feature, terms, now.wall).lot_id.removeprefix(_PERIOD)
+        months = months_named(self.used, now.wall)
+        if self.feature is not None and self.terms is not None and is_monthly(self.feature):
+            months.add(period_lot(self.feature, self.terms, now.wall).lot_id.removeprefix(_PERIOD))
+        carried: list[Carried] = []
+        for month in sorted(months - {here}):
+            for kind in (ALLOWANCE, OVERDRAFT):
+                lot, into = f"{kind} {month}", f"{kind} {here}"
+                if lot in self.used and lot not in self.ended:
+                    units = self.used.pop(lot)
+                    self._periods.pop(lot, None)
+                    self.used[into] = self.used.get(into, 0) + units
+                    carried.append(Carried(lot, into, units))
+        return carried
 
     @property
     def is_pool(self) -> bool:
@@ -200,6 +237,11 @@ class Meter:
         """The units of a pool that are held beyond what is there."""
         self._refresh(now)
         return max(0, self.level - self._total) if self.is_pool else 0
+
+    def was_over(self, now: Now) -> bool:
+        """Whether more of a pool was held than there was before the end of the lots that are still to be ended."""
+        self._refresh(now)
+        return self.is_pool and self.level > self._total + sum(lot.amount for lot in self.due(now))
 
     def taken(self, now: Now) -> tuple[int, int]:
         """What was consumed of the lots in force, and how much of it was overdraft."""
@@ -277,6 +319,16 @@ class Meter:
         self._since = LAST
         return changed
 
+    def begin_blind(self) -> tuple[list[str], int, int]:
+        """The same of every lot that has not ended, as no terms say which are in force: what was consumed, and over."""
+        changed = [lot for lot, units in self.used.items() if units and lot not in self.ended]
+        consumed = sum(self.used[lot] for lot in changed)
+        over = sum(self.used[lot] for lot in changed if lot.startswith(OVERDRAFT))
+        for lot in changed:
+            self.used[lot] = 0
+        self._since = LAST
+        return changed, consumed, over
+
     # ---------------------------------------------------------------- the end of lots
 
     def has_due(self, now: Now) -> bool:
@@ -302,7 +354,7 @@ class Meter:
         if feature is None or terms is None or terms.starts_at is None or not (is_monthly(feature) and feature.value):
             return None
         lot = period_lot(feature, terms, now.wall)
-        if lot.lot_id in self.used:
+        if lot.lot_id in self.used or not begins_within(lot, terms):
             return None
         self.used[lot.lot_id] = 0
         self._periods[lot.lot_id] = lot
@@ -321,7 +373,8 @@ class Meter:
         lots, self._overdraft = self._standing, OVERDRAFT
         if feature is not None and terms is not None and is_monthly(feature):
             period = period_lot(feature, terms, now.wall)
-            lots = sorted((*lots, period), key=order)
+            if begins_within(period, terms):
+                lots = sorted((*lots, period), key=order)
             self._overdraft = OVERDRAFT + period.lot_id.removeprefix(ALLOWANCE)
         living = [lot for lot in lots if lot.lot_id not in self.ended]
         # Where the vendor set the clock back, an ended period is followed by another all the same.

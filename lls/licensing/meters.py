@@ -7,13 +7,18 @@ Rules (contract §2 and §3)
    other content it is refused. Refusals are not kept.
 3. What a lease holds (element pools, tracked switches) goes with the lease; what it used up stays used.
 4. A use may be undone once, within its time, for its whole amount; its units go back to the very lots. The vendor's
-   command to begin anew closes all uses before it.
+   command to begin anew closes all uses before it, and so does the entitlement's return. Late is what either clock
+   says of itself, guarded and strict: a clock that is put forward after a use refuses it, one that was ahead already
+   does not.
 5. A lot that is over is ended in the journal once: by the sweep, or before the next call of its feature is judged. Of
    the monthly periods only those get a line that were in force here or of which something was used; years in which
    nobody was here are no thousands of lines.
 6. An import changes what was given, never what was used; a grant that it does not name any more ends. An import or a
-   clock brings no ended lot back.
-7. Reads may ask for the last commit: of every meter that the group in flight touches, the figures of before are kept.
+   clock brings no ended lot back. Where an import moves the start, the month in force goes on under another name with
+   all that it has counted (``GrantEnded`` with ``into``), and so do the uses that may still be undone.
+7. The vendor's command to begin anew is about counters, whether terms name their feature at the moment or not. What the
+   same bundle brings back begins anew too.
+8. Reads may ask for the last commit: of every meter that the group in flight touches, the figures of before are kept.
 
 It refuses to own leases (``ledger``), entitlements that are not in force (``seating``), seats and the clock.
 """
@@ -21,21 +26,21 @@ It refuses to own leases (``ledger``), entitlements that are not in force (``sea
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from lls.faults import AlreadyUndone, BadRequest, NotHeld, RequestIdTaken, UndoTooLate, UnknownFeature
 from lls.licensing.answered import Answered
-from lls.licensing.changes import AnsweredRequest, FeatureAct, LotUse
+from lls.licensing.changes import REQUESTS_KEPT, AnsweredRequest, FeatureAct, LotUse
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import MOST_UNITS, Entitlement, Feature, FeatureType
 from lls.licensing.fields import write_instant
 from lls.licensing.instant import Now
 from lls.licensing.journal import Kind
 from lls.licensing.lease import Lease
-from lls.licensing.lots import FIRST, OVERDRAFT, Lot, is_monthly
+from lls.licensing.lots import FIRST, LAST, OVERDRAFT, Lot, is_monthly
 from lls.licensing.meter import Draws, FeatureLevel, Meter, switch_level
 from lls.licensing.posting import Posting
 
@@ -43,6 +48,10 @@ __all__ = ["FeatureLevel", "Meter", "Meters"]
 
 RETRY_AFTER_SECONDS: Final = 30
 """When to ask again for units that others hold."""
+
+_USUAL_SECONDS: Final = int(REQUESTS_KEPT.total_seconds())
+_NO_METERS: Final[Mapping[str, Meter]] = {}
+_NO_TERMS: Final[Mapping[str, Entitlement]] = {}
 
 
 @dataclass(slots=True)
@@ -71,7 +80,8 @@ class Meters:
         self._hosted: dict[str, _Hosted] = {}
         self._answered = Answered(requests)
         self._due: list[tuple[datetime, str, str]] = []
-        """When to look at which meter again, the earliest first; one too many does no harm."""
+        self._looks: dict[tuple[str, str], datetime] = {}
+        """When to look at which meter again; of its entries in ``_due`` only that one counts."""
         self._terms_before: dict[str, Entitlement | None] = {}
         self._closed: dict[str, _Hosted] = {}
         self._figures_before: dict[Meter, FeatureLevel] = {}
@@ -134,9 +144,13 @@ class Meters:
     def repeated(self, request: AnsweredRequest, *, now: Now) -> FeatureLevel:
         """The answer that the call got; what was not part of it (consumption, dates) as it is now.
 
-        Raises UnknownFeature where the entitlement has no such feature any more.
+        Of a feature that is not here any more, what was answered is all that is known.
         """
-        level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
+        terms = self._terms(request.entitlement_id, committed=False)
+        if terms is None or terms.feature(request.feature) is None:
+            level = switch_level(Feature(key=request.feature, type=FeatureType.USAGE_COUNT, value=0))
+        else:
+            level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
         return replace(level, held=request.held, available=request.available, total=request.total)
 
     def act(
@@ -178,7 +192,7 @@ class Meters:
         if known.undone:
             raise AlreadyUndone
         # A use that lies in the future was made before the vendor set the clock back: nobody knows how long ago.
-        gone = now.strict - known.at
+        gone = max(now.wall - known.at, now.strict - (known.strict or known.at))
         if not known.draws or known.at > now.wall or gone >= timedelta(seconds=feature.undo_seconds):
             raise UndoTooLate
         meter = self.of(lease.entitlement_id)[key]
@@ -188,7 +202,7 @@ class Meters:
         over = _overdrawn(known.draws)
         self._posting.used(Kind.UNDONE, lease, key, now, draws=draws, over=over, request_id=request_id)
         self._note_rows(meter, draws)
-        self._keep(replace(known, undone=True))
+        self._keep(replace(known, undone=True, kept_until=None))
         return meter.figures(now)
 
     def add(self, lease: Lease) -> None:
@@ -235,19 +249,26 @@ class Meters:
         return [self._level(lease, entitlement_id, one, now=now, committed=committed) for one in features]
 
     def final(self, entitlement_id: str, *, now: Now) -> list[dict[str, object]]:
-        """What each meter says last, as a return carries it."""
+        """What each meter says last, as a return carries it; those first that the terms name, in the vendor's order.
+
+        Of features that the last terms name no more, those of which anything was counted or is held, under the type
+        that they had. Where that was before the server's start, nobody knows it: what is held is then told as a pool,
+        all else as a usage count.
+        """
         told: list[dict[str, object]] = []
-        for key, meter in self.of(entitlement_id).items():
-            feature = meter.feature
-            if feature is None:
-                continue
+        meters = {} if entitlement_id not in self._hosted else self._hosted[entitlement_id].meters
+        named = self.of(entitlement_id)
+        others = sorted(key for key in meters.keys() - named.keys() if _is_telling(meters[key]))
+        for key in (*named, *others):
+            meter = meters[key]
+            kind, unit = _last_known(meter)
             accounts = meter.accounts(now)
             lots = [{"lot": one.lot, "amount": one.amount, "used": one.used, "ended": one.ended} for one in accounts]
             told.append(
                 {
                     "feature": key,
-                    "type": feature.type.value,
-                    "unit": feature.unit,
+                    "type": kind.value,
+                    "unit": unit,
                     "lots": lots,
                     "consumed": sum(one.used for one in accounts),
                     "overage": sum(one.used for one in accounts if one.lot.startswith(OVERDRAFT)),
@@ -269,9 +290,10 @@ class Meters:
             self._terms_before.setdefault(entitlement_id, hosted.terms)
             for meter in hosted.metered.values():
                 self._touch(meter, now)
+            self._carry_months(hosted, entitlement, now)
         gone = self._govern(hosted, entitlement)
         for meter in hosted.metered.values():
-            heapq.heappush(self._due, (FIRST, entitlement_id, meter.key))
+            self._look_at(FIRST, entitlement_id, meter.key)
         if now is None:
             return
         for meter, lots in gone:
@@ -281,10 +303,14 @@ class Meters:
             self._turn(meter, now, see=True)
 
     def resume(self, now: Now) -> None:
-        """After a load, with every lease added: which pools are over is known, and not news."""
+        """After a load, with every lease added: what the store has is what everybody sees.
+
+        Which pools are over is no news, unless it is by lots that ended meanwhile: their end is still to be told.
+        """
         for hosted in self._hosted.values():
             for meter in hosted.metered.values():
-                meter.over = meter.over_by(now) > 0
+                meter.over = meter.was_over(now)
+        self._levels_before.clear()
 
     def put_back(self, entitlement_id: str, before: Entitlement | None) -> None:
         """The terms of the last commit again; counters as they are: reads take them from before the group."""
@@ -307,26 +333,30 @@ class Meters:
             for lot in meter.used:
                 self._posting.batch.lots[entitlement_id, key, lot] = None
             if meter.level:
-                self._host(entitlement_id).meter(entitlement_id, key).level = meter.level
+                left = self._host(entitlement_id).meter(entitlement_id, key)
+                left.level, left.last = meter.level, meter.last
+        self._close_uses(entitlement_id, hosted.meters.keys())
 
-    def reset(self, entitlement_id: str, feature: str | None, *, now: Now) -> list[dict[str, object]]:
-        """The vendor's command: the lots in force of a consumed feature (None: of all) begin at nothing used.
+    def reset(
+        self, orders: Iterable[tuple[str, str | None]], *, coming: Mapping[str, Entitlement] = _NO_TERMS, now: Now
+    ) -> list[dict[str, object]]:
+        """The vendor's commands: of an entitlement's consumed feature (None: of all) the lots in force count anew.
 
+        ``coming`` are the terms that are placed next; they say what is in force of features that have no terms so far.
         What had been consumed, for the Installed line.
         """
-        told: list[dict[str, object]] = []
-        for key, meter in self.of(entitlement_id).items():
-            if meter.feature is None or not meter.feature.consumed or feature not in (None, key):
-                continue
-            self._turn(meter, now)
-            self._touch(meter, now)
-            consumed, overage = meter.taken(now)
-            self._note_rows(meter, meter.begin_anew(now))
-            for request in self._answered.of(entitlement_id, key):
-                if request.draws and not request.undone:
-                    self._keep(replace(request, draws=()))
-            told.append({"entitlement_id": entitlement_id, "feature": key, "consumed": consumed, "overage": overage})
-        return told
+        told: dict[tuple[str, str], dict[str, object]] = {}
+        for entitlement_id, feature in orders:
+            hosted = self._hosted.get(entitlement_id)
+            wanted = () if hosted is None else [one for one in hosted.meters.values() if feature in (None, one.key)]
+            for meter in wanted:
+                taken = self._begin_anew(meter, coming.get(entitlement_id), now)
+                if taken is not None:
+                    line = {"entitlement_id": entitlement_id, "feature": meter.key}
+                    told.setdefault((entitlement_id, meter.key), {**line, "consumed": taken[0], "overage": taken[1]})
+        for entitlement_id in {one for one, _key in told}:
+            self._close_uses(entitlement_id, {key for one, key in told if one == entitlement_id})
+        return list(told.values())
 
     # ---------------------------------------------------------------- time
 
@@ -334,20 +364,26 @@ class Meters:
         """End what is over, at most about ``limit`` lots; whether more may be."""
         due = self._due
         while due and due[0][0] <= now.wall and limit > 0:
-            _at, entitlement_id, key = heapq.heappop(due)
+            at, entitlement_id, key = heapq.heappop(due)
+            if self._looks.get((entitlement_id, key)) != at:
+                continue
+            del self._looks[entitlement_id, key]
             meter = self.of(entitlement_id).get(key)
             if meter is None:
                 continue
             limit -= 1 + self._turn(meter, now)
             if meter.next_change is not None:
-                heapq.heappush(due, (meter.next_change, entitlement_id, key))
+                self._look_at(meter.next_change, entitlement_id, key)
+                due = self._due
         return bool(due) and due[0][0] <= now.wall
 
     def forget(self, now: Now) -> None:
         """Forget calls that were answered long ago."""
-        before = self._answered.forget(now, undoable_for=self._undoable_for)
-        if before is not None:
-            self._posting.batch.forget_requests_before = before
+        forgotten = self._answered.forget(now)
+        for request in forgotten.changed:
+            self._posting.batch.requests[request.lease_id, request.request_id] = request
+        if forgotten.before is not None:
+            self._posting.batch.forget_requests_before = forgotten.before
 
     def note_overdraft(self, entitlement_id: str, now: Now) -> None:
         """Post when more of a pool is held than there is, and when that is over, not each step between."""
@@ -428,7 +464,11 @@ class Meters:
         self._posting.used(Kind.USED, lease, meter.key, now, draws=units, over=over, request_id=request_id)
         self._note_rows(meter, units)
         level = meter.figures(now)
-        self._answer(lease, meter.key, level, act=FeatureAct.USE, amount=amount, kept_as=kept_as, now=now, draws=draws)
+        undo = 0 if meter.feature is None else meter.feature.undo_seconds
+        act, key = FeatureAct.USE, meter.key
+        self._answer(
+            lease, key, level, act=act, amount=amount, kept_as=kept_as, now=now, draws=draws, undo_seconds=undo
+        )
         return level
 
     def _check_out(
@@ -473,6 +513,7 @@ class Meters:
         kept_as: str,
         now: Now,
         draws: Draws = (),
+        undo_seconds: int = 0,
     ) -> None:
         request = AnsweredRequest(
             lease_id=lease.lease_id,
@@ -486,12 +527,37 @@ class Meters:
             available=level.available,
             total=level.total,
             draws=draws,
+            strict=now.strict if now.strict > now.wall else None,
+            kept_until=_kept_until(undo_seconds, now) if undo_seconds > _USUAL_SECONDS else None,
         )
         self._keep(request)
 
     def _keep(self, request: AnsweredRequest) -> None:
         self._answered.keep(request)
         self._posting.batch.requests[request.lease_id, request.request_id] = request
+
+    def _close_uses(self, entitlement_id: str, keys: Collection[str]) -> None:
+        """What was used until now was told for good: none of it can be undone any more."""
+        for request in self._answered.open_uses(entitlement_id):
+            if request.feature in keys:
+                self._keep(replace(request, draws=(), kept_until=None))
+
+    def _begin_anew(self, meter: Meter, coming: Entitlement | None, now: Now) -> tuple[int, int] | None:
+        """What had been consumed of a meter, and overdrawn, that counts anew now; None of one that has nothing to."""
+        if meter.feature is None and coming is not None:
+            feature = coming.feature(meter.key)
+            if feature is not None and feature.consumed:
+                self._carry_month(meter, feature, coming, now)
+                meter.govern(feature, coming)
+        if meter.feature is None or not meter.feature.consumed:
+            changed, consumed, overage = meter.begin_blind()
+            self._note_rows(meter, changed)
+            return (consumed, overage) if changed else None
+        self._turn(meter, now)
+        self._touch(meter, now)
+        taken = meter.taken(now)
+        self._note_rows(meter, meter.begin_anew(now))
+        return taken
 
     # ---------------------------------------------------------------- how lots move
 
@@ -517,6 +583,38 @@ class Meters:
         ids, limit = (meter.entitlement_id, meter.key, lot.lot_id), meter.size(now)
         self._posting.grant_ended(*ids, now, amount=amount, consumed=used, lost=amount - used, limit=limit)
         self._note_rows(meter, (lot.lot_id,))
+
+    def _carry_months(self, hosted: _Hosted, terms: Entitlement, now: Now) -> None:
+        """Give the months in force the names that they have under terms with another start."""
+        features = {one.key: one for one in terms.features}
+        carried = {key: self._carry_month(one, features.get(key), terms, now) for key, one in hosted.meters.items()}
+        for request in self._answered.open_uses(terms.entitlement_id) if any(carried.values()) else ():
+            names = carried.get(request.feature, {})
+            draws = tuple((names.get(lot, lot), units) for lot, units in request.draws)
+            if draws != request.draws:
+                self._keep(replace(request, draws=draws))
+
+    def _carry_month(self, meter: Meter, feature: Feature | None, terms: Entitlement, now: Now) -> Mapping[str, str]:
+        """The same of one meter: the new names of lots of which something was used."""
+        carried, names = meter.carry_month(feature, terms, now), dict[str, str]()
+        for lot, into, units in carried:
+            self._posting.batch.lots[meter.entitlement_id, meter.key, lot] = None
+            self._note_rows(meter, (into,))
+            if units:
+                ids, names[lot] = (meter.entitlement_id, meter.key, lot), into
+                self._posting.grant_ended(*ids, now, amount=units, consumed=units, lost=0, into=into)
+        return names
+
+    def _look_at(self, at: datetime, entitlement_id: str, key: str) -> None:
+        """Have the sweep look at a meter at that instant, or earlier where it does already."""
+        known = self._looks.get((entitlement_id, key))
+        if known is not None and known <= at:
+            return
+        self._looks[entitlement_id, key] = at
+        heapq.heappush(self._due, (at, entitlement_id, key))
+        if len(self._due) > 2 * len(self._looks):
+            self._due = [(when, *meter) for meter, when in self._looks.items()]
+            heapq.heapify(self._due)
 
     def _move(self, meter: Meter, units: int) -> None:
         """The one door of a level."""
@@ -580,20 +678,31 @@ class Meters:
             return replace(self._figures_before[meter], held=held)
         return meter.figures(now, held=held, level=self._levels_before.get(meter) if committed else None)
 
-    def _undoable_for(self, request: AnsweredRequest) -> timedelta:
-        if request.undone or not request.draws:
-            return timedelta(0)
-        meter = self.of(request.entitlement_id).get(request.feature)
-        seconds = 0 if meter is None or meter.feature is None else meter.feature.undo_seconds
-        return timedelta(seconds=seconds)
-
-
-_NO_METERS: Final[Mapping[str, Meter]] = {}
-
 
 def _further(lease_id: str, key: str) -> str:
     """The id of a further use at a lease's grant; no client's id has a space."""
     return f"{lease_id} {key}"
+
+
+def _kept_until(undo_seconds: int, now: Now) -> datetime:
+    try:
+        return now.wall + timedelta(seconds=undo_seconds)
+    except OverflowError:
+        return LAST
+
+
+def _is_telling(meter: Meter) -> bool:
+    """Whether there is anything to say of a meter without terms; lots that ended must not be given out again."""
+    return any(meter.used.values()) or bool(meter.ended) or meter.level > 0
+
+
+def _last_known(meter: Meter) -> tuple[FeatureType, str | None]:
+    """Type and unit."""
+    if meter.last is not None:
+        return meter.last.type, meter.last.unit
+    # Of what is consumed the vendor also reads which lots ended, so that he does not sell them twice.
+    held = meter.level > 0 and not any(meter.used.values())
+    return FeatureType.ELEMENT_POOL if held else FeatureType.USAGE_COUNT, None
 
 
 def _overdrawn(draws: Draws) -> int:

@@ -18,10 +18,11 @@ It refuses to own counts and free seats (``quotas``), leases, and the form of th
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from difflib import SequenceMatcher
 from enum import StrEnum
 from fnmatch import translate
 from functools import lru_cache
@@ -117,7 +118,9 @@ class Policy:
 
     def doubts(self, pools: Pools) -> list[str]:
         """What does not fit what is hosted: products that nobody has, more seats reserved than were bought."""
-        found = []
+        found: list[str] = []
+        if not pools:  # before the first bundle every product is unknown
+            return found
         for product, rules in self._products.items():
             named = ", ".join(rule.rule for rule in rules.rules)
             if product not in pools.products:
@@ -147,11 +150,37 @@ def difference(old: Policy, new: Policy) -> tuple[list[str], list[str]]:
     for kind in RuleKind:
         before = [rule for rule in old.rules if rule.kind is kind]
         after = [rule for rule in new.rules if rule.kind is kind]
-        for tag, low, high, first, last in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-            if tag != "equal":
-                removed += [rule.rule for rule in before[low:high]]
-                added += [rule.rule for rule in after[first:last]]
+        stays = _common(before, after)
+        removed += [rule.rule for place, rule in enumerate(before) if place not in stays]
+        kept = set(stays.values())
+        added += [rule.rule for place, rule in enumerate(after) if place not in kept]
     return added, removed
+
+
+def _common(before: Sequence[Rule], after: Sequence[Rule]) -> dict[int, int]:
+    """Places in ``before`` and ``after`` of rules that stayed, in the same order.
+
+    The longest row of equal rules whose places rise on both sides, by patience sorting: a reload runs beside
+    everybody's heartbeats, and looking for the very longest common row costs the square of a thousand rules.
+    """
+    places: dict[Rule, deque[int]] = {}
+    for place, rule in enumerate(after):
+        places.setdefault(rule, deque()).append(place)
+    pairs = [(place, places[rule].popleft()) for place, rule in enumerate(before) if places.get(rule)]
+    tops: list[int] = []
+    ends: list[int] = []
+    earlier: list[int | None] = []
+    for number, (_, there) in enumerate(pairs):
+        pile = bisect_left(tops, there)
+        tops[pile : pile + 1] = [there]
+        ends[pile : pile + 1] = [number]
+        earlier.append(ends[pile - 1] if pile else None)
+    found: dict[int, int] = {}
+    at = ends[-1] if ends else None
+    while at is not None:
+        found[pairs[at][0]] = pairs[at][1]
+        at = earlier[at]
+    return found
 
 
 class Membership(NamedTuple):
@@ -205,23 +234,52 @@ class ProductRules:
         return ours == theirs and [one.rule for one in ours] == [one.rule for one in theirs]
 
     def _member(self, asker: Asker) -> Membership:
+        look = _Look(asker)
         limits: list[tuple[Limit, str | None]] = []
         for rule in self.limits:
             if rule.per is Per.GROUP:
-                limits += [(rule, group.name) for group in rule.who.groups if group.names(asker)]
-            elif rule.who.names(asker):
+                limits += [(rule, group.name) for group in rule.who.groups if look.in_group(group)]
+            elif look.names(rule.who):
                 limits.append((rule, None))
         return Membership(
-            reservation=next((rule for rule in self.reservations if rule.who.names(asker)), None),
+            reservation=next((rule for rule in self.reservations if look.names(rule.who)), None),
             limits=tuple(limits),
-            excluded=self._excluded(asker),
+            excluded=self._excluded(look),
         )
 
-    def _excluded(self, asker: Asker) -> Deny | Allow | None:
-        denied = next((rule for rule in self.denies if rule.who.names(asker)), None)
-        if denied is not None or not self.allows or any(rule.who.names(asker) for rule in self.allows):
+    def _excluded(self, look: _Look) -> Deny | Allow | None:
+        denied = next((rule for rule in self.denies if look.names(rule.who)), None)
+        if denied is not None or not self.allows or any(look.names(rule.who) for rule in self.allows):
             return denied
         return self.allows[0]
+
+
+class _Look:
+    """One asker against many rules: each group and each list of names is looked at once."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+        self._fits: dict[Names, bool] = {}
+        self._groups: dict[str, bool] = {}
+
+    def names(self, who: Who) -> bool:
+        """What :meth:`Who.names` says."""
+        if who.everybody or (who.own is not None and self._fit(who.own)):
+            return True
+        return any(map(self.in_group, who.groups))
+
+    def in_group(self, group: Group) -> bool:
+        """What :meth:`Group.names` says."""
+        known = self._groups.get(group.name)
+        if known is None:
+            known = self._groups[group.name] = any(map(self._fit, group.parts))
+        return known
+
+    def _fit(self, names: Names) -> bool:
+        known = self._fits.get(names)
+        if known is None:
+            known = self._fits[names] = names.match(self._asker)
+        return known
 
 
 # -------------------------------------------------------------------- the rules

@@ -51,7 +51,7 @@ from lls.licensing.policy import (
 
 LONGEST_TEXT: Final = 256 * 1024
 MOST_RULES: Final = 1_000
-MOST_GROUPS: Final = 1_000
+MOST_GROUPS: Final = 200
 MOST_NAMES: Final = 10_000
 LONGEST_NAME: Final = 200
 LONGEST_LINGER_SECONDS: Final = 7 * 86_400
@@ -62,7 +62,7 @@ _PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,50}")
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,3}")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _KEY = r"(?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')"
-_DEEP_KEY = re.compile(rf"(?:{_KEY}[ \t]*\.[ \t]*){{16}}{_KEY}[ \t.]*[\]=]")
+_DEEP_KEY = re.compile(rf"(?:{_KEY}[ \t]*\.[ \t]*){{16}}{_KEY}")
 """A key of many parts costs the TOML reader the square of their number, and none of ours has more than two."""
 
 Table: TypeAlias = Mapping[str, object]

@@ -19,7 +19,7 @@ from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Entitlement, Feature, FeatureType
 from lls.licensing.fields import write_instant
 from lls.licensing.instant import Now
-from lls.licensing.journal import Head, Kind, entry
+from lls.licensing.journal import LONGEST_LINE, Head, Kind, entry
 from lls.licensing.lease import Holder, Lease
 from lls.licensing.lots import standing_lots
 from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, Step
@@ -28,6 +28,10 @@ COMMITMENTS_KEPT: Final = 20_000
 
 
 MOST_STORED: Final = 20_000
+
+
+class LineTooLong(Exception):
+    """A line that no reader would take was to be posted: an error of ours, never an answer."""
 
 
 class Posting:
@@ -56,6 +60,10 @@ class Posting:
     def post(self, kind: Kind, data: Mapping[str, Any], now: Now) -> None:
         """The next line of the journal."""
         line = entry(self.batch.head, at=now.wall, kind=kind, data=data)
+        if len(line.line) > LONGEST_LINE:
+            # Whoever reads the journal refuses it, this server's next start first of all. Verbs judge what may be long
+            # before they post; what was forgotten there must cost the group, not the server.
+            raise LineTooLong(f"{kind} of {len(line.line)} bytes")
         self.batch.entries.append(line)
         self.batch.head = Head(seq=line.seq, hash=line.hash)
 
@@ -220,12 +228,18 @@ class Posting:
         consumed: int,
         lost: int,
         limit: int | None = None,
+        into: str | None = None,
     ) -> None:
-        """What is left of a lot is lost; ``limit`` are the units of a pool that are in force after that."""
+        """What is left of a lot is lost; ``limit`` are the units of a pool that are in force after that.
+
+        With ``into`` nothing is lost: what was consumed is counted there from now on, and no more under ``lot``.
+        """
         data: dict[str, object] = {"entitlement_id": entitlement_id, "feature": feature, "lot": lot}
         data |= {"amount": amount, "consumed": consumed, "lost": lost}
         if limit is not None:
             data["limit"] = limit
+        if into is not None:
+            data["into"] = into
         self.post(Kind.GRANT_ENDED, data, now)
 
     def installed(

@@ -16,7 +16,7 @@ It refuses to own the leases themselves (``leases``), the judging of one wish (`
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -43,6 +43,8 @@ from lls.licensing.waiting import Waiter
 SWEEP_LIMIT: Final = 2_000
 FEW: Final = 64
 """Leases that a checkout sweeps at a time before it looks for a seat again."""
+ROUNDS: Final = SWEEP_LIMIT // FEW
+"""How often it does so for a denial that the end of leases may not cure."""
 FOR_A_SEAT: Final = frozenset({"no_seat", "reserved", "holder_limit"})
 """Denials that pass when somebody leaves: who is refused so may wait."""
 FOR_WHAT_EXPIRES: Final = FOR_A_SEAT | {"no_feature_units"}
@@ -150,7 +152,7 @@ class Seats(Leases):
             ended, whole = self._expire(product, now, max(1, limit))
             limit, finished = limit - ended, finished and whole
         limit -= self._end(islice(self._over(now), max(0, limit)), now)
-        limit -= self._end_borrowed(now)
+        limit -= self._end_borrowed(now, limit=max(1, limit))
         limited = self.meters.sweep(now, limit=max(1, limit))
         more = limit <= 0 or not finished or limited
         for product in self.waiting.products():
@@ -166,15 +168,12 @@ class Seats(Leases):
             if pool.leases and ends_at is not None and now.wall >= ends_at:
                 yield from [lease for lease in pool.leases.values() if lease.until is None]
 
-    def _end_borrowed(self, now: Now) -> int:
-        """End the borrowed leases whose date has come; how many."""
-        if self._next_borrow_end is None or now.wall < self._next_borrow_end:
-            return 0
-        over = [lease for lease in self.borrowed.values() if lease.until is not None and now.wall >= lease.until]
+    def _end_borrowed(self, now: Now, *, limit: int) -> int:
+        """End at most so many borrowed leases whose date has come; how many."""
+        over = self.loans.due(now.wall, limit=limit)
         for lease in over:
             freed = self._unseat(lease, LeaseEnd.BORROW_ENDED, now)
             self._post_end(Kind.EXPIRED, lease, freed, now, reason="borrow_ended")
-        self._next_borrow_end = min((one.until for one in self.borrowed.values() if one.until), default=None)
         for product in {lease.product for lease in over}:
             self._serve(product, now)
         return len(over)
@@ -204,27 +203,34 @@ class Seats(Leases):
             raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
         return self.server.refusal(request, now)
 
-    def _sought(self, request: Checkout, now: Now) -> Seat | Denial:
-        """A seat; before a denial what is due of this product is swept, so that none is false."""
-        verdict = self._try(request, now)
+    def _sought(self, request: Checkout, now: Now, *, without: Collection[str] = ()) -> Seat | Denial:
+        """A seat; before a denial what is due of this product is swept, so that none is false.
+
+        ``without`` are entitlements from which none is wanted. A lack that ends of leases may not cure (units, rules of
+        the site) is not looked for through all that is due: the sweep of the next second ends the rest.
+        """
+        verdict, rounds = self._try(request, now, without), 0
         while isinstance(verdict, Denial) and verdict.code in FOR_WHAT_EXPIRES:
+            rounds += 1
+            if verdict.code != "no_seat" and rounds > ROUNDS:
+                break
             ended, finished = self._expire(request.product, now, FEW)
             if request.lease_id in self.leases:
                 break
             if ended:
-                verdict = self._try(request, now)
+                verdict = self._try(request, now, without)
             elif finished:
                 break
         return verdict
 
-    def _try(self, request: Checkout, now: Now) -> Seat | Denial:
+    def _try(self, request: Checkout, now: Now, without: Collection[str]) -> Seat | Denial:
         """A seat, considering what earlier open waiters are promised."""
         if not self.waiting.length(request.product):
-            return seat(request, self.pools, now=now)
+            return seat(request, self.pools, now=now, promised=without)
         policy, product = self.pools.policy, request.product
         ruled = policy.seats_ruled(product)
         mine = policy.reservation(product, asker(request)) if ruled else None
-        promised: set[str] = set()
+        promised: set[str] = set(without)
         ahead: set[str | None] = set()
         reachable = {pool.entitlement.entitlement_id for pool in waits_for(request, self.pools, now=now)}
         priority = self._priority(request)
@@ -368,7 +374,7 @@ class Seats(Leases):
 
     def _expire(self, product: str, now: Now, limit: int) -> tuple[int, bool]:
         """End at most ``limit`` leases of a product that are due, and the loans that are: how many, is none left."""
-        came_back = self._end_borrowed(now)
+        came_back = self._end_borrowed(now, limit=limit)
         wheel = self._deadlines.get(product)
         if wheel is None:
             return came_back, True
@@ -388,13 +394,16 @@ class Seats(Leases):
         return came_back + len(due), finished
 
     def _left_to_machine(self, lease: Lease, now: Now) -> bool:
-        """A node-locked lease is over: its seat stays with its machine, unless another lease there keeps it."""
+        """A node-locked lease is over: its seat stays with its machine, unless another lease there keeps it.
+
+        A borrowed one keeps it only until its date.
+        """
         pool = self.pools.get(lease.entitlement_id)
         if pool is None or pool.entitlement.concurrency is not Concurrency.NODE_LOCK:
             return False
-        away = [one for one in self.borrowed.values() if one.entitlement_id == lease.entitlement_id]
-        alone = pool.frees(lease) > 0 or any(one.holder.seat_id == lease.holder.seat_id for one in away)
-        if pool.lingering(lease.holder) is not None or not alone:
+        if pool.lingering(lease.holder) is not None:
+            return False
+        if not pool.frees(lease) and not self.loans.beside(lease):
             return False
         release = pool.entitlement.node_lock_release
         self._linger(lease, pool, 0 if release is None else release.total_seconds(), now)

@@ -52,9 +52,12 @@ _LONGEST_BINDING: Final = 100
 _encode = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-def terms_claims(features: Mapping[str, object], attributes: Mapping[str, object]) -> str:
+def terms_claims(
+    features: Mapping[str, object], attributes: Mapping[str, object], *, edition: str | None = None
+) -> str:
     """The claims that an entitlement's leases share, as a piece of JSON for :meth:`CapabilitySigner.prepare`."""
-    return f'"features":{_encode(dict(features))},"attributes":{_encode(dict(attributes))}'
+    claims = f'"features":{_encode(dict(features))},"attributes":{_encode(dict(attributes))}'
+    return claims if edition is None else f'{claims},"edition":{_quoted(edition)}'
 
 
 class CapabilitySigner:

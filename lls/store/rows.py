@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from lls.faults import LeaseEnd
 from lls.licensing.changes import (
+    REQUESTS_KEPT,
     AnsweredRequest,
     Ended,
     FeatureAct,
@@ -28,15 +29,17 @@ Row = Sequence[Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_REQUEST_KEPT: Final = REQUESTS_KEPT // _MICROSECOND
 
 LEASE_COLUMNS: Final = (
     "lease_id, secret, content, product, entitlement_id, seat_id, seat_name, user, host, process,"
-    " seats, ttl, overdraft, granted_at, state, mode, features, until, key, address"
+    " seats, ttl, overdraft, granted_at, state, mode, features, until, key, address, silent_since"
 )
 PLACED_COLUMNS: Final = "entitlement_id, session_id, sequence, bundle_id, started_at, draining, assigned, renamed_at"
 LOT_COLUMNS: Final = "entitlement_id, feature, lot, used, ended"
 REQUEST_COLUMNS: Final = (
-    "lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone"
+    "lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone, strict,"
+    " kept_until"
 )
 RETURN_COLUMNS: Final = "entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at"
 REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, pseudonymised"
@@ -78,6 +81,7 @@ def lease_row(lease: Lease) -> Row:
         None if lease.until is None else to_micros(lease.until),
         lease.key,
         lease.address,
+        None if lease.silent_since is None else to_micros(lease.silent_since),
     )
 
 
@@ -106,6 +110,7 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             until=None if until is None else from_micros(until),
             key=key,
             address=address,
+            silent_since=None if silent_since is None else from_micros(silent_since),
         )
         for (
             lease_id,
@@ -128,6 +133,7 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             until,
             key,
             address,
+            silent_since,
         ) in rows
     ]
 
@@ -205,6 +211,7 @@ def read_lot(row: Row) -> LotUse:
 
 def request_row(request: AnsweredRequest) -> Row:
     """In the order of ``REQUEST_COLUMNS``."""
+    at, kept = to_micros(request.at), request.kept_until
     return (
         request.lease_id,
         request.request_id,
@@ -212,12 +219,14 @@ def request_row(request: AnsweredRequest) -> Row:
         request.entitlement_id,
         request.feature,
         request.amount,
-        to_micros(request.at),
+        at,
         request.held,
         request.available,
         request.total,
         _write_json(request.draws) if request.draws else None,
         int(request.undone),
+        None if request.strict is None else to_micros(request.strict),
+        at + _REQUEST_KEPT if kept is None else to_micros(kept),
     )
 
 
@@ -240,6 +249,8 @@ def read_requests(rows: Sequence[Row]) -> list[AnsweredRequest]:
             total=total,
             draws=() if draws is None else tuple((share(lot, lot), units) for lot, units in json.loads(draws)),
             undone=undone == 1,
+            strict=None if strict is None else from_micros(strict),
+            kept_until=None if kept_until - at == _REQUEST_KEPT else from_micros(kept_until),
         )
         for (
             lease_id,
@@ -254,6 +265,8 @@ def read_requests(rows: Sequence[Row]) -> list[AnsweredRequest]:
             total,
             draws,
             undone,
+            strict,
+            kept_until,
         ) in rows
     ]
 

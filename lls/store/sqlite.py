@@ -220,9 +220,10 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
         facts = [(key.value, value) for key, value in batch.facts.items()]
         many("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", facts)
     if batch.forget_ended_before is not None:
-        _forget(database, "ended", before=rows.to_micros(batch.forget_ended_before), now=now)
+        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
     if batch.forget_requests_before is not None:
-        _forget(database, "requests", before=rows.to_micros(batch.forget_requests_before), now=now)
+        before = rows.to_micros(batch.forget_requests_before)
+        database.execute("DELETE FROM requests WHERE kept_until < ?", (before,))
     if batch.bundles or batch.placed or batch.key_sets or batch.receipts or batch.reports or batch.closed_sessions:
         _write_documents(database, batch)
     if batch.returns:
@@ -283,10 +284,10 @@ def _write_documents(database: sqlite3.Connection, batch: Batch) -> None:
     many(f"INSERT INTO reports ({rows.REPORT_COLUMNS}) VALUES ({_marks(rows.REPORT_COLUMNS)})", reports)
 
 
-def _forget(database: sqlite3.Connection, table: str, *, before: int, now: int) -> None:
+def _forget_ended(database: sqlite3.Connection, *, before: int, now: int) -> None:
     """What is of the future is from before the vendor set the clock back: it counts as of now."""
-    database.execute(f"UPDATE {table} SET at = ? WHERE at > ?", (now, now))
-    database.execute(f"DELETE FROM {table} WHERE at < ?", (before,))
+    database.execute("UPDATE ended SET at = ? WHERE at > ?", (now, now))
+    database.execute("DELETE FROM ended WHERE at < ?", (before,))
 
 
 def _marks(columns: str) -> str:

@@ -252,17 +252,24 @@ class FakeServer:
             lease.state, lease.reason = "ended", reason
 
     def grant(self, document: bytes) -> bytes:
-        """What ``lls borrow grant`` does: the request's own key signed it, and the seat is bound to that key."""
+        """What ``lls borrow grant`` does: the request's own key signed it, and the seat is bound to that key.
+
+        The same lease again with the same content and a later end is an extension.
+        """
         claims, jwk = self._self_signed(document, "lls-borrow-request+jws")
         needed = {"lease_id", "product", "holder", "fingerprint", "until", "nonce", "made_at"}
         assert needed <= set(claims) <= needed | {"activation_code", "features", "version", "released_on", "edition"}
         assert claims["fingerprint"] == claims["holder"]["seat_id"]
         assert set(claims["holder"]) <= HOLDER_FIELDS
-        lease = FakeLease(secret="", content="", product=claims["product"], seat_id=claims["fingerprint"])
+        content = json.dumps(claims | {"until": "", "nonce": "", "made_at": ""}, sort_keys=True)
+        lease = FakeLease(secret="", content=content, product=claims["product"], seat_id=claims["fingerprint"])
         lease.mode, lease.ends_at = "borrowed", datetime.fromisoformat(claims["until"]).timestamp()
         canonical = json.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")}, separators=(",", ":"))
         lease.jkt = b64(hashlib.sha256(canonical.encode()).digest())
-        lease = self.leases.setdefault(claims["lease_id"], lease)
+        known = self.leases.setdefault(claims["lease_id"], lease)
+        assert (lease.jkt, lease.content) == (known.jkt, known.content), "another request has that lease id"
+        assert known.ends_at <= lease.ends_at, "the seat is borrowed for longer already"
+        known.ends_at, lease = lease.ends_at, known
         document_of = {
             "format": 1,
             "capability": self._capability(claims["lease_id"], lease, claims["nonce"]),
@@ -483,7 +490,7 @@ class FakeServer:
         if lease.mode != "borrowed" and self.borrow_seats <= sum(one.mode == "borrowed" for one in self.active()):
             return problem(403, "borrow_not_allowed", detail="No seat may leave.", remedy="Wait for one to come back.")
         if until > time.time() + self.borrow_seconds:
-            return problem(409, "borrow_too_long", detail="That is too long.", limit_seconds=self.borrow_seconds)
+            return problem(409, "borrow_too_long", detail="That is too long.", until_latest=stamp(self.borrow_seconds))
         if until < lease.ends_at:
             return problem(409, "borrowed", detail="It is borrowed for longer already.")
         lease.mode, lease.ends_at = "borrowed", until
@@ -537,7 +544,7 @@ class FakeServer:
             "iss": self.server_id, "aud": lease.product, "sub": lease_id, "iat": 1, "exp": 2, "ttl": self.ttl,
             "nonce": nonce, "mode": lease.mode, "ent": "ent_x", "seats": 1, "seat_id": lease.seat_id,
             "features": {"expert": True, "plain": True, "later": False} | self.counters.held_by(lease_id),
-            "attributes": {"max_layers": 64},
+            "attributes": {"max_layers": 64}, "edition": "pro",
         }  # fmt: skip
         if lease.mode == "borrowed":
             bound = {"jkt": lease.jkt} if lease.jkt else {"fingerprint": lease.seat_id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,14 @@ def test_borrowing_for_the_road(names: dict[str, Any], server: FakeServer) -> No
 
 
 def test_a_machine_that_never_sees_the_network(names: dict[str, Any], server: FakeServer) -> None:
-    asked, granted = examples("A machine that never sees the network")
+    asked, granted, extended = examples("A machine that never sees the network")
     run(asked, names)
     Path("grant.llsborrow").write_bytes(server.grant(Path("seat.llsborrow").read_bytes()))
+    back = granted.index("make_return(")
+    run(granted[:back], names)
+    run(extended, names)
+    Path("grant.llsborrow").write_bytes(server.grant(Path("longer.llsborrow").read_bytes()))
     run(granted, names)
+    assert names["borrowed"].until > datetime.now(UTC) + timedelta(days=59)
     server.take_return(Path("back.llsborrow").read_bytes())
     assert [] == server.active()

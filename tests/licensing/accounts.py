@@ -116,7 +116,8 @@ def lots_of(feature: Feature, terms: Entitlement, at: datetime) -> list[Lot]:
     ]
     if monthly(feature):
         begins, ends = month(terms.starts_at or at, at)
-        lots.append(Lot(lot_id=f"allowance {stamp(begins)}", amount=feature.value, begins=begins, ends=ends))
+        if terms.ends_at is None or begins < terms.ends_at:
+            lots.append(Lot(lot_id=f"allowance {stamp(begins)}", amount=feature.value, begins=begins, ends=ends))
     else:
         begins = (terms.starts_at or EVER) if feature.consumed else EVER
         lots.append(Lot(lot_id="allowance", amount=feature.value, begins=begins, ends=NEVER))

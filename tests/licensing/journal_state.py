@@ -110,7 +110,11 @@ class JournalState:
         assert data["amount"] == data["consumed"] + data["lost"]
         assert self._lots(data).get(data["lot"], 0) == data["consumed"]
         assert data["lot"] not in self._gone(data), "a lot ended twice"
-        self._gone(data).add(data["lot"])
+        if "into" in data:
+            used = self._lots(data)
+            used[data["into"]] = used.get(data["into"], 0) + used.pop(data["lot"])
+        else:
+            self._gone(data).add(data["lot"])
 
     def _lots(self, data: Mapping[str, Any]) -> dict[str, int]:
         return self.used.setdefault((data["entitlement_id"], data["feature"]), {})
@@ -124,7 +128,9 @@ class JournalState:
         for reset in data.get("resets", ()):
             self._reset(reset)
         for item in data["entitlements"]:
-            if self.hosted.get(item["entitlement_id"]) != item["session_id"]:
+            before = self.hosted.get(item["entitlement_id"])
+            if before != item["session_id"]:
+                self.closed |= set() if before is None else {before}
                 self.started.pop(item["entitlement_id"], None)
                 self.assigned.pop(item["entitlement_id"], None)
                 self.returning.discard(item["entitlement_id"])
@@ -135,10 +141,12 @@ class JournalState:
         used, gone = self._lots(data), self._gone(data)
         plain = [lot for lot in used if not lot.startswith(OVERDRAFT) and lot not in gone]
         assert data["consumed"] - data["overage"] == sum(used[lot] for lot in plain)
-        over = max((lot for lot in used if lot.startswith(OVERDRAFT) and used[lot]), default=None)
-        if over is not None and data["overage"]:
-            assert data["overage"] == used[over]
-            used[over] = 0
+        over = sorted(lot for lot in used if lot.startswith(OVERDRAFT) and used[lot])
+        if over and data["overage"]:
+            # Under terms it is the month in force; of a feature that no terms name, all that was ever overdrawn.
+            anew = over if data["overage"] == sum(used[lot] for lot in over) else over[-1:]
+            assert data["overage"] == sum(used[lot] for lot in anew)
+            plain += anew
         for lot in plain:
             used[lot] = 0
 
@@ -159,7 +167,7 @@ class JournalState:
             assert {lot: units for lot, units in self.used.get(key, {}).items() if units} == used
         for counters in (self.used, self.ended):
             for key in [key for key in counters if key[0] == entitlement_id]:
-                del counters[key]  # type: ignore[attr-defined]
+                del counters[key]
 
     def _admin_acted(self, data: Mapping[str, Any]) -> None:
         entitlement_id = data.get("entitlement_id", "")

@@ -29,13 +29,14 @@ from lls.licensing.seating import Denial
 from lls.licensing.terms import Change
 from tests.ledgers import GRACE, checkout, entitlement, receipt
 from tests.licensing.accounts import lots_of
-from tests.licensing.machine import Machine, id_of
+from tests.licensing.machine import id_of
+from tests.licensing.machine_judging import Judging
 from tests.licensing.wishes import IDS
 
 LICENSE_CODES = {"server_not_licensed", "report_overdue"}
 
 
-class SeatVerbs(Machine):
+class SeatVerbs(Judging):
     """See the module."""
 
     # ------------------------------------------------------------ bundles
@@ -46,10 +47,12 @@ class SeatVerbs(Machine):
         pool, placed = self.ledger.pools.get(made.entitlement_id), self.ledger.placed.get(made.entitlement_id)
         if pool is not None and placed is not None:
             said = self.said(made.entitlement_id)
+            made = replace(made, product=said.product)  # an entitlement is of one product for good
             if same:
                 made = said
             elif not session:
                 made = replace(made, session_id=placed.session_id, sequence=placed.sequence + 1)
+            made = replace(made, product=pool.entitlement.product)
         self.put(made)
 
     def made(self, name: str, wish: Mapping[str, Any], *, session: bool) -> Entitlement:
@@ -90,14 +93,18 @@ class SeatVerbs(Machine):
             self.books.returning.discard(entitlement_id)
         if made.status is not Status.ACTIVE:
             self.excused |= {key for key, known in self.known.items() if known.entitlement_id == entitlement_id}
-        if not made.starts_on_first_lease:  # the vendor's own dates win
-            self.books.started.pop(entitlement_id, None)
+        if self.sat_before(entitlement_id) and made.starts_on_first_lease and made.status is Status.ACTIVE:
+            self.books.started.setdefault(entitlement_id, self.now.wall.replace(microsecond=0))
         begun = self.books.started.get(entitlement_id)
         in_force = self.ledger.pools[entitlement_id].entitlement
         if not self.new_leases():
             assert in_force == (made.begun(begun) if begun and made.starts_on_first_lease else made)
         if made.concurrency is Concurrency.NODE_LOCK:  # the time until release may be another now
             self.books.bound = {key: at for key, at in self.books.bound.items() if key[0] != entitlement_id}
+
+    def sat_before(self, entitlement_id: str) -> bool:
+        """Whether anybody sat there when the verb began."""
+        return any(one[4] == entitlement_id for one in self.sitting)
 
     def new_leases(self) -> set[str]:
         return self.ledger.leases.keys() - self.seated

@@ -140,8 +140,8 @@ class Site:
         self.requests.update(batch.requests)
         if batch.forget_requests_before is not None:
             self.forgotten.append(batch.forget_requests_before)
-            kept = {key: one for key, one in self.requests.items() if one.at >= batch.forget_requests_before}
-            self.requests = kept
+            before = batch.forget_requests_before
+            self.requests = {key: one for key, one in self.requests.items() if kept_until(one) >= before}
         lines = [{"kind": str(one.kind), **json.loads(one.line)["data"]} for one in batch.entries]
         self.journal += lines
         self.posting.settle()
@@ -153,6 +153,14 @@ class Site:
         kept = sorted(self.requests.values(), key=lambda one: one.at)
         self.meters = Meters(self.posting, lots=self.rows.values(), requests=kept)
         self.meters.open(self.entitlement, now=None)
+        for one in self.leases.values():
+            self.meters.add(one)
+        self.meters.resume(self.now)
+
+    def distrust(self) -> None:
+        """Start without the terms: they did not verify again. The counters wait."""
+        kept = sorted(self.requests.values(), key=lambda one: one.at)
+        self.meters = Meters(self.posting, lots=self.rows.values(), requests=kept)
         for one in self.leases.values():
             self.meters.add(one)
         self.meters.resume(self.now)
@@ -219,6 +227,10 @@ class Site:
 
     def ended(self) -> list[dict[str, Any]]:
         return [line for line in self.journal if line["kind"] == "GrantEnded"]
+
+
+def kept_until(request: AnsweredRequest) -> datetime:
+    return request.kept_until or request.at + timedelta(hours=25)
 
 
 def figures(level: FeatureLevel) -> tuple[int | None, int | None, int, int]:

@@ -11,7 +11,7 @@ from lls.licensing.changes import Loaded
 from lls.licensing.entitlement import Feature, FeatureType
 from lls.licensing.journal import parse_line
 from lls.licensing.terms import CLOCK_RESET, RESET_USAGE, Command
-from tests.ledgers import Vendor, at, entitlement
+from tests.ledgers import Vendor, at, entitlement, kinds, ledger_of
 
 
 @pytest.mark.parametrize(("sku", "fits"), [("S" * 50, True), ("S" * 200, False)])
@@ -112,3 +112,11 @@ def test_an_unknown_command_is_refused_as_a_format_to_come() -> None:
     with pytest.raises(RefusedDocument) as refused:
         ledger.preview(vendor.bundle(entitlement(), commands={"cmd_1": Command(type="chain_adopt")}), now=at())
     assert Refusal.FORMAT is refused.value.reason
+
+
+def test_an_update_to_another_product_is_refused() -> None:
+    vendor = Vendor()
+    ledger = ledger_of(entitlement("cad"), vendor=vendor)
+    with pytest.raises(RefusedDocument, match="hosted for cad"):
+        ledger.install(vendor.bundle(entitlement("cad", product="cam", sequence=2)), actor="ada", now=at())
+    assert [] == kinds(ledger.batch)

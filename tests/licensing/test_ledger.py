@@ -7,13 +7,37 @@ from datetime import timedelta
 
 import pytest
 
-from lls.faults import ClockBehind, LeaseCloned, LeaseEnd, LeaseEnded, LeaseIdTaken, UnknownLease
-from lls.licensing.entitlement import Entitlement, Sharing
-from lls.licensing.instant import ClockState
+from lls.faults import (
+    ClockBehind,
+    LeaseCloned,
+    LeaseEnd,
+    LeaseEnded,
+    LeaseIdTaken,
+    RequestIdTaken,
+    UnknownLease,
+)
+from lls.licensing.changes import Fact, FeatureAct
+from lls.licensing.entitlement import BorrowTerms, Entitlement, Sharing, Status
+from lls.licensing.instant import ClockState, Now
 from lls.licensing.ledger import Ledger, Queued, Seated
+from lls.licensing.meters import FeatureLevel
+from lls.licensing.policy_file import read_policy
 from lls.licensing.seating import Denial
 from lls.licensing.usage import Fold
-from tests.ledgers import GRACE, T0, Vendor, at, checkout, entitlement, kinds, ledger_of, posted, secret_of
+from tests.ledgers import (
+    GRACE,
+    T0,
+    Vendor,
+    at,
+    checkout,
+    counted,
+    entitlement,
+    kinds,
+    ledger_of,
+    posted,
+    secret_of,
+    units,
+)
 
 
 def seated(ledger: Ledger, name: str, *, seconds: float = 0.0, **wish: object) -> Seated:
@@ -283,3 +307,157 @@ def test_a_receipt_whose_commit_failed_is_not_known() -> None:
     ledger.install(installation, actor="ada", now=at(1))
     ledger.abandon()
     assert not ledger.preview(installation, now=at(2)).already_applied
+
+
+# -------------------------------------------------------------------- calls on features
+
+
+def act(
+    ledger: Ledger, name: str, request_id: str, *, key: str = "tokens", what: FeatureAct, amount: int = 1, now: Now
+) -> FeatureLevel | Denial:
+    return ledger.feature(
+        name, secret=secret_of(name), key=key, act=what, amount=amount, request_id=request_id, now=now
+    )
+
+
+METERED = entitlement(lease_seconds=60, features=(units("tokens", 2), counted("frames", 10, undo_seconds=10_000)))
+
+
+def end_of(ledger: Ledger, how: str) -> Now:
+    """The lease ``a`` is over, in one of its ways; when that is seen."""
+    if how == "checked in":
+        ledger.checkin("a", secret=secret_of("a"), now=at(1))
+    elif how == "released":
+        ledger.release("a", actor="ada", reason="needed", now=at(1))
+    elif how == "swept":
+        ledger.sweep(now=at(500))
+    return at(500)
+
+
+@pytest.mark.parametrize("linger_seconds", [0, 900])
+@pytest.mark.parametrize("how", ["checked in", "released", "swept", "late"])
+def test_a_call_again_gets_its_answer_however_its_lease_has_ended(how: str, linger_seconds: int) -> None:
+    ledger = ledger_of(replace(METERED, linger_seconds=linger_seconds))
+    seated(ledger, "a")
+    first = act(ledger, "a", "r", what=FeatureAct.CHECKOUT, now=at())
+    now = end_of(ledger, how)
+    ledger.settle()
+    again = act(ledger, "a", "r", what=FeatureAct.CHECKOUT, now=now)
+    assert isinstance(first, FeatureLevel)
+    assert isinstance(again, FeatureLevel)
+    assert (first.held, first.available, first.total) == (again.held, again.available, again.total)
+    assert ledger.batch.empty
+    with pytest.raises(RequestIdTaken):
+        act(ledger, "a", "r", what=FeatureAct.CHECKOUT, amount=2, now=now)
+    with pytest.raises(UnknownLease):
+        ledger.feature("a", secret=b"?" * 32, key="tokens", act=FeatureAct.CHECKOUT, amount=1, request_id="r", now=now)
+
+
+@pytest.mark.parametrize("how", ["checked in", "released", "swept"])
+def test_a_new_call_of_an_ended_lease_takes_nothing(how: str) -> None:
+    ledger = ledger_of(METERED)
+    seated(ledger, "a")
+    now = end_of(ledger, how)
+    for what, key in ((FeatureAct.CHECKOUT, "tokens"), (FeatureAct.USE, "frames")):
+        with pytest.raises(LeaseEnded):
+            act(ledger, "a", "new", what=what, key=key, now=now)
+    assert not ledger.batch.lots
+
+
+def test_a_clock_that_is_behind_takes_nothing_and_gives_back() -> None:
+    ledger = ledger_of(METERED)
+    seated(ledger, "a")
+    act(ledger, "a", "r1", what=FeatureAct.CHECKOUT, now=at())
+    act(ledger, "a", "r2", what=FeatureAct.USE, key="frames", now=at())
+    behind = at(1, state=ClockState.BEHIND)
+    for what, key in ((FeatureAct.CHECKOUT, "tokens"), (FeatureAct.USE, "frames")):
+        with pytest.raises(ClockBehind):
+            act(ledger, "a", "r3", what=what, key=key, now=behind)
+    returned = act(ledger, "a", "r4", what=FeatureAct.RETURN, now=behind)
+    undone = ledger.undo("a", secret=secret_of("a"), key="frames", amount=1, request_id="r2", now=behind)
+    assert isinstance(returned, FeatureLevel)
+    assert (0, 10) == (returned.held, undone.available)
+
+
+def test_nothing_is_taken_of_an_entitlement_that_is_out_of_force() -> None:
+    vendor = Vendor()
+    terms = replace(METERED, borrow=BorrowTerms(max_seconds=5_000, max_seats=1))
+    ledger = ledger_of(terms, vendor=vendor)
+    seated(ledger, "a", features=(("tokens", 1),))
+    until = T0 + timedelta(seconds=600)
+    ledger.borrow("a", secret=secret_of("a"), until=until, fingerprint="seat of a", now=at())
+    ledger.install(vendor.bundle(replace(terms, sequence=2, status=Status.DISABLED)), actor="ada", now=at(1))
+    refused = act(ledger, "a", "r1", what=FeatureAct.USE, key="frames", now=at(2))
+    assert isinstance(refused, Denial)
+    assert "entitlement_disabled" == refused.code
+    assert isinstance(act(ledger, "a", "r2", what=FeatureAct.RETURN, now=at(2)), FeatureLevel)
+
+
+def test_units_of_leases_that_are_over_are_there_for_who_asks() -> None:
+    ledger = ledger_of(METERED)
+    for name in "ab":
+        seated(ledger, name, features=(("tokens", 1),))
+    ledger.heartbeat("b", secret=secret_of("b"), beat=1, nonce="x", now=at(80))
+    assert isinstance(act(ledger, "b", "r1", what=FeatureAct.CHECKOUT, now=at(60 + GRACE)), FeatureLevel)
+    assert ["b"] == list(ledger.leases)
+
+
+def test_who_asks_late_is_not_ended_by_its_own_call() -> None:
+    ledger = ledger_of(METERED)
+    for name in "ab":
+        seated(ledger, name, features=(("tokens", 1),))
+    answer = act(ledger, "b", "r1", what=FeatureAct.CHECKOUT, now=at(60 + GRACE + 5))
+    assert isinstance(answer, FeatureLevel)
+    assert {"b": 2} == {name: lease.features["tokens"] for name, lease in ledger.leases.items()}
+    assert 2 == ledger.meters.of(METERED.entitlement_id)["tokens"].level
+
+
+def test_a_lease_has_all_of_its_features_or_is_none() -> None:
+    ledger = ledger_of(METERED)
+    denied = ledger.checkout(checkout("a", features=(("frames", 3), ("tokens", 3))), now=at())
+    assert isinstance(denied, Denial)
+    assert ("no_feature_units", "tokens") == (denied.code, denied.feature)
+    assert {} == ledger.leases
+    seated(ledger, "b", features=(("frames", 3), ("tokens", 2)))
+    level = ledger.meters.level(None, METERED.entitlement_id, "frames", now=at(), committed=False)
+    assert 7 == level.available
+
+
+# -------------------------------------------------------------------- the site's policy
+
+DENIED = 'format = 1\n[[deny]]\nproduct = "cad"\nfor = { users = ["bob"] }\n'
+FIRST = 'format = 1\n[[priority]]\nproduct = "cad"\nvalue = 5\nfor = { users = ["ann"] }\n'
+
+
+def test_a_policy_ends_no_lease_and_lets_nobody_in_against_it() -> None:
+    ledger = ledger_of(entitlement())
+    seated(ledger, "a", user="bob")
+    assert (["deny[1]"], []) == ledger.govern(read_policy(DENIED), text=DENIED, actor="ada", now=at(1))
+    assert ["a"] == list(ledger.leases)
+    denied = ledger.checkout(checkout("b", user="bob"), now=at(2))
+    assert isinstance(denied, Denial)
+    assert ("excluded", "deny[1]") == (denied.code, denied.rule)
+
+
+def test_the_same_policy_again_is_no_news() -> None:
+    ledger = ledger_of(entitlement())
+    ledger.govern(read_policy(DENIED), text=DENIED, actor="ada", now=at())
+    ledger.settle()
+    assert ([], []) == ledger.govern(read_policy(DENIED), text=DENIED, actor="ada", now=at(1))
+    assert ledger.batch.empty
+
+
+def test_a_policy_whose_commit_failed_is_not_in_force() -> None:
+    ledger = ledger_of(entitlement())
+    ledger.govern(read_policy(DENIED), text=DENIED, actor="ada", now=at())
+    ledger.abandon()
+    assert ((), "") == (ledger.pools.policy.rules, ledger.facts.get(Fact.POLICY, ""))
+
+
+def test_who_comes_with_priority_passes_those_who_wait() -> None:
+    ledger = ledger_of(entitlement(seats=2))
+    ledger.govern(read_policy(FIRST), text=FIRST, actor="ada", now=at())
+    seated(ledger, "a")
+    assert isinstance(ledger.checkout(checkout("large", seats=2, user="bob"), now=at(), wait=True), Queued)
+    assert isinstance(ledger.checkout(checkout("other", user="cy"), now=at()), Denial)
+    assert isinstance(ledger.checkout(checkout("first", user="ann"), now=at()), Seated)

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
+from lls.licensing.lease import Holder
 from tests.licensing.machine_life import LifeVerbs
-from tests.licensing.wishes import LIFE, NAMES, SEATS, UNITS, Actions, metered, sited, usable
+from tests.licensing.wishes import IDS, LIFE, NAMES, SEAT_IDS, SEATS, UNITS, Actions, metered, sited, usable
 
 
 def turns(actions: Actions) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
@@ -26,6 +27,12 @@ class Site(LifeVerbs):
         for name, wish in zip(NAMES, wishes, strict=False):
             self.install(name=name, wish=wish, same=False)
         self.commit()
+
+    def fill(self) -> None:
+        """Somebody sits there already."""
+        for place, user in enumerate(("ann", "bob")):
+            holder = Holder(seat_id=SEAT_IDS[place], user=user, host=f"ws{place + 1}")
+            self.check_out_plainly(lease_id=IDS[place], holder=holder, seats=1, wait=False)
 
     def take_turn(self, turn: tuple[str, dict[str, Any]], *, settle: bool) -> None:
         name, chosen = turn
@@ -48,6 +55,7 @@ class Units(Site):
     @initialize(wishes=st.lists(metered, min_size=1, max_size=2))
     def start(self, wishes: list[dict[str, Any]]) -> None:
         self.begin(wishes)
+        self.fill()
 
     @rule(turn=turns(UNITS), settle=st.booleans())
     def turn(self, turn: tuple[str, dict[str, Any]], *, settle: bool) -> None:
@@ -58,6 +66,7 @@ class Life(Site):
     @initialize(wishes=st.lists(sited, min_size=1, max_size=2))
     def start(self, wishes: list[dict[str, Any]]) -> None:
         self.begin(wishes)
+        self.fill()
 
     @rule(turn=turns(LIFE), settle=st.booleans())
     def turn(self, turn: tuple[str, dict[str, Any]], *, settle: bool) -> None:

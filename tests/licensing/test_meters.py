@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +24,8 @@ from lls.licensing.entitlement import (
 )
 from lls.licensing.fields import LARGEST
 from lls.licensing.meters import FeatureLevel
+from lls.signed.jose import SigningKey
+from lls.signed.returned import make_return
 from tests.licensing.metering import (
     DAY,
     ENT,
@@ -422,13 +424,69 @@ def test_from_one_allowance_to_months_and_back_nothing_is_given_twice() -> None:
     assert (4, 10, 6, 0) == figures(site.level())
 
 
-def test_another_start_begins_other_months() -> None:
+@pytest.mark.parametrize(
+    ("starts", "month"),
+    [
+        (T0 - 40 * DAY, "2026-11-11T07:00:00Z"),
+        (T0 + 5 * DAY, "2026-11-25T07:00:00Z"),
+        (T0 + 5 * DAY + timedelta(hours=1), "2026-11-25T08:00:00Z"),
+    ],
+)
+def test_another_start_gives_the_month_another_name_and_no_allowance_anew(starts: datetime, month: str) -> None:
+    over = Overdraft(type=OverdraftType.ABSOLUTE, value=5)
+    feature = uses(10, reset=Reset.MONTHLY, overdraft=over, undo_seconds=30 * 86_400)
+    site = Site(terms(feature))
+    site.use(6, request_id="r")
+    site.use(6)
+    site.at = T0 + 5 * DAY
+    lines = site.update(terms(feature, starts_at=starts))
+    told = [(one["lot"], one["into"], one["amount"], one["consumed"], one["lost"]) for one in lines]
+    assert [
+        ("allowance 2026-11-20T07:00:00Z", f"allowance {month}", 10, 10, 0),
+        ("overdraft 2026-11-20T07:00:00Z", f"overdraft {month}", 2, 2, 0),
+    ] == told
+    assert {f"allowance {month}": 10, f"overdraft {month}": 2} == site.used()
+    site.at = max(site.at, starts)
+    assert (3, 10, 12, 2) == figures(site.level())
+    site.restart()
+    assert (9, 10, 6, 2) == figures(site.undo(6, "r"))
+
+
+def test_a_start_that_is_moved_and_moved_back_loses_nothing() -> None:
     feature = uses(10, reset=Reset.MONTHLY)
     site = Site(terms(feature))
     site.use(6)
     site.at = T0 + 5 * DAY
-    lines = site.update(terms(feature, starts_at=T0 + 5 * DAY))
-    assert [("allowance 2026-11-20T07:00:00Z", 6, 4)] == [(one["lot"], one["consumed"], one["lost"]) for one in lines]
+    for starts in (T0 + DAY, T0):
+        site.update(terms(feature, starts_at=starts))
+        site.restart()
+        assert (4, 10, 6, 0) == figures(site.level())
+    site.at = day("2026-12-20 07:00")
+    site.sweep()
+    assert (10, 10, 0, 0) == figures(site.level())
+    assert [("allowance 2026-11-20T07:00:00Z", 6, 4)] == [
+        (one["lot"], one["consumed"], one["lost"]) for one in site.ended() if "into" not in one
+    ]
+
+
+def test_a_start_that_is_moved_while_the_terms_are_not_trusted_gives_nothing_anew() -> None:
+    feature = uses(10, reset=Reset.MONTHLY)
+    site = Site(terms(feature))
+    site.use(6)
+    site.distrust()
+    site.update(terms(feature, starts_at=T0 - 3 * DAY))
+    assert (4, 10, 6, 0) == figures(site.level())
+
+
+def test_no_month_begins_after_the_end() -> None:
+    site = Site(terms(uses(10, reset=Reset.MONTHLY), expires_at=T0 + 10 * DAY))
+    for days in range(1, 400, 10):
+        site.at = T0 + days * DAY
+        site.sweep()
+        if days > 40:
+            assert (0, 0, 0, 0) == figures(site.level())
+    assert ["allowance 2026-11-20T07:00:00Z"] == [one["lot"] for one in site.ended()]
+    site.update(terms(uses(10, reset=Reset.MONTHLY), expires_at=T0 + 1_000 * DAY))
     assert (10, 10, 0, 0) == figures(site.level())
 
 
@@ -509,6 +567,40 @@ def test_a_sweep_is_bounded_and_goes_on_where_it_was() -> None:
     site.sweep(limit=1)
     assert 9 == len(site.ended())
     assert not site.meters.sweep(site.now, limit=1)
+
+
+def test_a_meter_is_looked_at_once_however_often_its_terms_come() -> None:
+    site = Site(terms(uses(10, reset=Reset.MONTHLY), uses(5, key="shots", reset=Reset.MONTHLY)))
+    for _ in range(100):
+        site.update(site.entitlement)
+        site.sweep()
+    assert 2 * 2 >= len(site.meters._due)  # noqa: SLF001 - nothing else shows what waits
+    site.at = day("2026-12-20 07:00")
+    assert ["frames", "shots"] == [line["feature"] for line in site.sweep()]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_final_word_tells_what_the_last_terms_name_no_more(restarted: object) -> None:
+    site = Site(terms(replace(uses(10, grant("a", 2)), type=FeatureType.CREDIT, unit="cent", currency="USD"), pool(4)))
+    site.use(7)
+    site.check_out(3)
+    site.update(terms(switch()))
+    if restarted:
+        site.restart()
+    final = [(one["feature"], one["type"], one["unit"]) for one in site.meters.final(ENT, now=site.now)]
+    known = [("frames", "credit", "cent"), ("render", "element_pool", None)]
+    unknown = [("frames", "usage_count", None), ("render", "element_pool", None)]
+    assert [("simulate", "bool", None), *(unknown if restarted else known)] == final
+    by_name = {str(one["feature"]): one for one in site.meters.final(ENT, now=site.now)}
+    assert (7, 0, 3) == (by_name["frames"]["consumed"], by_name["frames"]["in_use"], by_name["render"]["in_use"])
+    told = by_name["frames"]["lots"]
+    assert isinstance(told, list)
+    lots = {lot["lot"]: (lot["used"], lot["ended"]) for lot in told}
+    assert {"allowance": (7, False), "grt_a": (0, True)} == lots
+    ids: dict[str, Any] = {f"{name}_id": f"{name[:3]}_{'A' * 22}" for name in ("entitlement", "session")}
+    rest: dict[str, Any] = {"up_to_seq": 1, "head": "0" * 64, "borrowed_until": None, "made_at": T0}
+    key = SigningKey.generate()
+    assert make_return(server_id=f"lls_{'A' * 22}", **ids, **rest, meters=list(by_name.values()), key=key)
 
 
 def test_the_final_word_tells_every_lot() -> None:

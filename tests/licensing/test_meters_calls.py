@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from lls.faults import AlreadyUndone, BadRequest, NotHeld, RequestIdTaken, UndoTooLate, UnknownFeature
-from lls.licensing.changes import FeatureAct, LotUse
+from lls.licensing.answered import Answered
+from lls.licensing.changes import AnsweredRequest, FeatureAct, LotUse
 from lls.licensing.denial import Cause, Denial
 from lls.licensing.entitlement import (
     MOST_UNITS,
@@ -131,6 +132,37 @@ def test_requests_of_a_future_that_was_taken_back_do_not_stay_for_ever() -> None
     assert site.meters.answered("one", "present") is None
 
 
+def test_requests_are_forgotten_although_one_before_them_is_kept_for_a_year() -> None:
+    site = Site(terms(uses(10**6, undo_seconds=365 * 86_400), uses(10**6, key="shots")))
+    site.use(1, request_id="long")
+    for days in range(1, 6):
+        site.at = T0 + days * DAY
+        for number in range(3):
+            site.use(1, key="shots", request_id=f"{days} {number}")
+        site.at += timedelta(hours=1)
+        site.meters.forget(site.now)
+        site.commit()
+    assert {"long", "5 0", "5 1", "5 2", "4 0", "4 1", "4 2"} == {request_id for _, request_id in site.requests}
+    assert site.meters.answered("one", "long") is not None
+    site.undo(1, "long")
+    site.at += timedelta(minutes=2)
+    site.meters.forget(site.now)
+    site.commit()
+    assert site.meters.answered("one", "long") is None
+    assert ("one", "long") not in site.requests
+
+
+def test_a_year_of_uses_is_forgotten_each_at_its_time() -> None:
+    site = Site(terms(uses(10**6, undo_seconds=30 * 86_400), uses(10**6, key="shots", undo_seconds=2 * 86_400)))
+    site.use(1, request_id="long")
+    site.use(1, key="shots", request_id="short")
+    for days, left in ((1.5, {"long", "short"}), (2.5, {"long"}), (29.9, {"long"}), (30.1, set())):
+        site.at = T0 + days * DAY
+        site.meters.forget(site.now)
+        site.commit()
+        assert left == {request_id for _, request_id in site.requests}
+
+
 # -------------------------------------------------------------------- undo
 
 
@@ -220,12 +252,45 @@ def test_a_clock_that_is_ahead_undoes_nothing_that_is_late_by_it() -> None:
     assert 0 == site.undo(2, "r").consumed
 
 
-def test_a_use_of_a_future_that_was_taken_back_is_not_undone() -> None:
+@pytest.mark.parametrize("back", [timedelta(minutes=2), DAY, 365 * DAY])
+def test_a_use_of_a_future_that_was_taken_back_is_never_undone(back: timedelta) -> None:
     site = Site(terms(uses(5, undo_seconds=60), starts_at=T0 - 400 * DAY))
+    site.use(1, request_id="before")
+    site.at += timedelta(minutes=10)
     site.use(2, request_id="r")
-    site.at = T0 - 365 * DAY
+    site.at -= back
+    for _ in range(2):
+        with pytest.raises(UndoTooLate):
+            site.undo(2, "r")
+        site.meters.forget(site.now)
+        site.commit()
+        site.restart()
+    site.at += back
     with pytest.raises(UndoTooLate):
         site.undo(2, "r")
+    site.at += timedelta(hours=26)
+    site.meters.forget(site.now)
+    site.commit()
+    assert {} == site.requests
+
+
+def test_a_use_while_the_clock_is_ahead_may_be_undone_in_its_time() -> None:
+    site = Site(terms(uses(5, undo_seconds=60)))
+    site.ahead = DAY
+    site.use(2, request_id="r")
+    site.use(1, request_id="s")
+    site.use(1, request_id="t")
+    site.restart()
+    site.at += timedelta(seconds=59)
+    assert 2 == site.undo(2, "r").consumed
+    site.ahead += timedelta(seconds=1)
+    with pytest.raises(UndoTooLate):
+        site.undo(1, "s")
+    site.ahead = timedelta(0)
+    assert 1 == site.undo(1, "s").consumed
+    site.at += timedelta(seconds=1)
+    with pytest.raises(UndoTooLate):
+        site.undo(1, "t")
 
 
 # -------------------------------------------------------------------- the vendor's reset
@@ -238,7 +303,7 @@ def test_a_reset_begins_all_lots_in_force_anew() -> None:
     site.use(13, request_id="r")
     site.use(1, key="shots")
     site.at = T0 + DAY
-    told = site.meters.reset(ENT, "frames", now=site.now)
+    told = site.meters.reset([(ENT, "frames")], now=site.now)
     site.commit()
     assert [{"entitlement_id": ENT, "feature": "frames", "consumed": 11, "overage": 2}] == told
     assert (18, 9, 0, 0) == figures(site.level())
@@ -256,17 +321,77 @@ def test_a_reset_of_all_features_leaves_what_is_held() -> None:
     site = Site(terms(uses(5), uses(5, key="shots"), pool(3), switch()))
     site.use(2)
     site.check_out(3)
-    told = site.meters.reset(ENT, None, now=site.now)
+    told = site.meters.reset([(ENT, None)], now=site.now)
     assert [("frames", 2), ("shots", 0)] == [(one["feature"], one["consumed"]) for one in told]
     assert 0 == site.level("render", committed=False).available
-    assert [] == site.meters.reset("ent_unknown", None, now=site.now)
-    assert [] == site.meters.reset(ENT, "render", now=site.now)
+    assert [] == site.meters.reset([("ent_unknown", None)], now=site.now)
+    assert [] == site.meters.reset([(ENT, "render")], now=site.now)
+
+
+def test_a_reset_finds_counters_without_terms() -> None:
+    over = Overdraft(type=OverdraftType.ABSOLUTE, value=9)
+    site = Site(terms(uses(5, overdraft=over, undo_seconds=60), uses(5, key="shots")))
+    site.use(7, request_id="r")
+    site.update(terms(uses(5, key="shots")))
+    told = site.meters.reset([(ENT, None)], now=site.now)
+    site.commit()
+    assert [("frames", 7, 2), ("shots", 0, 0)] == [(one["feature"], one["consumed"], one["overage"]) for one in told]
+    site.update(terms(uses(5, overdraft=over, undo_seconds=60)))
+    assert (14, 5, 0, 0) == figures(site.level())
+    with pytest.raises(UndoTooLate):
+        site.undo(7, "r")
+
+
+@pytest.mark.parametrize("lost", ["feature", "trust"])
+def test_a_reset_reaches_what_its_own_bundle_brings_back(lost: str) -> None:
+    bought = terms(uses(5, grant("a", 4, GrantExpiry.AT, at=T0 + DAY), undo_seconds=60))
+    site = Site(bought)
+    site.use(6)
+    if lost == "feature":
+        site.update(terms())
+    else:
+        site.distrust()
+        site.at = T0 + DAY
+    told = site.meters.reset([(ENT, "frames"), (ENT, None)], coming={ENT: bought}, now=site.now)
+    assert [2] == [one["consumed"] for one in told]
+    site.update(bought)
+    assert (5, 5, 0, 0) == figures(site.level())
+    assert [("grt_a", 4)] == [(one["lot"], one["consumed"]) for one in site.ended()]
+
+
+def test_a_reset_of_many_features_walks_through_the_answered_calls_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(terms(*(uses(5, key=f"f{number}") for number in range(20))))
+    walks: list[str] = []
+    walk = Answered.open_uses
+
+    def counted(self: Answered, entitlement_id: str) -> list[AnsweredRequest]:
+        walks.append(entitlement_id)
+        return walk(self, entitlement_id)
+
+    monkeypatch.setattr(Answered, "open_uses", counted)
+    site.meters.reset([(ENT, f"f{number}") for number in range(20)], now=site.now)
+    assert [ENT] == walks
+
+
+def test_what_went_back_is_not_undone_in_another_session() -> None:
+    site = Site(terms(uses(10, undo_seconds=86_400)))
+    site.use(10, request_id="r")
+    site.meters.close(ENT)
+    site.commit()
+    site.update(site.entitlement)
+    site.use(10, by="two")
+    with pytest.raises(UndoTooLate):
+        site.undo(10, "r")
+    site.restart()
+    with pytest.raises(UndoTooLate):
+        site.undo(10, "r")
+    assert 10 == site.level().consumed
 
 
 def test_after_a_reset_a_use_may_be_undone_again() -> None:
     site = Site(terms(uses(5, undo_seconds=60)))
     site.use(2)
-    site.meters.reset(ENT, None, now=site.now)
+    site.meters.reset([(ENT, None)], now=site.now)
     site.use(3, request_id="new")
     assert 0 == site.undo(3, "new").consumed
 
@@ -324,6 +449,21 @@ def test_a_pool_goes_over_when_its_grant_ends() -> None:
     assert ["GrantEnded", "Overdraft"] == [line["kind"] for line in lines]
     assert (2, 0, 2, 1) == tuple(lines[0][name] for name in ("amount", "consumed", "lost", "limit"))
     assert {"render": 3} == site.leases["one"].features
+
+
+def test_a_pool_whose_grant_ended_while_nobody_was_there_is_told_like_any() -> None:
+    site = Site(terms(pool(1, grant("a", 3, GrantExpiry.AT, at=T0 + DAY))))
+    site.check_out(4)
+    site.at = T0 + 2 * DAY
+    site.restart()
+    assert [("GrantEnded", None), ("Overdraft", 3)] == [(line["kind"], line.get("over")) for line in site.sweep()]
+
+
+def test_after_a_restart_reads_show_what_leases_hold() -> None:
+    site = Site(terms(pool(4)))
+    site.check_out(3)
+    site.restart()
+    assert 1 == site.level("render", committed=True).available
 
 
 def test_a_pool_of_the_future_brings_back_what_was_over() -> None:
@@ -475,7 +615,7 @@ def test_after_a_failed_commit_reads_go_on_with_the_last_one() -> None:
     site.use(1, request_id="old")
     before = site.meters.levels(None, ENT, now=site.now, committed=True)
     site.meters.act(lease(), "frames", act=FeatureAct.USE, amount=5, request_id="r", now=site.now)
-    site.meters.reset(ENT, None, now=site.now)
+    site.meters.reset([(ENT, None)], now=site.now)
     site.meters.open(terms(uses(20), switch()), now=site.now)
     site.meters.put_back(ENT, site.entitlement)
     site.meters.abandon()

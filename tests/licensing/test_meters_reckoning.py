@@ -171,7 +171,7 @@ class Story:
     def reset(self) -> None:
         self.site.sweep()
         self.read()
-        self.site.meters.reset(ENT, None, now=self.site.now)
+        self.site.meters.reset([(ENT, None)], now=self.site.now)
         for row in self.site.posting.batch.lots.values():
             assert row is not None
             self.told.used[row.lot] = row.used

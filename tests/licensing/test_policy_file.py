@@ -228,7 +228,7 @@ HOSTILE: list[tuple[str, str]] = [
     ("format = 2026-02-30", "is not TOML"),
     ("format = inf", "format must be 1"),
     ("format = 1\n" + "[[deny]]\n" * 1_001, "at most 1000 times"),
-    ("format = 1\n" + "".join(f"[groups.g{n}]\nusers = ['a']\n" for n in range(1_001)), "at most 1000"),
+    ("format = 1\n" + "".join(f"[groups.g{n}]\nusers = ['a']\n" for n in range(201)), "at most 200"),
     (f"format = 1\n[groups.a]\nusers = [{'1,' * 10_001}]", "must be an array of 1 to 10000 texts"),
     ("format = 1\n" + "x" * 5_000 + " = 1", "x" * 50 + "… is unknown"),
     ('format = 1\n"\\u001b[31m" = 1', "?[31m is unknown"),
@@ -244,8 +244,8 @@ def test_a_hostile_text_is_refused_at_once(text: str, complaint: str) -> None:
 
 def test_groups_that_contain_all_groups_before_them_cost_no_more_than_their_text() -> None:
     groups = ["[groups.g0]\nusers = ['ann']\n"]
-    groups += [f"[groups.g{n}]\nusers = ['u{n}']\ngroups = ['g{n - 1}']\n" for n in range(1, 300)]
-    rule = '[[deny]]\nproduct = "cad"\nfor = { groups = ["g299"] }\n'
+    groups += [f"[groups.g{n}]\nusers = ['u{n}']\ngroups = ['g{n - 1}']\n" for n in range(1, 200)]
+    rule = '[[deny]]\nproduct = "cad"\nfor = { groups = ["g199"] }\n'
     policy = read_policy("format = 1\n" + "".join(groups) + rule * 300)
     rules = policy.of("cad")
     assert rules is not None

@@ -204,9 +204,9 @@ metered = st.fixed_dictionaries(
         "seats": st.sampled_from((3, 5)),
         "sharing": st.sampled_from((Sharing.NONE, Sharing.USER)),
         "linger_seconds": st.sampled_from((0, 0, 45)),
-        "lease_seconds": st.sampled_from((600, 40 * DAY)),
+        "lease_seconds": st.sampled_from((600, 29 * DAY, 29 * DAY)),
         "grace": st.sampled_from((timedelta(0), timedelta(days=1))),
-        "lasts": st.sampled_from((None, 5_000, 100 * DAY)),
+        "lasts": st.sampled_from((None, None, 5_000, 100 * DAY)),
         "starts": st.sampled_from((-10, -10, -40 * DAY)),
         "start": st.sampled_from((Start.FIXED, Start.FIXED, Start.FIXED, Start.ON_FIRST_LEASE)),
         "term": st.sampled_from((Term(unit=Unit.DAY, count=2), Term(unit=Unit.YEAR, count=1))),
@@ -225,7 +225,9 @@ sited = st.fixed_dictionaries(
         "grace": st.sampled_from((timedelta(0), timedelta(seconds=300))),
         "lasts": st.sampled_from((None, 900, 20_000, 100 * DAY)),
         "starts": st.just(-10),
-        "concurrency": st.sampled_from(Concurrency),
+        "concurrency": st.sampled_from(
+            (*[Concurrency.CONCURRENT] * 3, Concurrency.NODE_LOCK, Concurrency.NODE_LOCK, Concurrency.NAMED_USER)
+        ),
         "node_lock_release": st.sampled_from((None, timedelta(seconds=200))),
         "start": st.sampled_from((Start.FIXED, Start.FIXED, Start.ON_FIRST_LEASE)),
         "term": st.just(Term(unit=Unit.DAY, count=2)),
@@ -341,7 +343,7 @@ _ask = {
 _borrow = {
     "lease_id": st.sampled_from(IDS),
     "seconds": st.sampled_from((0, 50, 600, 601, 3_000, 5_000, 50_000, 60_000)),
-    "right": st.sampled_from((True, True, True, False)),
+    "right": st.sampled_from((*[True] * 7, False)),
 }
 UNITS: Final[Actions] = {
     "check_out": (3, st.fixed_dictionaries({**_ask, "features": wanted})),
@@ -399,7 +401,7 @@ UNITS: Final[Actions] = {
     "time_passes": (
         4,
         st.fixed_dictionaries(
-            {"seconds": st.sampled_from((1.0, 50.0, 99.75, 500.0, 3_700.0, DAY, 6 * DAY, 31 * DAY, 3 * 31 * DAY))},
+            {"seconds": st.sampled_from((1.0, 50.0, 99.75, 500.0, 500.0, 3_700.0, DAY, 6 * DAY, 31 * DAY, 99 * DAY))},
         ),
     ),
     "clock": (1, SEATS["clock"][1]),
@@ -434,11 +436,21 @@ LIFE: Final[Actions] = {
     },
     "check_out": (3, st.fixed_dictionaries({**_ask, "features": st.one_of(st.just(()), wanted)})),
     "borrow": (5, st.fixed_dictionaries(_borrow)),
+    "take_one_away": (
+        4,
+        st.fixed_dictionaries(
+            {**_lease, "holder": holders, "seconds": st.sampled_from((300, 600, 3_000, 5_000, 50_000))},
+        ),
+    ),
+    "give_back_what_is_away": (
+        2,
+        st.fixed_dictionaries({"settle": st.booleans(), "again": st.one_of(st.none(), sited)}),
+    ),
     "borrow_again": (3, st.fixed_dictionaries({**_lease, "later": st.sampled_from((0, -60, 300, 40_000))})),
     "borrow_by_file": (2, st.fixed_dictionaries({**_borrow, "holder": holders, "seats": st.sampled_from((1, 1, 2))})),
     "return_by_file": (2, st.fixed_dictionaries({**_lease, "right": st.sampled_from((True, True, False))})),
     "to_the_end_of_a_loan": (2, st.fixed_dictionaries({"sweep": st.booleans()})),
-    "give_back": (2, st.fixed_dictionaries({**_name, "force": st.booleans()})),
+    "give_back": (1, st.fixed_dictionaries({**_name, "force": st.booleans()})),
     "keep": (1, st.fixed_dictionaries(_name)),
     "assign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "Bob", "cy", "ann"))})),
     "unassign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "CY", "ann"))})),

@@ -201,24 +201,27 @@ async def test_a_row_that_is_none_goes_and_no_other(store: SqliteStore) -> None:
     assert [OTHER_LOT] == loaded.lots
 
 
-async def test_answered_requests_are_forgotten_by_their_instant(store: SqliteStore, tmp_path: Path) -> None:
-    made, _ = everything()
-    await commit(store, made)
-    forgetting, head = batch(made.head, forget_requests_before=T0 + timedelta(seconds=1))
-    await store.commit(forgetting, epoch=1, mark=LATER)
-    assert [TAKEN] == (await store.load()).requests
-    # The vendor set the clock back: what is of the future then counts as of now, and is forgotten in its turn.
-    earlier = T0 + timedelta(hours=1)
-    back, head = batch(head, forget_requests_before=T0)
-    await store.commit(back, epoch=1, mark=earlier)
-    assert [replace(TAKEN, at=earlier)] == (await store.load()).requests
-    after, _ = batch(head, forget_requests_before=earlier + timedelta(seconds=1))
-    await store.commit(after, epoch=1, mark=LATER)
-    assert [] == (await store.load()).requests
+async def test_answered_requests_are_forgotten_when_they_were_kept_long_enough(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    long = replace(USE, request_id="long", strict=LATER, kept_until=T0 + timedelta(days=20))
+    ahead = replace(TAKEN, request_id="ahead", kept_until=T0 + timedelta(days=2))
+    made, head = batch(requests={(one.lease_id, one.request_id): one for one in (long, TAKEN, USE, ahead)})
+    assert {"long", "taken", "use", "ahead"} == {one.request_id for one in (await commit(store, made)).requests}
+    for before, left in (
+        (T0 + timedelta(hours=25), [long, USE, TAKEN, ahead]),
+        (T0 + timedelta(hours=25, seconds=1), [long, TAKEN, ahead]),
+        (T0 + timedelta(days=2, seconds=1), [long, TAKEN]),
+        (T0 + timedelta(days=19), [long]),
+        (T0 + timedelta(days=21), []),
+    ):
+        forgetting, head = batch(head, forget_requests_before=before)
+        await store.commit(forgetting, epoch=1, mark=LATER)
+        assert {one.request_id: one for one in left} == {one.request_id: one for one in (await store.load()).requests}
     with sqlite3.connect(tmp_path / DATABASE) as database:
-        (plan,) = database.execute("EXPLAIN QUERY PLAN DELETE FROM requests WHERE at < 1").fetchall()
+        (plan,) = database.execute("EXPLAIN QUERY PLAN DELETE FROM requests WHERE kept_until < 1").fetchall()
     database.close()
-    assert "INDEX requests_at" in plan[-1]
+    assert "INDEX requests_kept_until" in plan[-1]
 
 
 @pytest.mark.parametrize("parameters", [999, 32_766])

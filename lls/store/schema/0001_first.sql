@@ -39,7 +39,8 @@ CREATE TABLE leases (
     features       TEXT,     -- JSON, units held by feature key; empty: none
     until          INTEGER,  -- the end of a borrowed lease
     key            TEXT,
-    address        TEXT
+    address        TEXT,
+    silent_since   INTEGER   -- of a seat that waits for its machine
 ) WITHOUT ROWID;
 
 -- What was taken of each lot of a counted feature. One of the two tables that every use writes.
@@ -66,9 +67,11 @@ CREATE TABLE requests (
     total          INTEGER,
     draws          TEXT,     -- JSON, [[lot, units], ...]; empty: none
     undone         INTEGER NOT NULL,
+    strict         INTEGER,  -- what strict time said, where it was ahead of "at"
+    kept_until     INTEGER NOT NULL,
     PRIMARY KEY (lease_id, request_id)
 ) WITHOUT ROWID;
-CREATE INDEX requests_at ON requests (at);
+CREATE INDEX requests_kept_until ON requests (kept_until);
 
 -- Lease ids that will never be granted again, kept for late retries.
 CREATE TABLE ended (
