@@ -17,10 +17,13 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 | ``hosting`` · ``consumption`` | returns, lost servers, the next server · what the last one used up |
 | ``keyring`` · ``rotating`` | the vendor's keys · from one version of the key set to the next |
 | ``signers`` · ``signing_agent`` | who signs: a file, or a command that holds the key |
-| ``pending`` · ``pending_register`` · ``telling`` | what waits for several people's signatures · that it is ours · in words |
+| ``pending`` · ``pending_register`` | what waits for several people's signatures · that it is ours |
+| ``telling`` | what a signature would cover, in words |
 | ``issue`` · ``issuing`` | what certificate, bundle and receipt say · made, sealed and remembered |
 | ``serving`` | the terms of a license server |
-| ``ingest`` · ``noticing`` · ``billing`` | usage reports · what else their lines say · billing lines |
+| ``ingest`` · ``noticing`` · ``explaining`` | usage reports · what else their lines say · why one is refused |
+| ``billing`` · ``closing`` · ``cloudevents`` | billing lines · those that never change again · as events |
+| ``views`` · ``feed`` · ``plots`` | who ends soon, how a customer fares · changes for an ERP · pictures |
 | ``register`` · ``lookup`` | the only SQL · what somebody named, or that it is not there |
 | ``intake`` | purchase events over HTTP: stored first, processed once |
 | ``cli`` | the only printing |
