@@ -35,7 +35,7 @@ from lls.issuer.refusals import Conflict
 from lls.issuer.register import Register, Server
 from lls.licensing.fields import read_instant, write_instant
 
-_PERIOD: Final = re.compile(r"2\d{3}-(0[1-9]|1[0-2])")
+_PERIOD: Final = re.compile(r"2[0-9]{3}-(0[1-9]|1[0-2])")
 _NAMED: Final = 5
 _Key: TypeAlias = tuple[str, str, str, str, str, str]
 

@@ -91,6 +91,7 @@ class Issuing:
         ``terms`` None: the server's own. Raises SignaturesMissing where other people have to sign.
         """
         with self._register.transaction():
+            self._keyring.refresh()
             self._keyring.signers("bundle")  # found out before anything is drafted
             drafted = self._draft(server_id, now=now, terms=terms, life=timedelta(days=1))
             signed = self._signed(drafted.pending, "certificate", "bundle", now=now)
@@ -102,6 +103,7 @@ class Issuing:
     ) -> Drafted:
         """The same unsigned, to be passed around for ``life``; a new certificate is signed as far as this home can."""
         with self._register.transaction():
+            self._keyring.refresh()
             drafted = self._draft(server_id, now=now, terms=terms, life=life)
             return replace(drafted, pending=self._signed_here(drafted.pending, "certificate", now=now))
 
@@ -157,6 +159,7 @@ class Issuing:
         """The bundle of a draft that enough have signed. Raises PendingRefused, SignaturesMissing, Conflict."""
         _check_kind(pending, Kind.BUNDLE)
         with self._register.transaction():
+            self._keyring.refresh()
             return self._seal_bundle(pending, now=now)
 
     def _seal_bundle(self, pending: Pending, *, now: datetime) -> WrittenBundle:
@@ -239,6 +242,7 @@ class Issuing:
     def issue_receipt(self, report_id: str, *, now: datetime) -> IssuedReceipt:
         """The receipt for an ingested report, signed by this home's keys; asked again, the same one."""
         with self._register.transaction():
+            self._keyring.refresh()
             keys, known = self._keyring.newest, self._register.receipt_of(report_id)
             if known is not None and still_verifies(known, keys):
                 return known
@@ -249,6 +253,7 @@ class Issuing:
     def draft_receipt(self, report_id: str, *, now: datetime, life: timedelta = LIFE) -> Drafted:
         """The same unsigned, to be passed around for ``life``."""
         with self._register.transaction():
+            self._keyring.refresh()
             return Drafted(pending=self._draft_receipt(report_id, now=now, life=life))
 
     def _draft_receipt(self, report_id: str, *, now: datetime, life: timedelta) -> Pending:
@@ -272,6 +277,7 @@ class Issuing:
         """The receipt of a draft that enough have signed. Raises PendingRefused, SignaturesMissing."""
         _check_kind(pending, Kind.RECEIPT)
         with self._register.transaction():
+            self._keyring.refresh()
             return self._seal_receipt(pending, now=now)
 
     def _seal_receipt(self, pending: Pending, *, now: datetime) -> IssuedReceipt:

@@ -135,10 +135,17 @@ class Issuer:
 
         ``keys`` says whose keys the first set has; where others must sign it, it is in ``first_keys``.
         """
-        if (home / _KEYS).exists() or (home / _REGISTER).exists():
-            raise HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
+        there = HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
+        if (home / _REGISTER).exists():
+            raise there
         try:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (home / _KEYS).mkdir(mode=0o700)  # of two that begin at once one makes it, and only that one goes on
+        except FileExistsError:
+            raise there from None
+        except OSError as failure:
+            raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
+        try:
             Register(home / _REGISTER, now=now, create=True).close()
             if not (home / SAMPLE_CATALOG).exists():
                 write_whole(home / SAMPLE_CATALOG, sample_catalog().encode())

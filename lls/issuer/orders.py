@@ -116,14 +116,18 @@ def read_orders(data: bytes) -> list[Order]:
     """One order, or a list of them, in JSON. Raises :class:`OrderRefused` that names the place."""
     try:
         document = json.loads(data, object_pairs_hook=_no_twins, parse_constant=_no_number)
+        # What gets past here can be hashed, stored and printed: no infinity (1e999), no half of a surrogate pair.
+        json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        several = isinstance(document, list)
+        return orders_of(
+            (f"orders[{n}]" if several else "order", item) for n, item in enumerate(document if several else [document])
+        )
     except RefusedDocument as refused:
         raise OrderRefused(f"The order was refused: {refused.detail}") from refused
+    except UnicodeError as failure:
+        raise OrderRefused("The order is not valid JSON: it holds text that is not UTF-8.") from failure
     except (ValueError, RecursionError) as failure:
         raise OrderRefused(f"The order is not valid JSON: {failure}.") from failure
-    several = isinstance(document, list)
-    return orders_of(
-        (f"orders[{n}]" if several else "order", item) for n, item in enumerate(document if several else [document])
-    )
 
 
 def orders_of(documents: Iterable[tuple[str, object]]) -> list[Order]:

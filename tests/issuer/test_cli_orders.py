@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,38 @@ def test_what_people_wrote_reaches_no_terminal_as_a_command(
     terminal: Terminal, appliance: Appliance, tmp_path: Path
 ) -> None:
     hostile = json.loads(order(appliance))
-    for changed in ({"order_ref": "\x1b[2J"}, {"customer": {"name": "\x1b]0;x\x07"}}, {"invoice_ref": "\n"}):
+    for changed in (
+        {"order_ref": "\x1b[2J"},
+        {"customer": {"name": "\x1b]0;x\x07"}},
+        {"invoice_ref": "\n"},
+        {"\x1b[31m": 1},
+        {"\ud800": 1},
+    ):
         (tmp_path / "bad.json").write_text(json.dumps({**hostile, **changed}))
         assert "\x1b" not in terminal.refused("order", "fulfil", tmp_path / "bad.json")
+
+
+def test_a_damaged_register_is_said_in_words(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "vendor")
+    terminal.run("init", "--no-passphrase")
+    terminal.run("customer", "add", "C-1", "One")
+    with sqlite3.connect(terminal.home / "register.sqlite") as sql:
+        (page,) = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'customer'").fetchone()
+        (size,) = sql.execute("PRAGMA page_size").fetchone()
+        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    sql.close()
+    with (terminal.home / "register.sqlite").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"Z" * size)
+    for words in (("customer", "list"), ("customer", "add", "C-9", "Nine")):
+        assert "malformed" in terminal.refused(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("inbox", "show"), ("inbox", "retry"), ("catalog", "show", "--version"), ("feed", "entitlements", "--since")],
+)
+def test_a_number_that_no_row_can_have_is_a_mistake_of_the_command_line(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    assert 2 == terminal.run(*words, str(1 << 63)).exit_code

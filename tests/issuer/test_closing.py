@@ -55,7 +55,7 @@ def test_a_month_is_closed_once(issuer: Issuer, appliance: Appliance, entitlemen
     assert first.closed_at == again.closed_at
 
 
-@pytest.mark.parametrize("period", ["2026-13", "2026", "", "2026-11-01", "'; --", "0000-01", "9999-12"])
+@pytest.mark.parametrize("period", ["2026-13", "2026", "", "2026-11-01", "'; --", "0000-01", "9999-12", "202\uff16-10"])
 def test_what_is_no_month_that_is_over_is_refused(issuer: Issuer, period: str) -> None:
     with pytest.raises(Conflict):
         issuer.closing.close(period, now=NOW)

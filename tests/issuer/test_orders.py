@@ -229,7 +229,22 @@ def test_an_order_for_another_customers_server_is_refused(registered: Issuer, ap
         registered.fulfil(order(appliance, order_ref="SO-2", account_ref="OTHER"), now=NOW)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"\xff", b"[" * 100_000, b'{"a":1,"a":2}', b'{"lines":NaN}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"a":1,"a":2}',
+        b'{"lines":NaN}',
+        b'{"lines":1e999}',
+        b'{"a":"\\ud800"}',
+        b'{"a":' + b"[" * 985 + b"]" * 985 + b"}",
+    ],
+)
 def test_what_is_no_order_is_refused_in_words(registered: Issuer, data: bytes) -> None:
     with pytest.raises(OrderRefused):
         registered.fulfil(data, now=NOW)

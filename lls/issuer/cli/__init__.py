@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,7 +52,15 @@ class _Refusing(TyperGroup):
         try:
             return super().invoke(ctx)
         except Fault as fault:
-            stderr.print(f"lls-issuer: {fault.detail}", style="red")
+            # A refusal may name what somebody else wrote, such as an unknown member of a shop's order.
+            stderr.print(f"lls-issuer: {serve.printable(fault.detail)}", style="red")
+        except sqlite3.DatabaseError as failure:
+            if type(failure) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
+                raise  # a fault of this program, and none of the disk
+            stderr.print(
+                f"lls-issuer: The register cannot be read: {failure}. If it is damaged, put it back from the backup.",
+                style="red",
+            )
         except OSError as failure:
             if failure.strerror is None:
                 raise

@@ -10,7 +10,19 @@ from rich.table import Table
 
 from lls.issuer.catalog import Catalog, Offering, in_force
 from lls.issuer.catalog_file import LARGEST_CATALOG_BYTES, read_catalog
-from lls.issuer.cli.frame import AsJson, group, now, open_issuer, overdraft_text, plain, print_json, say, show, stdout
+from lls.issuer.cli.frame import (
+    MOST_ROWS,
+    AsJson,
+    group,
+    now,
+    open_issuer,
+    overdraft_text,
+    plain,
+    print_json,
+    say,
+    show,
+    stdout,
+)
 from lls.issuer.files import read_bounded
 from lls.issuer.refusals import HomeRefused
 from lls.licensing.fields import write_instant
@@ -57,7 +69,9 @@ def catalog_list(ctx: typer.Context, as_json: AsJson = False) -> None:
 @noun.command("show")
 def catalog_show(
     ctx: typer.Context,
-    version: Annotated[int | None, typer.Option("--version", help="An earlier one; else the one in force.")] = None,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, max=MOST_ROWS, help="An earlier one; else the one in force.")
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="The TOML as it was loaded.")] = False,
     as_json: AsJson = False,
 ) -> None:

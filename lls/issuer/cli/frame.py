@@ -41,6 +41,10 @@ PassphraseFile: TypeAlias = Annotated[
 ]
 
 
+MOST_ROWS: Final = (1 << 63) - 1
+"""The highest number that a row of the register can have."""
+
+
 def group(about: str) -> typer.Typer:
     """A group of commands."""
     return typer.Typer(no_args_is_help=True, help=about)

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
+from lls.issuer.cli.frame import MOST_ROWS, AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
 from lls.issuer.cli.serve import Config, printable
 from lls.issuer.intake.inbox import Inbox, Status, Stored
 from lls.licensing.fields import write_instant
 
 noun = group("Purchase events that were received.")
 _COLUMNS = ("event", "source", "kind", "subject", "received_at", "status", "outcome")
-Key = Annotated[int, typer.Argument(help="Its number in the inbox.")]
+Key = Annotated[int, typer.Argument(min=1, max=MOST_ROWS, help="Its number in the inbox.")]
 
 
 @noun.command("list")

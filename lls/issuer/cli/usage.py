@@ -19,7 +19,7 @@ from lls.issuer.files import PRIVATE, write_whole
 from lls.licensing.fields import write_instant
 
 noun = group("What was used, for billing.")
-_MONTH: Final = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+_MONTH: Final = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 class Format(StrEnum):

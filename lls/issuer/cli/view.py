@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
+from lls.issuer.cli.frame import MOST_ROWS, AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
 from lls.issuer.feed import entitlement_feed
 from lls.issuer.files import PRIVATE, write_whole
 from lls.issuer.plots import peaks_svg
@@ -94,7 +94,9 @@ def _table(title: str, values: Sequence[object], columns: Sequence[str]) -> None
 @feed_noun.command("entitlements")
 def feed_entitlements(
     ctx: typer.Context,
-    since: Annotated[int, typer.Option("--since", min=0, help="The number that the last answer gave as next.")] = 0,
+    since: Annotated[
+        int, typer.Option("--since", min=0, max=MOST_ROWS, help="The number that the last answer gave as next.")
+    ] = 0,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many changes.")] = 1_000,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,8 @@ Rules
 2. Each order that is made here has a reference made of the source and its own number (``stripe:in_123``), so that a
    second event for the same invoice changes nothing, whatever its id.
 3. A renewal renews what is in the subscription. A change becomes the difference: seats more or fewer, another edition,
-   a new item. An item that was taken out is not renewed any more, or ends at once, as the source's ``on_end`` says.
+   a new item. An item that was taken out is not renewed any more, or ends at once, as the source's ``on_end`` says;
+   put in again while it still runs, it is the same entitlement.
 4. An end with ``on_end = "period_end"`` is held until what was paid for is over, unless the subscription lives again by
    then. Without a date it counts at once.
 5. What cannot be processed changes nothing and fails with its reason. A register that cannot be written is nobody's
@@ -24,6 +25,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from lls.faults import BadRequest, Fault, NotFound, RefusedDocument, UnsupportedMediaType
+from lls.issuer.amending import read_back
 from lls.issuer.catalog import Action, Stage
 from lls.issuer.history import whoever
 from lls.issuer.intake import chargify, fastspring, generic, netsuite, salesforce, stripe, zuora
@@ -47,6 +49,7 @@ from lls.issuer.intake.subscriptions import Held, Subscription, Subscriptions, o
 from lls.issuer.office import Issuer
 from lls.issuer.ordering import Fulfilled
 from lls.issuer.refusals import HomeRefused, IntakeRefused
+from lls.licensing.entitlement import Status as EntitlementStatus
 from lls.licensing.fields import write_instant
 
 ADAPTERS: Final[Mapping[str, Adapter]] = {
@@ -260,6 +263,12 @@ class _Applying:
 
     def _renewed(self, fact: Renewed) -> str:
         known = self._begun(fact.subscription)
+        order_ref = f"{self._source.name}:{fact.ref}"
+        before = self._issuer.register.sale_lines(order_ref)
+        if before and all(line.document.get("action") == Action.RENEW.value for line in before):
+            # Rule 2: what came into the subscription since, this invoice never paid for.
+            self._release(order_ref, fact.stage)
+            return f"The order {order_ref} was fulfilled before."
         held = [one for one in self._known.items(fact.subscription).values() if one.quantity]
         if not held:
             return f"There is nothing in the subscription {fact.subscription} that could be renewed."
@@ -314,13 +323,19 @@ class _Applying:
         sold = self._products.subscribed(item for item in items if item.quantity)
         held = {item: one for item, one in before.items() if one.quantity}
         kept = {item.item for item, _ in sold}
-        none_left = {item.item for item in items if not item.quantity}
+        # None of it is left, or it became a product that sells no licence.
+        none_left = {item.item for item in items} - kept
         out = [one for one in held.values() if one.item not in kept and (fact.whole or one.item in none_left)]
         outcomes = [self._taken_out(fact, one) for one in out]
         for name in none_left - set(before):
             # Remembered, so that an older word for it is known to be one.
             unsold = Held(item=name, sku="", quantity=0, entitlement_id="", seen_at=fact.at)
             self._known.put_item(fact.subscription, unsold)
+        for item, sale in sold:
+            back = None if item.item in held else self._back_again(before.get(item.item), item, sale)
+            if back is not None:
+                held[item.item] = back
+                outcomes.append(f"{back.entitlement_id} is in it again.")
         changes: list[dict[str, Any]] = []
         for item, sale in sold:
             if item.item in held:
@@ -346,6 +361,19 @@ class _Applying:
                 "action": Action.ADD_SEATS.value, "sku": sale.sku_of(Action.ADD_SEATS), "quantity": more, **target,
             })  # fmt: skip
         return lines
+
+    def _back_again(self, gone: Held | None, item: Item, sale: Sale) -> Held | None:
+        """What was taken out and still runs, as it runs: with a new one beside it the seats would be there twice."""
+        sold = None if gone is None else self._issuer.register.entitlement(gone.entitlement_id)
+        offering = self._issuer.catalog().offerings.get(sale.sku)
+        if gone is None or sold is None or offering is None or gone.sku != sale.sku:
+            return None
+        terms = read_back(sold.document)
+        if terms.status is not EntitlementStatus.ACTIVE or (terms.expires_at and terms.expires_at <= self._now):
+            return None
+        if terms.seats is None or offering.seats is None:
+            return replace(gone, quantity=item.quantity)
+        return replace(gone, quantity=terms.seats // offering.seats) if terms.seats % offering.seats == 0 else None
 
     def _taken_out(self, fact: Changed, one: Held) -> str:
         self._known.put_item(fact.subscription, replace(one, quantity=0, seen_at=fact.at))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from lls.issuer.intake.facts import Buyer
@@ -19,8 +19,10 @@ from lls.licensing.fields import LARGEST, LONGEST_TEXT, Fields, malformed
 LONGEST_ID: Final = 80
 """An id of a source; with the source's name before it, it still is a reference of an order."""
 _LATEST_SECOND: Final = 253_402_300_799
+_MICRO: Final = 7
+"""A full stop and six digits."""
 _WHOLE: Final = re.compile(r"(-?[0-9]{1,9})(?:[.,]0{1,10})?")
-_INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.\d{1,9})? ?(Z|UTC|[+-]\d\d:?\d\d)")
+_INSTANT: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d{1,9})? ?(Z|UTC|[+-]\d\d:?\d\d)")
 
 
 class Told(Fields):
@@ -84,7 +86,9 @@ class Told(Fields):
         if isinstance(value, str):
             return self._zoned(key, value)
         number = self.integer(key, most=min(_LATEST_SECOND * per_second, LARGEST))
-        return datetime.fromtimestamp(number // per_second, UTC)
+        # Parts of a second decide which of two states is the newer.
+        second, part = divmod(number, per_second)
+        return datetime.fromtimestamp(second, UTC) + timedelta(microseconds=part * 1_000_000 // per_second)
 
     def optional_moment(self, *keys: str, per_second: int = 1) -> datetime | None:
         """The first that is there, or None."""
@@ -95,8 +99,9 @@ class Told(Fields):
         found = _INSTANT.fullmatch(text.strip())
         try:
             if found is not None:
-                zone = "+00:00" if found[3] in ("Z", "UTC") else f"{found[3][:3]}:{found[3][-2:]}"
-                return datetime.fromisoformat(f"{found[1]}T{found[2]}{zone}").astimezone(UTC)
+                part = (found[3] or "")[:_MICRO]
+                zone = "+00:00" if found[4] in ("Z", "UTC") else f"{found[4][:3]}:{found[4][-2:]}"
+                return datetime.fromisoformat(f"{found[1]}T{found[2]}{part}{zone}").astimezone(UTC)
         except (ValueError, OverflowError):
             pass  # February 30th, or the year 1 in a zone to the east; the sentence below fits it
         raise malformed(f"{self.place}.{key}", "must be an instant with its zone")
