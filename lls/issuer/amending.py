@@ -1,48 +1,60 @@
-"""What changes of an entitlement that was sold: its status, its term, its grants, its counters.
+"""What changes of an entitlement that was sold: its status, its term, its seats, its edition, its counters.
 
 Rules
 1. Every change makes a new document with the next sequence; the server takes it with the next bundle. A change that
    changes nothing (disabling what is disabled) leaves the sequence alone.
 2. Renewal (contract §3): unexpired or in grace, the old end and a term; else from now a term. The maintenance day moves
-   by the same rule. It is refused where there is no end to move.
+   by the same rule. Of what lasts for ever only that day can be renewed, by a plan that says for how long. A renewal by
+   another plan puts the entitlement on that plan. It is refused where there is nothing to move.
 3. A counter of the site begins anew by the vendor's command only. Renewal orders it for each consumed feature that is
    reset on renewal. A command has an id and is carried out once; every bundle carries it until a report shows that it
    was carried out, because any bundle may be lost.
-4. A reference of the vendor's own (``ref``) makes a change once: the same again changes nothing and gives the first
-   outcome, other content under it is refused.
+4. A reference of the vendor's own (``ref``) makes a change once (``acts``).
 5. The document is read back with the appliance's own reader before it is stored.
 
-It refuses to own where an entitlement is hosted (``hosting``).
+It refuses to own grants (``balances``), how another edition is resolved (``upgrading``), and where an entitlement is
+hosted (``hosting``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
-from typing import Any, Final
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from lls.faults import RefusedDocument
-from lls.issuer.catalog import GrantTerms, read_term
+from lls.issuer.acts import once
+from lls.issuer.catalog import Catalog, Chain, Level, Offering, Plan, in_force, plan_terms
+from lls.issuer.catalog_file import read_term
 from lls.issuer.consumption import anew
+from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
-from lls.issuer.lookup import entitlement_in
-from lls.issuer.refusals import Conflict, NotKnown
-from lls.issuer.register import Act, Command, Json, Register, Sold
+from lls.issuer.lookup import customer_in, entitlement_in
+from lls.issuer.refusals import Conflict
+from lls.issuer.register import Command, Customer, Json, Register, Sold
+from lls.issuer.resolving import chains_in, origins_of, plan_document, ranked
+from lls.issuer.upgrading import upgraded
 from lls.licensing import calendar
 from lls.licensing.calendar import Term
-from lls.licensing.entitlement import Entitlement, Reset, Start, Status, read_entitlement
+from lls.licensing.entitlement import (
+    MOST_SEATS,
+    Concurrency,
+    Entitlement,
+    Reset,
+    Start,
+    Status,
+    read_entitlement,
+)
 from lls.licensing.fields import Fields, write_instant
 from lls.licensing.terms import RESET_USAGE
-
-LONGEST_REF: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
     """An entitlement as it is now; ``again`` when there was nothing to change.
 
-    ``outcome`` says what the change made: ``expires_at`` and ``command_ids``, or ``grant_id``.
+    ``outcome`` says what the change made, such as ``expires_at`` and ``command_ids``, or ``grant_id``.
     """
 
     sold: Sold
@@ -57,29 +69,97 @@ class Amending:
         self._register = register
         self._random = random
 
-    def disable(self, entitlement_id: str) -> Changed:
+    def disable(self, entitlement_id: str, *, now: datetime) -> Changed:
         """Its leases end with the next bundle, but for borrowed ones; ``enable`` takes it back."""
-        return self._switch(entitlement_id, Status.DISABLED)
+        return self._switch(entitlement_id, Status.DISABLED, now=now)
 
-    def enable(self, entitlement_id: str) -> Changed:
-        """Take ``disable`` back."""
-        return self._switch(entitlement_id, Status.ACTIVE)
+    def enable(self, entitlement_id: str, *, now: datetime) -> Changed:
+        """Take ``disable`` back. Raises Conflict while its customer is disabled."""
+        return self._switch(entitlement_id, Status.ACTIVE, now=now)
 
-    def renew(self, entitlement_id: str, *, ref: str | None = None, now: datetime) -> Changed:
-        """One more term; ``outcome`` is ``{expires_at, command_ids}``. Raises Conflict where there is none."""
+    def follow_customer(self, customer: Customer, *, now: datetime) -> tuple[Sold, ...]:
+        """What a customer bought rests while it is disabled; what was disabled by itself stays so. What changed."""
+        off = customer.disabled_at is not None
+        before, after = Status.ACTIVE, Status.CUSTOMER_DISABLED
+        before, after, deed = (before, after, Deed.CUSTOMER_DISABLED) if off else (after, before, Deed.CUSTOMER_ENABLED)
+        changed: list[Sold] = []
+        with self._register.transaction():
+            for sold in self._register.entitlements(customer_id=customer.customer_id):
+                if sold.document["status"] == before.value:
+                    became = replace(sold, document={**following(sold.document), "status": after.value})
+                    self._put(became)
+                    self._register.note_change(deed, was=sold, became=became, at=now)
+                    changed.append(became)
+        return tuple(changed)
+
+    def renew(self, entitlement_id: str, *, plan: Plan | None = None, ref: str | None = None, now: datetime) -> Changed:
+        """One more term, of its own plan or of another; ``outcome`` is ``{expires_at, command_ids, begins}``.
+
+        Raises Conflict where there is nothing to renew.
+        """
 
         def renewal(sold: Sold) -> tuple[Sold, Json]:
-            document = _renewed(sold.document, now=now)
+            document, begins = _renewed(sold.document, plan, now=now)
+            origins = sold.origins
+            if plan is not None and plan.term is not None:
+                document, origins = _on_plan(document, origins, plan)
             reset = [
                 feature.key
-                for feature in read_entitlement(document).features
+                for feature in read_back(document).features
                 if feature.consumed and feature.reset is Reset.ON_RENEWAL
             ]
             commands = self._begin_anew(sold, reset, now=now)
-            outcome = {"expires_at": document["expires_at"], "command_ids": commands}
-            return replace(sold, document=document, carried=anew(sold.carried, reset)), outcome
+            outcome = {
+                "expires_at": document["expires_at"],
+                "maintenance_expires_on": document["maintenance_expires_on"],
+                "begins": write_instant(begins),
+                "command_ids": commands,
+            }
+            return replace(sold, document=document, carried=anew(sold.carried, reset), origins=origins), outcome
 
-        return self._once(entitlement_id, renewal, act="renew", content={}, ref=ref, now=now)
+        content = {"act": "renew", **({"plan": plan.key} if plan else {})}
+        return self._once(entitlement_id, renewal, deed=Deed.RENEWED, content=content, ref=ref, now=now)
+
+    def add_seats(
+        self,
+        entitlement_id: str,
+        seats: int,
+        *,
+        named_users: Sequence[str] = (),
+        ref: str | None = None,
+        now: datetime,
+    ) -> Changed:
+        """More seats, or fewer where ``seats`` is below zero; ``outcome`` is ``{seats}``. Dates stay as they are.
+
+        ``named_users`` come to those that are named already. Raises Conflict.
+        """
+
+        def adding(sold: Sold) -> tuple[Sold, Json]:
+            document = _with_seats(sold.document, seats, named_users)
+            return replace(sold, document=document), {"seats": document["seats"]}
+
+        content = {"act": "add_seats", "seats": seats, "named_users": list(named_users)}
+        return self._once(entitlement_id, adding, deed=Deed.SEATS_ADDED, content=content, ref=ref, now=now)
+
+    def upgrade(
+        self,
+        entitlement_id: str,
+        offering: Offering,
+        catalog: Catalog,
+        *,
+        version: int,
+        ref: str | None = None,
+        now: datetime,
+    ) -> Changed:
+        """Another edition by that offering; ``outcome`` is ``{edition, sku}``. Raises Conflict."""
+
+        def upgrading(sold: Sold) -> tuple[Sold, Json]:
+            changed = upgraded(sold, offering, catalog, version=version)
+            sku = Fields(changed.document, place="entitlement").object("offering").word("sku")
+            return changed, {"edition": offering.edition, "sku": sku}
+
+        content = {"act": "upgrade", "sku": offering.sku}
+        return self._once(entitlement_id, upgrading, deed=Deed.UPGRADED, content=content, ref=ref, now=now)
 
     def reset_usage(
         self, entitlement_id: str, *, feature: str | None = None, ref: str | None = None, now: datetime
@@ -87,66 +167,34 @@ class Amending:
         """Let one consumed feature, or all, begin anew at the site; ``outcome`` is ``{command_ids}``."""
 
         def reset(sold: Sold) -> tuple[Sold, Json]:
-            terms = _read(sold.document)
+            terms = read_back(sold.document)
             consumed = [one.key for one in terms.features if one.consumed]
             if not consumed or (feature is not None and feature not in consumed):
                 what = "no feature that is used up" if feature is None else f"no feature {feature} that is used up"
                 raise Conflict(f"The entitlement {entitlement_id} has {what}, so nothing can begin anew.")
             kept = anew(sold.carried, [feature])
             # Other carried units are other terms; without any the command alone does it.
-            document = _next(sold.document) if kept != sold.carried else dict(sold.document)
+            document = following(sold.document) if kept != sold.carried else dict(sold.document)
             commands = self._begin_anew(sold, [feature], now=now)
             return replace(sold, document=document, carried=kept), {"command_ids": commands}
 
-        return self._once(entitlement_id, reset, act="reset_usage", content={"feature": feature}, ref=ref, now=now)
+        content = {"act": "reset_usage", "feature": feature}
+        return self._once(entitlement_id, reset, deed=Deed.USAGE_RESET, content=content, ref=ref, now=now)
 
-    def add_grant(self, entitlement_id: str, grant: GrantTerms, *, ref: str | None = None, now: datetime) -> Changed:
-        """Give units of a counted feature; ``outcome`` is ``{grant_id}``."""
-        begins = now.astimezone(UTC).replace(microsecond=0)
-
-        def given(sold: Sold) -> tuple[Sold, Json]:
-            known = _read(sold.document).feature(grant.feature)
-            if known is None or not known.counted:
-                raise Conflict(
-                    f"The entitlement {entitlement_id} has no counted feature {grant.feature}; "
-                    f"see lls-issuer entitlement show {entitlement_id}."
-                )
-            grant_id = new_id("grt", self._random)
-            made = grant.document(grant_id=grant_id, amount=grant.amount, otherwise_from=begins)
-            document = _with_grants(sold.document, grant.feature, lambda grants: [*grants, made])
-            return replace(sold, document=document), {"grant_id": grant_id}
-
-        asked = grant.document(grant_id="", amount=grant.amount, otherwise_from=begins)
-        if grant.active_from is None:
-            asked["active_from"] = None  # the same order an hour later is the same order
-        content = {"feature": grant.feature, **asked}
-        return self._once(entitlement_id, given, act="grant", content=content, ref=ref, now=now)
-
-    def revoke_grant(self, grant_id: str) -> Changed:
-        """Take a grant back: what is left of it is lost with the next bundle. Raises NotKnown, also the second time."""
-        with self._register.transaction():
-            sold = self._register.entitlement_of_grant(grant_id)
-            if sold is None:
-                raise NotKnown(f"There is no grant {grant_id}; see lls-issuer entitlement show ENTITLEMENT.")
-            feature = next(
-                one.key
-                for one in _read(sold.document).features
-                if any(grant.grant_id == grant_id for grant in one.grants)
-            )
-            document = _with_grants(
-                sold.document, feature, lambda grants: [one for one in grants if one["grant_id"] != grant_id]
-            )
-            changed = replace(sold, document=document)
-            self._put(changed)
-        return Changed(sold=changed, again=False, outcome={"grant_id": grant_id})
-
-    def _switch(self, entitlement_id: str, status: Status) -> Changed:
+    def _switch(self, entitlement_id: str, status: Status, *, now: datetime) -> Changed:
         with self._register.transaction():
             sold = entitlement_in(self._register, entitlement_id)
             again = sold.document["status"] == status.value
+            if status is Status.ACTIVE and customer_in(self._register, sold.customer_id).disabled_at is not None:
+                raise Conflict(
+                    f"The entitlement {entitlement_id} stays disabled while its customer is; enable that first: "
+                    f"lls-issuer customer enable {sold.customer_id}."
+                )
             if not again:
-                sold = replace(sold, document={**_next(sold.document), "status": status.value})
+                was, sold = sold, replace(sold, document={**following(sold.document), "status": status.value})
                 self._put(sold)
+                deed = Deed.ENABLED if status is Status.ACTIVE else Deed.DISABLED
+                self._register.note_change(deed, was=was, became=sold, at=now)
         return Changed(sold=sold, again=again, outcome={"status": status.value})
 
     def _begin_anew(self, sold: Sold, features: list[str] | list[str | None], *, now: datetime) -> list[str]:
@@ -173,33 +221,28 @@ class Amending:
         entitlement_id: str,
         change: Callable[[Sold], tuple[Sold, Json]],
         *,
-        act: str,
+        deed: Deed,
         content: Json,
         ref: str | None,
         now: datetime,
     ) -> Changed:
         """Rule 4."""
-        content = {"act": act, "entitlement_id": entitlement_id, **content}
-        if ref is not None and not (1 <= len(ref) <= LONGEST_REF and ref.isprintable()):
-            raise Conflict(f"A reference is a printable text of 1 to {LONGEST_REF} characters.")
-        with self._register.transaction():
+
+        def make() -> Json:
             sold = entitlement_in(self._register, entitlement_id)
-            before = None if ref is None else self._register.act(ref)
-            if before is not None:
-                if before.content != content:
-                    raise Conflict(
-                        f"Under the reference {ref} something else was done at {write_instant(before.done_at)}; "
-                        "give this its own."
-                    )
-                return Changed(sold=sold, again=True, outcome=before.outcome)
             changed, outcome = change(sold)
             self._put(changed)
-            if ref is not None:
-                self._register.add_act(Act(ref=ref, content=content, outcome=outcome, done_at=now))
-        return Changed(sold=changed, again=False, outcome=outcome)
+            self._register.note_change(deed, was=sold, became=changed, at=now, what={"ref": ref, **outcome})
+            return outcome
+
+        with self._register.transaction():
+            entitlement_in(self._register, entitlement_id)
+            asked = {**content, "entitlement_id": entitlement_id}
+            outcome, again = once(self._register, make, content=asked, ref=ref, now=now)
+            return Changed(sold=entitlement_in(self._register, entitlement_id), again=again, outcome=outcome)
 
     def _put(self, sold: Sold) -> None:
-        _read(sold.document)  # rule 5
+        read_back(sold.document)  # rule 5
         self._register.put_entitlement(sold)
 
 
@@ -213,26 +256,81 @@ def begun(document: Json, at: datetime) -> dict[str, object]:
     """The terms of an entitlement whose first lease was granted at ``at``. Raises Conflict beyond the calendar."""
     term = _term(document)
     ends = document["expires_at"] if term is None else write_instant(_after(at, term, document))
-    return {**_next(document), "starts_at": write_instant(at), "expires_at": ends}
+    return {**following(document), "starts_at": write_instant(at), "expires_at": ends}
 
 
-def _renewed(document: Json, *, now: datetime) -> dict[str, object]:
-    terms, term = _read(document), _term(document)
+def _renewed(document: Json, plan: Plan | None, *, now: datetime) -> tuple[dict[str, object], datetime]:
+    """The document with one more term, and the instant at which that begins."""
+    terms, term = read_back(document), plan.term if plan else _term(document)
     if has_not_begun(document):
         raise Conflict(
             f"The entitlement {terms.entitlement_id} has not begun, as far as its server has reported: its first lease "
             "starts the term. Ingest the newest report of its server first, or wait with the renewal."
         )
-    if term is None or terms.expires_at is None or terms.ends_at is None:
-        raise Conflict(f"The entitlement {terms.entitlement_id} has no end that a term could move: nothing to renew.")
     now = now.astimezone(UTC).replace(microsecond=0)
-    expires_at = _after(terms.expires_at if now < terms.ends_at else now, term, document)
-    renewed = {**_next(document), "expires_at": write_instant(expires_at)}
+    if terms.expires_at is None or terms.ends_at is None:
+        return _maintained(document, plan.maintenance if plan else None, now=now), now
+    if term is None:
+        raise Conflict(
+            f"The entitlement {terms.entitlement_id} ends, and the plan names no term that could move its end: "
+            "nothing to renew."
+        )
+    begins = terms.expires_at if now < terms.ends_at else now
+    renewed = {**following(document), "expires_at": write_instant(_after(begins, term, document))}
     if terms.maintenance_expires_on is not None:
-        day = max(now.date(), terms.maintenance_expires_on)
-        until = _after(datetime.combine(day, time(), tzinfo=UTC), term, document)
-        renewed["maintenance_expires_on"] = until.date().isoformat()
-    return renewed
+        renewed["maintenance_expires_on"] = _later_day(terms.maintenance_expires_on, term, document, now=now)
+    return renewed, begins
+
+
+def _maintained(document: Json, term: Term | None, *, now: datetime) -> dict[str, object]:
+    """Of what lasts for ever, the day of its maintenance moves, where the plan of the renewal has such a term."""
+    day = read_back(document).maintenance_expires_on
+    if term is None or day is None:
+        raise Conflict(
+            f"The entitlement {document['entitlement_id']} has no end that a term could move: nothing to renew."
+        )
+    return {**following(document), "maintenance_expires_on": _later_day(day, term, document, now=now)}
+
+
+def _later_day(day: date, term: Term, document: Json, *, now: datetime) -> str:
+    begins = datetime.combine(max(now.date(), day), time(), tzinfo=UTC)
+    return _after(begins, term, document).date().isoformat()
+
+
+def _on_plan(document: Json, origins: Mapping[str, Any], plan: Plan) -> tuple[dict[str, object], dict[str, object]]:
+    """From now on by another plan; how the term once started stays."""
+    start = Fields(document, place="entitlement").object("plan").kind("start", Start)
+    own: dict[str, object] = {**document, "plan": {**plan_document(plan), "start": start.value}}
+    chains = chains_in(origins)
+    if "grace_seconds" not in chains:
+        return own, dict(origins)
+    told: Chain = [(level, value) for level, value in chains["grace_seconds"] if level is not Level.PLAN]
+    told += [(Level.PLAN, value) for value in plan_terms(plan).values()]
+    chains["grace_seconds"] = ranked(told)
+    kept = origins_of(chains, not_for_resale=plan.not_for_resale, version=origins["catalog_version"])
+    return {**own, "grace_seconds": in_force(chains["grace_seconds"])}, kept
+
+
+def _with_seats(document: Json, seats: int, named_users: Sequence[str]) -> dict[str, object]:
+    terms = read_back(document)
+    if terms.seats is None:
+        raise Conflict(f"The entitlement {terms.entitlement_id} has unlimited seats: there are none to add or to take.")
+    total = terms.seats + seats
+    if not 1 <= total <= MOST_SEATS:
+        raise Conflict(
+            f"The entitlement {terms.entitlement_id} has {terms.seats:,} seats, and {seats:+,} would make {total:,}; "
+            f"it can have 1 to {MOST_SEATS:,}. To end it, disable it: lls-issuer entitlement disable."
+        )
+    if named_users and terms.concurrency is not Concurrency.NAMED_USER:
+        raise Conflict(f"The seats of {terms.entitlement_id} are {terms.concurrency}, so nobody is named for them.")
+    names = [*terms.named_users.names, *named_users]
+    if len({name.casefold() for name in names}) != len(names):
+        raise Conflict(
+            f"Somebody is named twice for {terms.entitlement_id} (upper and lower case are the same person)."
+        )
+    if len(names) > total:
+        raise Conflict(f"{len(names)} people are named for {terms.entitlement_id}, which would have {total} seats.")
+    return {**following(document), "seats": total, "named_users": names}
 
 
 def _after(at: datetime, term: Term, document: Json) -> datetime:
@@ -251,26 +349,20 @@ def _term(document: Json) -> Term | None:
     return read_term(plan.object("term")) if plan.has("term") else None
 
 
-def _next(document: Json) -> dict[str, object]:
+def following(document: Json) -> dict[str, object]:
+    """The same terms with the next sequence."""
     sequence = Fields(document, place="entitlement").integer("sequence")
     return {**document, "sequence": sequence + 1}
 
 
 def in_new_session(document: Json, session_id: str) -> dict[str, object]:
     """The same terms for another hosting session; the sequence goes on."""
-    return {**_next(document), "session_id": session_id}
+    return {**following(document), "session_id": session_id}
 
 
-def _with_grants(
-    document: Json, feature: str, change: Callable[[list[Mapping[str, Any]]], list[Mapping[str, Any]]]
-) -> dict[str, object]:
-    features: Any = document["features"]
-    changed = [{**one, "grants": change(one["grants"])} if one["key"] == feature else one for one in features]
-    return {**_next(document), "features": changed}
-
-
-def _read(document: Json) -> Entitlement:
+def read_back(document: Json, *, place: str = "entitlement") -> Entitlement:
+    """As the appliance reads it. Raises Conflict where it would refuse."""
     try:
-        return read_entitlement(document, place="entitlement")
+        return read_entitlement(document, place=place)
     except RefusedDocument as refused:
         raise Conflict(f"That was refused: {refused.detail}") from refused

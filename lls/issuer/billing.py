@@ -2,7 +2,8 @@
 
 Rules
 1. One line per customer, period (a UTC month), SKU, feature, meter and unit. Its id is derived from these, so that an
-   export made again after a later report replaces the same lines instead of adding others.
+   export made again after a later report replaces the same lines instead of adding others. Once its month is closed a
+   line never changes (``closing``).
 2. Meters of the seats: ``seats_peak`` (most seats in use), ``seat_hours``, ``overdraft_peak`` (most seats beyond those
    bought) and ``overdraft_hours`` (how long any were).
 3. Meters of a feature: ``consumed`` (units used up less those undone; of a credit minor units of its currency) and
@@ -12,7 +13,8 @@ Rules
    the month before, ``consumed`` and ``overage`` may be below zero.
 5. Where a customer has several entitlements of one SKU, a day's peak is the sum of theirs. They need not have fallen
    into the same second, so it is an upper bound; with one entitlement it is exact.
-6. ``final`` is false while a server that the line draws on has not reported beyond the period's end.
+6. ``final`` is false while a server that the line draws on has not reported beyond the period's end; ``as_of`` is the
+   instant up to which all of them have, and at most the period's last second.
 7. Hours are rounded half up to four decimals once, at the end; nothing is rounded before.
 
 It refuses to own prices: they differ by contract and belong to the vendor's invoicing.
@@ -26,13 +28,14 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Final
 
 from lls.issuer.register import Customer
+from lls.licensing.fields import write_instant
 from lls.licensing.usage import UsageLine, merge
 
 _FOUR_PLACES: Final = Decimal("0.0001")
@@ -76,6 +79,11 @@ class BillingLine:
     unit: str
     quantity: Decimal
     final: bool
+    used_in: str
+    """The month in which it was used: the period, or an earlier one that was closed before this was known."""
+    as_of: datetime
+    closed: bool
+    """Billed: it never changes any more."""
 
 
 COLUMNS: Final = tuple(column.name for column in fields(BillingLine))
@@ -98,11 +106,42 @@ def billing_lines(
         for (customer_id, period, _), lines in sorted(
             groups.items(), key=lambda item: (by_id[item[0][0]].account_ref, *item[0][1:])
         )
-        for billing in _bill(by_id[customer_id], period, lines, final=_is_final(lines, period, reported_until))
+        for billing in _bill(
+            by_id[customer_id], period, lines, until=min(reported_until[one.server_id] for one in lines)
+        )
     ]
 
 
-def _bill(customer: Customer, period: str, lines: list[UsageLine], *, final: bool) -> Iterator[BillingLine]:
+def in_order(lines: Iterable[BillingLine]) -> list[BillingLine]:
+    """By customer, period, SKU, feature (the seats first), unit, meter and the month in which it was used."""
+    place = {meter: n for n, meter in enumerate(Meter)}
+    return sorted(
+        lines,
+        key=lambda one: (one.account_ref, one.period, one.sku, one.feature, one.unit if one.feature else "",
+                         place[one.meter], one.used_in),
+    )  # fmt: skip
+
+
+def correction(line: BillingLine, *, quantity: Decimal, period: str) -> BillingLine:
+    """What ``line`` is short of (below zero: over), to be billed in ``period``. It has an id of its own."""
+    parts = (line.feature, line.unit) if line.feature else ()
+    return replace(
+        line,
+        line_id=_line_id(line.customer_id, line.used_in, line.sku, line.meter, *parts, "corrected in", period),
+        period=period,
+        quantity=quantity,
+        closed=False,
+    )
+
+
+def month_ends(period: str) -> datetime:
+    """The instant at which a month such as ``2026-11`` is over."""
+    year, month = int(period[:4]), int(period[5:7])
+    return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+
+
+def _bill(customer: Customer, period: str, lines: list[UsageLine], *, until: datetime) -> Iterator[BillingLine]:
+    ends = month_ends(period)
     by_meter: dict[tuple[str, str], list[UsageLine]] = defaultdict(list)
     for line in lines:
         by_meter[line.feature, line.unit].append(line)
@@ -122,7 +161,10 @@ def _bill(customer: Customer, period: str, lines: list[UsageLine], *, final: boo
                 meter=meter,
                 unit=unit if feature else _UNITS[meter],
                 quantity=quantity,
-                final=final,
+                final=until >= ends,
+                used_in=period,
+                as_of=min(until, ends - timedelta(seconds=1)).replace(microsecond=0),
+                closed=False,
             )
 
 
@@ -163,12 +205,6 @@ def _line_id(*parts: str) -> str:
     return f"bil_{base64.urlsafe_b64encode(digest[:16]).decode().rstrip('=')}"
 
 
-def _is_final(lines: list[UsageLine], period: str, reported_until: Mapping[str, datetime]) -> bool:
-    year, month = int(period[:4]), int(period[5:7])
-    ends = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    return all(reported_until[line.server_id] >= ends for line in lines)
-
-
 def billing_csv(lines: Iterable[BillingLine]) -> bytes:
     """RFC 4180 CSV in UTF-8. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
     table = io.StringIO(newline="")
@@ -186,10 +222,14 @@ def billing_document(line: BillingLine) -> dict[str, object]:
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, datetime):
+        return write_instant(value)
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "'")):
         return "'" + value
     return value
 
 
 def _json(value: object) -> object:
+    if isinstance(value, datetime):
+        return write_instant(value)
     return str(value) if isinstance(value, Decimal | Meter) else value

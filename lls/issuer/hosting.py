@@ -26,6 +26,7 @@ from typing import Any
 
 from lls.issuer.amending import in_new_session
 from lls.issuer.consumption import added, begins_anew, of_journal, of_return
+from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.lookup import entitlement_in, server_in
 from lls.issuer.refusals import Conflict, NotKnown
@@ -94,7 +95,10 @@ class Hosting:
                 borrowed_until=returned.borrowed_until,
                 token=returned.token,
             )
-            sold = self._free(sold, session, carried=carried, free_from=returned.borrowed_until)
+            was, sold = sold, self._free(sold, session, carried=carried, free_from=returned.borrowed_until)
+            self._register.note_change(
+                Deed.RETURNED, was=was, became=sold, at=now, what={"session_id": session.session_id}
+            )
         return Accepted(sold=sold, session=session, meters=returned.meters, again=False)
 
     def _returned_session(self, returned: EntitlementReturn) -> tuple[Sold, Session]:
@@ -184,6 +188,13 @@ class Hosting:
             freed = tuple(self._lose(sold, used.get(sold.entitlement_id, {}), now=now) for sold in hosted)
             server = replace(server, retired_at=now.replace(microsecond=0), lost=lost)
             self._register.put_server(server)
+            self._register.note(
+                Deed.SERVER_RETIRED,
+                at=now,
+                customer_id=server.customer_id,
+                server_id=server_id,
+                what={"name": server.name, "lost": lost},
+            )
         return Retired(server=server, freed=freed, again=False)
 
     def _reported_usage(self, server_id: str) -> dict[str, dict[str, Any]]:
@@ -197,7 +208,9 @@ class Hosting:
         until = _borrowed_at_most_until(sold, now=now)
         session = replace(session, ended_at=now, ending=SessionEnd.LOST, borrowed_until=until)
         carried = added(sold.carried, used, but=self._reset_in_vain(session))
-        return self._free(sold, session, carried=carried, free_from=until)
+        freed = self._free(sold, session, carried=carried, free_from=until)
+        self._register.note_change(Deed.LOST, was=sold, became=freed, at=now, what={"session_id": session.session_id})
+        return freed
 
     def host(self, entitlement_id: str, *, server_id: str, now: datetime) -> Hosted:
         """Let a server host what nobody hosts. Raises Conflict where it is hosted, or cannot be here or yet."""
@@ -215,6 +228,9 @@ class Hosting:
             )
             if server.customer_id is None:
                 self._register.put_server(replace(server, customer_id=sold.customer_id))
+            self._register.note_change(
+                Deed.HOSTED, was=sold, became=moved, at=now, what={"session_id": moved.session_id}
+            )
         return Hosted(sold=moved, again=False, warnings=tuple(_warnings(moved)))
 
     def _check_hostable(self, sold: Sold, server: Server, *, now: datetime) -> None:
@@ -227,8 +243,9 @@ class Hosting:
             raise Conflict(f"The server {server.server_id} was retired on {server.retired_at:%Y-%m-%d}.")
         if server.customer_id not in (None, sold.customer_id):
             raise Conflict(f"The server {server.server_id} belongs to another customer than {sold.entitlement_id}.")
-        last = self._register.sessions(entitlement_id=sold.entitlement_id)[-1]
-        if sold.free_from is not None and now < sold.free_from and last.server_id != server.server_id:
+        last = next(reversed(self._register.sessions(entitlement_id=sold.entitlement_id)), None)
+        at_last = last is not None and last.server_id == server.server_id
+        if sold.free_from is not None and now < sold.free_from and not at_last:
             raise Conflict(
                 f"Seats of {sold.entitlement_id} may be borrowed from its last server until "
                 f"{write_instant(sold.free_from)}; another server can host it from then on."

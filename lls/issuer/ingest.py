@@ -4,18 +4,18 @@ Judged in this order; the code repeats the numbers:
 
 1. Archive, signature and hashes (:func:`lls.signed.report.open_report`), by the key that the server's request proved.
 2. A report id seen before: the same report changes nothing; another one under its id is refused.
-3. The range begins right behind a line that is stored: further on is a *gap*, behind another line is a *fork*.
+3. The range begins right behind a line that is stored: further on is a *gap*, behind another line is a fork.
 4. Every line is canonical, follows the one before and is stamped within 400 days of the time in which the server was
-   known here; a line that is stored already must be that very line, else a
-   *fork*. It is compared by its hash and counted once.
+   known here; a line that is stored already must be that very line, and is counted once. Where it is another one,
+   ``explaining`` says what has happened at the site.
 5. The range ends with the report's own seal, at the manifest's head.
 6. The usage table, recomputed from the lines, is the report's byte for byte: nobody edits a table on its way. The
    recomputation stops where it would grow beyond that table: two lines with a thousand years between them would
    otherwise give a table that no machine holds.
 7. A commitment has one clear value, whatever report brings it.
 8. What the new lines tell the register: the first lease that began a term (the vendor reckons its end from the plan, so
-   that no server lengthens it), and which of the vendor's commands were carried out. A line about what this server
-   never hosted changes nothing.
+   that no server lengthens it), which of the vendor's commands were carried out, and why somebody was refused. A line
+   about what this server never hosted changes no entitlement.
 
 Everything happens inside one transaction, so a report that fails at its last line leaves nothing behind. Memory does
 not grow with the report. It refuses to own prices and periods (``billing``).
@@ -24,13 +24,16 @@ not grow with the report. It refuses to own prices and periods (``billing``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from lls.faults import Refusal, RefusedDocument
+from lls.issuer.explaining import Difference, Known, diverged
+from lls.issuer.history import Deed
+from lls.issuer.lookup import server_in
 from lls.issuer.noticing import Noticed
 from lls.issuer.refusals import ReportProblem, ReportRefused
 from lls.issuer.register import IngestedReport, Json, Register, Server, Sold
@@ -131,7 +134,20 @@ def _take_in(report: Report, register: Register, *, now: datetime, progress: Pro
         register.add_carry(manifest.server_id, seq=manifest.to_seq, state=folded.whole.carry())
         register.add_usage(manifest.server_id, first_seq=manifest.to_seq - folded.new_lines + 1, lines=usage)
     begun, applied = folded.noticed.keep(register, server_id=manifest.server_id, now=now)  # 8
+    _note(ingested, register, applied=applied, now=now)
     return Ingested(report=ingested, again=False, usage=usage, names=names, begun=begun, applied=applied)
+
+
+def _note(report: IngestedReport, register: Register, *, applied: Sequence[str], now: datetime) -> None:
+    server = register.server(report.server_id)
+    told = {"from_seq": report.from_seq, "to_seq": report.to_seq, "head": report.head, "new_lines": report.new_lines}
+    register.note(
+        Deed.REPORT_INGESTED,
+        at=now,
+        customer_id=server.customer_id if server else None,
+        server_id=report.server_id,
+        what={"report_id": report.report_id, **told, "applied": list(applied)},
+    )
 
 
 def _again(known: IngestedReport, manifest: Manifest) -> Ingested:
@@ -149,16 +165,20 @@ def _again(known: IngestedReport, manifest: Manifest) -> Ingested:
 def _check_beginning(manifest: Manifest, register: Register) -> None:
     end, _ = _end(register, manifest.server_id)
     first = manifest.from_seq
+    if first == 1 and manifest.prev_head != FIRST_PREV:
+        raise ReportRefused(
+            ReportProblem.RANGE,
+            "The report says that it begins at line 1, and names a line before it. No unchanged server writes that; "
+            "talk to the site.",
+        )
     if first > end + 1:
         raise ReportRefused(
             ReportProblem.GAP,
             f"{_lines(end + 1, first - 1)} missing from the server {manifest.server_id}: the report begins "
             f"at line {first}, and {f'line {end} is the last one here' if end else 'none is here yet'}. "
-            "Ingest the report before it first; the site can write it again: lls report export --report ID.",
+            f"Ask the site for the report that ends at line {first - 1}: lls report list shows it, lls report export "
+            "--report ID writes it again. Ingest it together with this one.",
         )
-    before = FIRST_PREV if first == 1 else register.journal_hash(manifest.server_id, first - 1)
-    if before != manifest.prev_head:
-        raise _fork(manifest.server_id, first - 1)
 
 
 def _lines(first: int, last: int) -> str:
@@ -169,13 +189,19 @@ def _end(register: Register, server_id: str) -> tuple[int, str]:
     return register.journal_end(server_id) or (0, FIRST_PREV)
 
 
-def _fork(server_id: str, seq: int) -> ReportRefused:
-    return ReportRefused(
-        ReportProblem.FORK,
-        f"The journal of the server {server_id} is forked: its line {seq} is not the line {seq} that it reported "
-        "before. Two copies of the server run, or it was set back to an earlier state. Nothing of this report was "
-        "counted; talk to the site.",
+def _fork(register: Register, manifest: Manifest, *, seq: int, at: datetime, first: bool) -> ReportRefused:
+    """The report's line ``seq`` is not the stored one; ``first``: those before it are."""
+    server = server_in(register, manifest.server_id)
+    end, _ = _end(register, server.server_id)
+    last = next(register.journal_lines(server.server_id, first=end, last=end))
+    known = Known(
+        server_id=server.server_id,
+        end=end,
+        end_at=read_instant(json.loads(last)["at"], place="at"),
+        request_seq=server.journal_seq,
+        request_made_at=server.request_made_at,
     )
+    return diverged(known, Difference(seq=seq, at=at, first=first, report_ends=manifest.to_seq))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -213,10 +239,10 @@ class _Bounds:
                 "clock.",
             )
 
-    def check_line(self, line: Json, fold: Fold) -> None:
-        """Before ``fold`` takes ``line``: each day that it closes gives a row for each meter in use."""
-        at = read_instant(line["at"], place="at")
-        self.check_instant(at, what=f"Line {line['seq']} of the journal")
+    def check_line(self, line: Json, at: datetime, fold: Fold) -> None:
+        """Before ``fold`` takes ``line``, stamped ``at``: each day that it closes gives a row for each meter in use."""
+        if not self.earliest <= at <= self.latest:
+            self.check_instant(at, what=f"Line {line['seq']} of the journal")
         if self.before is None:
             begun = fold.carry()["at"]
             self.before = at if begun is None else read_instant(begun, place="at")
@@ -241,19 +267,22 @@ def _read_lines(report: Report, register: Register, bounds: _Bounds, *, progress
     head = Head(seq=manifest.from_seq - 1, hash=manifest.prev_head)
     total = manifest.to_seq - head.seq
     line: Json = {}
-    for count, (raw, line) in enumerate(_verified(report, after=head), start=1):  # 4
+    agrees = _begins_behind(manifest, register)
+    for count, raw in enumerate(report.lines(), start=1):  # 4
         if head.seq >= manifest.to_seq:
             raise ReportRefused(
                 ReportProblem.RANGE, f"The report goes on after line {manifest.to_seq}, where its range ends."
             )
-        head = head_of(line)
-        bounds.check_line(line, folded.whole)
+        line = verify_line(raw, after=head)
+        head, at = head_of(line), read_instant(line["at"], place="at")
+        if not agrees or (head.seq <= end and next(stored) != head.hash):
+            raise _fork(register, manifest, seq=head.seq, at=at, first=agrees)
+        bounds.check_line(line, at, folded.whole)
+        stamped = {"seq": head.seq, "at": at, "kind": line["kind"], "data": line["data"]}
         if head.seq <= end:
-            if next(stored) != head.hash:
-                raise _fork(manifest.server_id, head.seq)
-            folded.whole.step(line)
+            folded.whole.step(stamped)
         else:
-            _step_new(folded, line, server_id=manifest.server_id, overlaps=manifest.from_seq <= end)
+            _step_new(folded, stamped, server_id=manifest.server_id, overlaps=manifest.from_seq <= end)
             batch.append((head.seq, head.hash, raw))
         if len(batch) == _BATCH:
             register.add_journal(manifest.server_id, batch)
@@ -266,14 +295,12 @@ def _read_lines(report: Report, register: Register, bounds: _Bounds, *, progress
     return folded
 
 
-def _verified(report: Report, *, after: Head) -> Iterator[tuple[bytes, Json]]:
-    for raw in report.lines():
-        line = verify_line(raw, after=after)
-        after = head_of(line)
-        yield raw, line
+def _begins_behind(manifest: Manifest, register: Register) -> bool:
+    first = manifest.from_seq
+    return first == 1 or register.journal_hash(manifest.server_id, first - 1) == manifest.prev_head
 
 
-def _step_new(folded: _Folded, line: Json, *, server_id: str, overlaps: bool) -> None:
+def _step_new(folded: _Folded, line: Mapping[str, Any], *, server_id: str, overlaps: bool) -> None:
     if folded.fresh is None:
         folded.fresh = Fold(folded.whole.carry(), server_id=server_id) if overlaps else folded.whole
     folded.whole.step(line)

@@ -1,4 +1,4 @@
-"""Makes what is signed: the server certificate, the bundle and the receipt. Pure: keys, time and ids are passed in.
+"""What is to be signed, in the contract's words: certificate, bundle and receipt. Pure: keys, time, ids are passed in.
 
 Rules
 1. A bundle carries the current state of everything its server hosts, and every key set after the one the server had
@@ -10,9 +10,9 @@ Rules
    brings the new keys.
 4. What an entitlement's earlier servers used up of its lots is taken off (``consumption``).
 5. Commands that no report has shown applied ride along, the oldest 1,000, which is as many as a server reads.
-6. Everything is read back with the appliance's own reader before it leaves; what that refuses was never issued.
+6. The server's licence ends when its terms say so; where they say nothing, with its certificate.
 
-It refuses to own sequences and what is remembered (``office``).
+It refuses to own who signs (``pending``, ``keyring``), sequences and what is remembered (``issuing``).
 """
 
 from __future__ import annotations
@@ -25,41 +25,38 @@ from typing import Final
 
 from lls.faults import RefusedDocument
 from lls.issuer.consumption import left_of
-from lls.issuer.keyring import Signers
 from lls.issuer.register import Customer, IssuedReceipt, Json, Server, Sold
 from lls.licensing.fields import write_instant
-from lls.signed.bundle import FORMAT, TYP, seal_signed, verify_stored
-from lls.signed.certificate import ServerCertificate, make_certificate, read_certificate
-from lls.signed.jose import add_signature, sign_document
+from lls.signed.bundle import FORMAT
+from lls.signed.certificate import ServerCertificate, certificate_payload, read_certificate
 from lls.signed.keys import KeySet
-from lls.signed.receipt import make_receipt, read_receipt
+from lls.signed.receipt import read_receipt, receipt_payload
 
 MOST_COMMANDS: Final = 1_000
 REBIND_GRACE: Final = timedelta(days=7)
-"""How long leases go on after the machine under a host-bound server has changed."""
+"""How long leases go on after the machine under a host-bound server has changed, unless its terms say otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """The vendor's terms for bundles; each has an option of ``bundle issue``."""
+    """The vendor's terms for a server's bundles; each has an option of ``server terms`` or ``bundle issue``.
+
+    ``license_until`` None: as long as the certificate; ``required`` None: three fifths of the machine's parts.
+    """
 
     bundle_life: timedelta = timedelta(days=60)
     certificate_life: timedelta = timedelta(days=400)
     sync_within_days: int = 90
+    license_until: datetime | None = None
+    required: int | None = None
+    rebind_grace: timedelta = REBIND_GRACE
 
 
-def certificate_for(
-    server: Server,
-    customer: Customer,
-    *,
-    products: Sequence[str],
-    keys: KeySet,
-    signers: Signers,
-    terms: Terms,
-    now: datetime,
-) -> ServerCertificate:
-    """The server's certificate as it is, or a new one, by rule 2."""
-    present = _present(server, keys)
+def present_certificate(
+    server: Server, customer: Customer, *, products: Sequence[str], keys: KeySet, now: datetime
+) -> ServerCertificate | None:
+    """The server's certificate where it still fits, by rule 2."""
+    present = _verified(server, keys)
     if (
         present is not None
         and present.jwk == server.signing_jwk
@@ -68,20 +65,25 @@ def certificate_for(
         and now < present.issued_at + (present.not_after - present.issued_at) / 2
     ):
         return present
+    return None
+
+
+def next_certificate(
+    server: Server, customer: Customer, *, products: Sequence[str], terms: Terms, now: datetime
+) -> dict[str, object]:
+    """What a new certificate says."""
     issued_at = now.replace(microsecond=0)
-    token = make_certificate(
+    return certificate_payload(
         server_id=server.server_id,
         customer_id=customer.customer_id,
         jwk=server.signing_jwk,
         products=sorted(products),
         issued_at=issued_at,
         not_after=issued_at + terms.certificate_life,
-        signers=signers.certificate,
     )
-    return read_certificate(token, keys)
 
 
-def _present(server: Server, keys: KeySet) -> ServerCertificate | None:
+def _verified(server: Server, keys: KeySet) -> ServerCertificate | None:
     if server.certificate is None:
         return None
     try:
@@ -97,7 +99,8 @@ def bundle_payload(
     *,
     bundle_id: str,
     sequence: int,
-    certificate: ServerCertificate,
+    certificate: str | None,
+    certificate_ends_at: datetime,
     key_sets: Sequence[str],
     report_key: Json,
     receipt: str | None,
@@ -105,22 +108,22 @@ def bundle_payload(
     terms: Terms,
     now: datetime,
 ) -> dict[str, object]:
-    """A bundle's payload (contract §3)."""
+    """A bundle's payload (contract §3); ``certificate`` None: its place is filled once enough have signed it."""
     issued_at = now.replace(microsecond=0)
     return {
         "format": FORMAT,
         "bundle_id": bundle_id,
         "server_id": server.server_id,
         "sequence": sequence,
-        "certificate": certificate.token,
+        "certificate": certificate,
         "keys": list(key_sets),
         "issued_at": write_instant(issued_at),
         "not_after": write_instant(issued_at + terms.bundle_life),
         "report_key": dict(report_key),
         "server_license": {
-            "expires_at": write_instant(certificate.not_after),
+            "expires_at": write_instant(terms.license_until or certificate_ends_at),
             "sync_within_days": terms.sync_within_days,
-            "binding": _binding(server),
+            "binding": _binding(server, terms),
         },
         "customer": {
             "customer_id": customer.customer_id,
@@ -134,52 +137,36 @@ def bundle_payload(
     }
 
 
-def _binding(server: Server) -> dict[str, object]:
-    grace_seconds = int(REBIND_GRACE.total_seconds())
+def _binding(server: Server, terms: Terms) -> dict[str, object]:
+    grace_seconds = int(terms.rebind_grace.total_seconds())
     if server.binding == "key_only":
         return {"policy": "key_only", "required": 0, "components": {}, "grace_seconds": grace_seconds}
     # Three of five: a new disk and a new network card leave the machine itself.
-    required = ceil(len(server.host) * 3 / 5)
-    return {"policy": "host", "required": required, "components": dict(server.host), "grace_seconds": grace_seconds}
+    required = terms.required or ceil(len(server.host) * 3 / 5)
+    return {
+        "policy": "host",
+        "required": min(required, len(server.host)),
+        "components": dict(server.host),
+        "grace_seconds": grace_seconds,
+    }
 
 
-def seal(payload: Json, server: Server, *, keys: KeySet, signers: Signers) -> bytes:
-    """The file: signed, read back as the server will read it, and encrypted to the server."""
-    jws = sign_document(payload, signers=signers.bundle, typ=TYP)
-    verify_stored(jws, keys=keys, server_id=server.server_id, server_jwk=server.signing_jwk)
-    return seal_signed(jws, encryption_jwk=server.encryption_jwk)
-
-
-def sign_receipt(
-    *, receipt_id: str, server_id: str, report_id: str, up_to_seq: int, head: str, made_at: datetime, signers: Signers
-) -> str:
-    """A receipt signed by the threshold of the role ``bundle``."""
-    first, *others = signers.bundle
-    token = make_receipt(
-        receipt_id=receipt_id,
-        server_id=server_id,
-        report_id=report_id,
-        up_to_seq=up_to_seq,
+def receipt_words(receipt: IssuedReceipt, *, head: str) -> dict[str, object]:
+    """What a receipt says; signed again after a rotation, word for word the same."""
+    return receipt_payload(
+        receipt_id=receipt.receipt_id,
+        server_id=receipt.server_id,
+        report_id=receipt.report_id,
+        up_to_seq=receipt.up_to_seq,
         head=head,
-        made_at=made_at,
-        signer=first,
+        made_at=receipt.made_at,
     )
-    for key in others:
-        token = add_signature(token, key=key)
-    return token
 
 
-def current_receipt(receipt: IssuedReceipt, *, head: str, keys: KeySet, signers: Signers) -> str:
-    """The receipt as the key set in force verifies it, by rule 3."""
+def still_verifies(receipt: IssuedReceipt, keys: KeySet) -> bool:
+    """Whether the key set in force verifies a receipt, or it has to be signed again (rule 3)."""
     try:
-        return read_receipt(receipt.token, keys, receipt.server_id).token
+        read_receipt(receipt.token, keys, receipt.server_id)
     except RefusedDocument:
-        return sign_receipt(
-            receipt_id=receipt.receipt_id,
-            server_id=receipt.server_id,
-            report_id=receipt.report_id,
-            up_to_seq=receipt.up_to_seq,
-            head=head,
-            made_at=receipt.made_at,
-            signers=signers,
-        )
+        return False
+    return True

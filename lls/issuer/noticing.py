@@ -7,23 +7,33 @@ Rules
 3. ``Used``, ``Undone``, ``GrantEnded`` and ``resets``: the shape of what ``consumption`` reads, should the server ever
    be lost. Whoever needs it then must not find that it cannot be read.
 4. Only what belongs to a session of this very server is noticed: a server says nothing of another's entitlements.
-5. Nothing is kept of what is not already known here, so memory does not grow with the report.
+5. ``Denied``: how often somebody was refused, by day, product, feature and code; new lines come once, so each refusal
+   is counted once. What may be asked for is free, so each day keeps at most 1,000 of them; the rest of a day is
+   counted under ``…``.
+6. Nothing else is kept of what is not already known here, so memory does not grow with the report.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from lls.issuer.amending import begun, has_not_begun
+from lls.issuer.history import Deed
 from lls.issuer.refusals import ReportProblem, ReportRefused
-from lls.issuer.register import Json, Register, Sold
-from lls.licensing.fields import Fields, malformed, read_instant, write_instant
+from lls.issuer.register import Register, Sold
+from lls.licensing.fields import Fields, malformed, write_instant
 from lls.licensing.journal import Kind
 
-_MOST_DRAWS = 10_000
+_MOST_DRAWS: Final = 10_000
+_MOST_REASONS: Final = 1_000
+_OTHERS: Final = ("…", "", "…")
+_TELLING: Final = frozenset({
+    Kind.USED, Kind.UNDONE, Kind.GRANT_ENDED, Kind.STARTED, Kind.INSTALLED, Kind.DENIED,
+})  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +46,8 @@ class Noticed:
     """Ids of commands that this server was ordered and has not shown applied."""
     starts: dict[str, datetime] = field(default_factory=dict)
     applied: list[str] = field(default_factory=list)
+    refused: dict[str, Counter[tuple[str, str, str]]] = field(default_factory=dict)
+    """By day: how often, by product, feature (empty: a seat) and code."""
 
     @classmethod
     def of(cls, register: Register, server_id: str) -> Noticed:
@@ -47,17 +59,26 @@ class Noticed:
             pending=frozenset(command.command_id for command in register.pending_commands(server_id)),
         )
 
-    def step(self, line: Json) -> None:
-        """The next new line. Raises ReportRefused and RefusedDocument."""
+    def step(self, line: Mapping[str, Any]) -> None:
+        """The next new line, with ``at`` as an instant. Raises ReportRefused and RefusedDocument."""
         kind, data = line["kind"], line["data"]
-        if kind in (Kind.USED, Kind.UNDONE):
-            _check_draws(data)
+        if kind not in _TELLING:
+            return
+        if kind == Kind.DENIED:
+            self._denied(Fields(data, place="data"), line["at"])
         elif kind == Kind.GRANT_ENDED:
             Fields(data, place="data").text("lot")
         elif kind == Kind.STARTED:
-            self._started(Fields(data, place="data"), read_instant(line["at"], place="at"), seq=line["seq"])
+            self._started(Fields(data, place="data"), line["at"], seq=line["seq"])
         elif kind == Kind.INSTALLED:
             self._installed(Fields(data, place="data"))
+        else:
+            _check_draws(data)
+
+    def _denied(self, data: Fields, at: datetime) -> None:
+        refused = self.refused.setdefault(at.date().isoformat(), Counter())
+        what = data.text("product"), data.optional_text("feature") or "", data.text("code", most=50)
+        refused[what if what in refused or len(refused) < _MOST_REASONS else _OTHERS] += data.integer("count", least=1)
 
     def _installed(self, data: Fields) -> None:
         for item in data.objects("entitlements"):
@@ -86,10 +107,19 @@ class Noticed:
             sold = self.waiting[entitlement_id]
             changed = replace(sold, document=begun(sold.document, starts_at))
             register.put_entitlement(changed)
+            register.note_change(Deed.BEGUN, was=sold, became=changed, at=now)
             started.append(changed)
         applied = tuple(dict.fromkeys(self.applied))
         for command_id in applied:
             register.note_applied(command_id, server_id=server_id, at=now)
+        for day, refused in self.refused.items():
+            for (product, feature, code), count in refused.items():
+                register.change(
+                    """INSERT INTO refusal (server_id, day, product, feature, code, count) VALUES (?, ?, ?, ?, ?, ?)
+                       ON CONFLICT (server_id, day, product, feature, code)
+                       DO UPDATE SET count = count + excluded.count""",
+                    server_id, day, product, feature, code, count,
+                )  # fmt: skip
         return tuple(started), applied
 
 

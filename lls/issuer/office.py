@@ -25,42 +25,50 @@ It refuses to own files other than its home's, and the clock.
 
 from __future__ import annotations
 
-import functools
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from lls.faults import RefusedDocument
-from lls.issuer.amending import Amending, begun, has_not_begun
-from lls.issuer.billing import BillingLine, billing_lines
-from lls.issuer.catalog import Catalog, read_catalog
+from lls.issuer.amending import Amending, Changed
+from lls.issuer.auditing import Audit
+from lls.issuer.balances import Balances
+from lls.issuer.billing import BillingLine
+from lls.issuer.catalog import Action, Catalog
+from lls.issuer.catalog_file import read_catalog
+from lls.issuer.closing import Closing
+from lls.issuer.customers import Customers
 from lls.issuer.files import write_whole
+from lls.issuer.history import Deed, Who
 from lls.issuer.hosting import Hosting
 from lls.issuer.ids import Random, new_id
 from lls.issuer.ingest import Ingested, Progress, ingest
-from lls.issuer.issue import Terms, bundle_payload, certificate_for, current_receipt, seal, sign_receipt
-from lls.issuer.keyring import Keyring, are_encrypted
+from lls.issuer.issue import Terms
+from lls.issuer.issuing import Issuing, WrittenBundle, check_served
+from lls.issuer.keyring import OWN_KEYS, Change, Keyring, are_encrypted
 from lls.issuer.lookup import customer_in, entitlement_in, report_in, server_in
-from lls.issuer.orders import Order, fulfil, read_custom_fields, read_orders
-from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown, OrderRefused
+from lls.issuer.order_table import read_order_table
+from lls.issuer.ordering import Fulfilled, Ordering
+from lls.issuer.orders import NewCustomer, read_orders
+from lls.issuer.pending import Pending
+from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown
 from lls.issuer.register import (
+    CatalogVersion,
     Customer,
     IngestedReport,
-    IssuedBundle,
     IssuedReceipt,
     Register,
-    Sale,
     Server,
     Sold,
 )
-from lls.licensing.entitlement import normalise_code
-from lls.licensing.fields import Fields, write_instant
+from lls.issuer.rotating import Rotating
+from lls.issuer.serving import Serving
+from lls.licensing.fields import write_instant
 from lls.signed.keys import KeySet
 from lls.signed.request import ActivationRequest, read_request
 
@@ -69,57 +77,81 @@ _REGISTER: Final = "register.sqlite"
 _KEYS: Final = "keys"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fulfilled:
-    """What became of an order; ``again`` when it had been fulfilled before."""
-
-    order_ref: str
-    server_id: str
-    customer: Customer
-    entitlements: tuple[Sold, ...]
-    again: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenBundle:
-    """A bundle and its file's bytes; ``warnings`` are sentences for whoever carries it."""
-
-    bundle: IssuedBundle
-    data: bytes
-    entitlements: tuple[Sold, ...]
-    certificate_ends_at: datetime
-    warnings: tuple[str, ...]
-
-
 class Issuer:
     """One vendor's issuer. A context manager; one thread at a time."""
 
     def __init__(
-        self, home: Path, *, now: datetime, passphrase: bytes | None = None, random: Random = secrets.token_bytes
+        self,
+        home: Path,
+        *,
+        now: datetime,
+        passphrase: bytes | None = None,
+        random: Random = secrets.token_bytes,
+        who: Who | None = None,
     ) -> None:
-        """Opens what :meth:`create` made. The passphrase is needed by what signs or decrypts only."""
+        """Opens what :meth:`create` made. The passphrase is needed by what signs or decrypts only.
+
+        ``who`` acts and why, for the history; else the account of the operating system.
+        """
         if not (home / _KEYS).is_dir():
             raise HomeRefused(f"{home} is no issuer's home; make one with lls-issuer init, or check --home.")
         self.home = home
         self.keyring = Keyring(home / _KEYS, passphrase=passphrase)
-        self.register = Register(home / _REGISTER, now=now)
+        self.register = Register(home / _REGISTER, now=now, who=who)
         self.hosting = Hosting(self.register, random=random)
         self.amending = Amending(self.register, random=random)
+        self.customers = Customers(self.register, self.amending, random=random)
+        self.audit = Audit(self.register)
+        self.serving = Serving(self.register, random=random)
+        self.rotating = Rotating(self.register, keyring=self.keyring, random=random)
+        self.issuing = Issuing(self.register, keyring=self.keyring, terms=self.serving.terms, random=random)
+        self.first_keys: Pending | None = None
+        """The first key set, where other people have to sign it: what :meth:`create` has to pass around."""
+        self.closing = Closing(self.register)
+        self.balances = Balances(self.register, random=random)
+        self.ordering = Ordering(
+            self.register,
+            amending=self.amending,
+            balances=self.balances,
+            add_customer=self._new_customer,
+            in_force=self._in_force,
+            random=random,
+        )
         self._random = random
+        self._catalogs: dict[int, Catalog] = {}
 
     @classmethod
     def create(
-        cls, home: Path, *, now: datetime, passphrase: bytes | None, random: Random = secrets.token_bytes
+        cls,
+        home: Path,
+        *,
+        now: datetime,
+        passphrase: bytes | None,
+        random: Random = secrets.token_bytes,
+        who: Who | None = None,
+        keys: Change = OWN_KEYS,
     ) -> Issuer:
-        """Makes keys, register and a sample catalogue. ``passphrase`` None, for tests and demos: keys in the clear."""
-        if (home / _KEYS).exists() or (home / _REGISTER).exists():
-            raise HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
+        """Makes keys, register and a sample catalogue. ``passphrase`` None, for tests and demos: keys in the clear.
+
+        ``keys`` says whose keys the first set has; where others must sign it, it is in ``first_keys``.
+        """
+        there = HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
+        if (home / _REGISTER).exists():
+            raise there
         try:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (home / _KEYS).mkdir(mode=0o700)  # of two that begin at once one makes it, and only that one goes on
+        except FileExistsError:
+            raise there from None
+        except OSError as failure:
+            raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
+        try:
             Register(home / _REGISTER, now=now, create=True).close()
             if not (home / SAMPLE_CATALOG).exists():
                 write_whole(home / SAMPLE_CATALOG, sample_catalog().encode())
-            Keyring.create(home / _KEYS, passphrase=passphrase, now=now)
+            pending = Keyring.create(
+                home / _KEYS, passphrase=passphrase, now=now, change=keys, pending_id=new_id("pnd", random)
+            )
         except BaseException as failure:
             # Half an issuer would be taken for a whole one by the next init.
             shutil.rmtree(home / _KEYS, ignore_errors=True)
@@ -127,7 +159,14 @@ class Issuer:
             if isinstance(failure, OSError):
                 raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
             raise
-        return cls(home, now=now, passphrase=passphrase, random=random)
+        made = cls(home, now=now, passphrase=passphrase, random=random, who=who)
+        with made.register.transaction():
+            if pending is None:
+                made.rotating.note(Deed.KEYS_MADE, made.keyring.newest, now=now)
+            else:
+                made.rotating.await_first(pending)
+                made.first_keys = pending
+        return made
 
     @staticmethod
     def needs_passphrase(home: Path) -> bool:
@@ -149,47 +188,45 @@ class Issuer:
     # -- catalogue and customers --------------------------------------------------------------------------------------
 
     def load_catalog(self, text: str, *, now: datetime) -> Catalog:
-        """Puts a catalogue into force for new orders."""
+        """Puts a catalogue into force for new orders; the one in force already stays as it is."""
         catalog = read_catalog(text)
         with self.register.transaction():
-            if self.register.catalog_text() != text:
+            newest = self.register.newest_catalog()
+            if newest is None or newest.text != text:
                 self.register.add_catalog(text, now=now)
+                self.register.note(Deed.CATALOG_LOADED, at=now, what={"sha256": sha256(text.encode()).hexdigest()})
         return catalog
 
-    def catalog(self) -> Catalog:
-        """The catalogue in force."""
-        text = self.register.catalog_text()
-        if text is None:
+    def catalog(self, version: int | None = None) -> Catalog:
+        """The catalogue in force, or an earlier version."""
+        return self.catalog_version(version)[0]
+
+    def catalog_version(self, version: int | None = None) -> tuple[Catalog, CatalogVersion]:
+        """The same with its number and its text. Raises CatalogRefused and NotKnown."""
+        if version is None:
+            kept = self.register.newest_catalog()
+        else:
+            kept = next(iter(self.register.catalogs(version=version)), None)
+        if kept is None and version is not None:
+            raise NotKnown(f"There is no version {version} of the catalogue; see lls-issuer catalog list.")
+        if kept is None:
             raise CatalogRefused(
                 f"No catalogue is loaded yet; a sample is in {self.home / SAMPLE_CATALOG}: "
                 "lls-issuer catalog load FILE."
             )
-        return read_catalog(text)
+        if kept.version not in self._catalogs:
+            self._catalogs[kept.version] = read_catalog(kept.text)  # a version never changes
+        return self._catalogs[kept.version], kept
+
+    def _in_force(self) -> tuple[Catalog, int]:
+        catalog, kept = self.catalog_version()
+        return catalog, kept.version
 
     def put_customer(
         self, account_ref: str, *, name: str, custom_fields: Mapping[str, str] | None = None, now: datetime
     ) -> Customer:
         """Adds the customer of that account reference, or changes its name, and its fields where some are given."""
-        try:
-            given = Fields({"account_ref": account_ref, "name": name}, place="customer")
-            account_ref, name = given.text("account_ref", most=100), given.text("name")
-            own = None if custom_fields is None else read_custom_fields(custom_fields, place="customer.custom_fields")
-        except RefusedDocument as refused:
-            raise Conflict(f"The customer was refused: {refused.detail}") from refused
-        with self.register.transaction():
-            known = self.register.customer(account_ref)
-            if known is not None:
-                customer = replace(known, name=name, custom_fields=known.custom_fields if own is None else own)
-            else:
-                customer = Customer(
-                    customer_id=new_id("cus", self._random),
-                    account_ref=account_ref,
-                    name=name,
-                    custom_fields=own or {},
-                    created_at=now,
-                )
-            self.register.put_customer(customer)
-        return customer
+        return self.customers.put(account_ref, name=name, custom_fields=custom_fields, now=now)
 
     def customer(self, key: str) -> Customer:
         """By account reference or id. Raises :class:`NotKnown`."""
@@ -209,7 +246,7 @@ class Issuer:
         with self.register.transaction():
             known = self.register.server(asked.server_id)
             if known is not None:
-                _check_served(known)
+                check_served(known)
             if known is not None and dict(known.signing_jwk) != dict(asked.signing_jwk):
                 raise Conflict(
                     f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
@@ -223,7 +260,18 @@ class Issuer:
                 raise Conflict(f"The server {asked.server_id} belongs to another customer than {customer}.")
             server = _server(asked, known, customer_id=owner, binding=binding, now=now)
             self.register.put_server(server)
+            self._note_server(server, again=known is not None, now=now)
         return server
+
+    def _note_server(self, server: Server, *, again: bool, now: datetime) -> None:
+        told = {key: getattr(server, key) for key in ("name", "version", "binding", "keys_version", "fingerprint")}
+        self.register.note(
+            Deed.SERVER_REGISTERED,
+            at=now,
+            customer_id=server.customer_id,
+            server_id=server.server_id,
+            what={**told, "again": again},
+        )
 
     def _check_branch(self, asked: ActivationRequest) -> None:
         reported = self.register.journal_hash(asked.server_id, asked.seq)
@@ -239,92 +287,20 @@ class Issuer:
 
     # -- orders -------------------------------------------------------------------------------------------------------
 
-    def fulfil(self, orders: bytes, *, now: datetime) -> list[Fulfilled]:
-        """Fulfils one order or a list of them (JSON), all or none; one fulfilled before gives what it gave then."""
-        read = read_orders(orders)
-        catalog = functools.cache(self.catalog)  # one reading for all, and none where every order is an old one
-        with self.register.transaction():
-            return [self._fulfil(order, catalog, now=now) for order in read]
+    def fulfil(self, orders: bytes, *, table: bool = False, now: datetime) -> list[Fulfilled]:
+        """Fulfils one order or several (JSON; ``table``: CSV), all or none; what was fulfilled before stays so."""
+        return self.ordering.fulfil(read_order_table(orders) if table else read_orders(orders), now=now)
 
-    def _fulfil(self, order: Order, catalog: Callable[[], Catalog], *, now: datetime) -> Fulfilled:
-        before = self.register.sale(order.order_ref)
-        if before is not None:
-            return self._fulfilled_before(order, before)
-        server = self.register.server(order.server_id)
-        if server is None:
-            raise OrderRefused(
-                f"The order {order.order_ref} was refused: the server {order.server_id} is not registered; "
-                "register its request first: lls-issuer server register REQUEST."
-            )
-        if server.retired_at is not None:
-            raise OrderRefused(
-                f"The order {order.order_ref} was refused: the server {server.server_id} was retired on "
-                f"{server.retired_at:%Y-%m-%d}; name another server of this customer."
-            )
-        customer = self._buyer(order, now=now)
-        if server.customer_id is None:
-            self.register.put_server(replace(server, customer_id=customer.customer_id))
-        elif server.customer_id != customer.customer_id:
-            raise OrderRefused(
-                f"The order {order.order_ref} was refused: it is for the account {order.account_ref}, but the server "
-                f"{server.server_id} belongs to {self.customer(server.customer_id).account_ref}."
-            )
-        documents = fulfil(order, catalog(), now=now, random=self._random)
-        sold = [
-            Sold(
-                entitlement_id=str(document["entitlement_id"]),
-                order_ref=order.order_ref,
-                line=line.line,
-                customer_id=customer.customer_id,
-                server_id=server.server_id,
-                document=document,
-                created_at=now,
-            )
-            for line, document in zip(order.lines, documents, strict=True)
-        ]
-        sale = Sale(
-            order_ref=order.order_ref,
-            sha256=order.sha256,
-            customer_id=customer.customer_id,
-            server_id=server.server_id,
-            document=order.document,
-            fulfilled_at=now,
-        )
-        self.register.add_sale(sale, sold, _codes(sold))
-        return Fulfilled(
-            order_ref=order.order_ref,
-            server_id=server.server_id,
-            customer=customer,
-            entitlements=tuple(sold),
-            again=False,
-        )
+    def upgrade(self, entitlement_id: str, *, sku: str, ref: str | None = None, now: datetime) -> Changed:
+        """Another edition, by an offering of the catalogue in force. Raises NotKnown and Conflict."""
+        catalog, version = self._in_force()
+        offering = catalog.offerings.get(sku)
+        if offering is None or Action.UPGRADE not in offering.actions:
+            raise NotKnown(f"There is no SKU {sku} that upgrades something; see lls-issuer catalog show.")
+        return self.amending.upgrade(entitlement_id, offering, catalog, version=version, ref=ref, now=now)
 
-    def _fulfilled_before(self, order: Order, sale: Sale) -> Fulfilled:
-        if sale.sha256 != order.sha256:
-            raise OrderRefused(
-                f"The order {order.order_ref} was fulfilled before with other content; "
-                "a new order needs a new order_ref."
-            )
-        return Fulfilled(
-            order_ref=order.order_ref,
-            server_id=sale.server_id,
-            customer=self.customer(sale.customer_id),
-            entitlements=tuple(self.register.entitlements(order_ref=order.order_ref)),
-            again=True,
-        )
-
-    def _buyer(self, order: Order, *, now: datetime) -> Customer:
-        known = self.register.customer_by_account(order.account_ref)
-        if known is not None:
-            return known
-        if order.customer is None:
-            raise OrderRefused(
-                f"The order {order.order_ref} was refused: there is no customer {order.account_ref}; "
-                "add it (lls-issuer customer add), or describe it in the order's member customer."
-            )
-        return self.put_customer(
-            order.account_ref, name=order.customer.name, custom_fields=order.customer.custom_fields, now=now
-        )
+    def _new_customer(self, account_ref: str, customer: NewCustomer, now: datetime) -> Customer:
+        return self.put_customer(account_ref, name=customer.name, custom_fields=customer.custom_fields, now=now)
 
     def entitlement(self, entitlement_id: str) -> Sold:
         """By id. Raises :class:`NotKnown`."""
@@ -332,110 +308,13 @@ class Issuer:
 
     # -- bundles and receipts -----------------------------------------------------------------------------------------
 
-    def issue_bundle(self, server_id: str, *, now: datetime, terms: Terms = Terms()) -> WrittenBundle:  # noqa: B008 - frozen
+    def issue_bundle(self, server_id: str, *, now: datetime, terms: Terms | None = None) -> WrittenBundle:
         """A bundle with the current state of all that the server hosts. Write ``data`` to a file and carry it over."""
-        keys, signers = self.keyring.newest, self.keyring.signers()
-        report_key = self.keyring.report_key().public_jwk()
-        if now > keys.expires_at:
-            raise Conflict(
-                f"The key set {keys.version} expired at {keys.expires_at:%Y-%m-%d}; run lls-issuer keys rotate."
-            )
-        with self.register.transaction():
-            server = self.server(server_id)
-            _check_served(server)
-            if server.customer_id is None:
-                raise NotKnown(
-                    f"The server {server_id} belongs to no customer yet; fulfil an order for it, "
-                    "or register its request again with --customer."
-                )
-            customer = self.customer(server.customer_id)
-            hosted = self.register.entitlements(server_id=server_id)
-            products = sorted({_product(sold) for sold in hosted})
-            certificate = certificate_for(
-                server, customer, products=products, keys=keys, signers=signers, terms=terms, now=now
-            )
-            receipt = self._unsent_receipt(server)
-            sequence = server.bundle_sequence + 1
-            payload = bundle_payload(
-                server,
-                customer,
-                hosted,
-                bundle_id=new_id("bnd", self._random),
-                sequence=sequence,
-                certificate=certificate,
-                key_sets=self.keyring.after(server.keys_version),
-                report_key=report_key,
-                receipt=self._receipt_token(receipt) if receipt else None,
-                commands=[one.document for one in self.register.pending_commands(server_id)],
-                terms=terms,
-                now=now,
-            )
-            data = seal(payload, server, keys=keys, signers=signers)
-            bundle = IssuedBundle(
-                bundle_id=str(payload["bundle_id"]),
-                server_id=server_id,
-                sequence=sequence,
-                issued_at=now.replace(microsecond=0),
-                not_after=now.replace(microsecond=0) + terms.bundle_life,
-                receipt_id=receipt.receipt_id if receipt else None,
-                payload=payload,
-            )
-            self.register.add_bundle(bundle)
-            self.register.put_server(replace(server, bundle_sequence=sequence, certificate=certificate.token))
-        return WrittenBundle(
-            bundle=bundle,
-            data=data,
-            entitlements=tuple(hosted),
-            certificate_ends_at=certificate.not_after,
-            warnings=tuple(_warnings(hosted, ends_at=certificate.not_after, now=now)),
-        )
-
-    def _unsent_receipt(self, server: Server) -> IssuedReceipt | None:
-        """The newest receipt, unless a later report shows that it arrived: it begins after the line acknowledged.
-
-        That an earlier bundle carried it is no reason to leave it out: sticks get lost; servers skip what they know.
-        """
-        receipts = self.register.receipts(server.server_id)
-        if not receipts:
-            return None
-        newest = receipts[-1]
-        reports = self.register.reports(server_id=server.server_id)
-        return None if any(report.from_seq > newest.up_to_seq for report in reports) else newest
-
-    def _receipt_token(self, receipt: IssuedReceipt) -> str:
-        report = self.report(receipt.report_id)
-        token = current_receipt(receipt, head=report.head, keys=self.keyring.newest, signers=self.keyring.signers())
-        self.register.renew_receipt(receipt.receipt_id, token=token)
-        return token
+        return self.issuing.issue_bundle(server_id, now=now, terms=terms)
 
     def issue_receipt(self, report_id: str, *, now: datetime) -> IssuedReceipt:
         """The receipt for an ingested report; asked again, the same one."""
-        signers = self.keyring.signers()
-        with self.register.transaction():
-            report = self.report(report_id)
-            known = self.register.receipt_of(report_id)
-            if known is not None:
-                return replace(known, token=self._receipt_token(known))
-            receipt_id, made_at = new_id("rcp", self._random), now.replace(microsecond=0)
-            token = sign_receipt(
-                receipt_id=receipt_id,
-                server_id=report.server_id,
-                report_id=report_id,
-                up_to_seq=report.to_seq,
-                head=report.head,
-                made_at=made_at,
-                signers=signers,
-            )
-            receipt = IssuedReceipt(
-                receipt_id=receipt_id,
-                report_id=report_id,
-                server_id=report.server_id,
-                up_to_seq=report.to_seq,
-                made_at=made_at,
-                token=token,
-            )
-            self.register.add_receipt(receipt)
-        return receipt
+        return self.issuing.issue_receipt(report_id, now=now)
 
     def report(self, report_id: str) -> IngestedReport:
         """By id. Raises :class:`NotKnown`."""
@@ -458,28 +337,13 @@ class Issuer:
 
     def usage(self, *, customer: str | None = None, period: str | None = None) -> list[BillingLine]:
         """Billing lines of all, or of one customer (account reference or id), or of one month (``2026-11``)."""
-        customers = {known.customer_id: known for known in self.register.customers()}
-        reported_until: dict[str, datetime] = {}
-        for report in self.register.reports():
-            until = reported_until.get(report.server_id, report.made_at)
-            reported_until[report.server_id] = max(until, report.made_at)
-        return billing_lines(
-            self.register.usage(customer_id=self.customer(customer).customer_id if customer else None, month=period),
-            owners={
-                server.server_id: customers[server.customer_id]
-                for server in self.register.servers()
-                if server.customer_id is not None
-            },
-            reported_until=reported_until,
-        )
+        return self.closing.lines(customer_id=self.customer(customer).customer_id if customer else None, period=period)
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
     def rotate_keys(self, *, now: datetime) -> KeySet:
         """Version n+1 of the key set with new keys; the next bundle of each server carries it."""
-        with self.register.transaction():  # two rotations at once would make two versions of one number
-            self.keyring = self.keyring.reread()
-            return self.keyring.rotate(now=now)
+        return self.rotating.rotate(now=now)
 
 
 def sample_catalog() -> str:
@@ -511,15 +375,6 @@ def _server(
     )
 
 
-def _check_served(server: Server) -> None:
-    if server.retired_at is not None:
-        raise Conflict(
-            f"The server {server.server_id} was retired on {server.retired_at:%Y-%m-%d}: nothing is issued to it any "
-            "more, and its certificate ends by itself. A machine that is installed anew has a new server id; register "
-            "that, and host there what is free (lls-issuer entitlement host)."
-        )
-
-
 def _check_newer(asked: ActivationRequest, known: Server) -> None:
     """An old request, found on a stick, would seal the next bundle to a key that the server no longer has."""
     if asked.made_at >= known.request_made_at and asked.seq >= known.journal_seq:
@@ -531,30 +386,3 @@ def _check_newer(asked: ActivationRequest, known: Server) -> None:
         "request -o FILE. If a new one is older too, the server was set back to an earlier state, which this version "
         "cannot take up again: install it anew."
     )
-
-
-def _codes(sold: Sequence[Sold]) -> dict[str, str]:
-    return {
-        normalise_code(code): each.entitlement_id
-        for each in sold
-        for code in Fields(each.document, place="entitlement").texts("activation_codes")
-    }
-
-
-def _product(sold: Sold) -> str:
-    return Fields(sold.document, place="entitlement").object("product").word("key")
-
-
-def _warnings(hosted: Sequence[Sold], *, ends_at: datetime, now: datetime) -> Iterator[str]:
-    if not hosted:
-        yield "The bundle carries no entitlement: this server hosts nothing now."
-    for sold in hosted:
-        # What its first lease has not begun has no end yet; if it began now, it would have one.
-        document = begun(sold.document, now) if has_not_begun(sold.document) else sold.document
-        expires_at = Fields(document, place="entitlement").optional_instant("expires_at")
-        if expires_at is None or expires_at > ends_at:
-            yield (
-                f"The server's certificate ends on {ends_at:%Y-%m-%d}, before some entitlement does: "
-                "issue and carry over another bundle well before that day, or no new lease is granted then."
-            )
-            return

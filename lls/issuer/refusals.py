@@ -31,6 +31,24 @@ class KeysLocked(IssuerRefused):
     code = "keys_locked"
 
 
+class SigningFailed(IssuerRefused):
+    """The command that holds a key did not sign with it."""
+
+    code = "signing_failed"
+
+
+class SignaturesMissing(IssuerRefused):
+    """Fewer keys are here than the threshold demands; other people have to sign."""
+
+    code = "signatures_missing"
+
+
+class PendingRefused(IssuerRefused):
+    """What waits for signatures was changed, is too old, is for other keys, or was signed by this key already."""
+
+    code = "pending_refused"
+
+
 class CatalogRefused(IssuerRefused):
     """The catalogue does not say what can be sold."""
 
@@ -41,6 +59,24 @@ class OrderRefused(IssuerRefused):
     """The order cannot be fulfilled as it stands; none of its lines was."""
 
     code = "order_refused"
+
+
+class IntakeRefused(IssuerRefused):
+    """An event of a shop or billing system, or the intake's configuration, cannot be used as it stands."""
+
+    code = "intake_refused"
+
+
+class CustomersRefused(IssuerRefused):
+    """The file of customers cannot be read as a whole; nobody was taken in."""
+
+    code = "customers_refused"
+
+
+class HistoryBroken(IssuerRefused):
+    """The history does not hold: a line was changed, left out or put in, or something was changed without one."""
+
+    code = "history_broken"
 
 
 class NotKnown(IssuerRefused):
@@ -62,6 +98,9 @@ class ReportProblem(StrEnum):
     WRONG_SERVER = "wrong_server"
     GAP = "gap"
     FORK = "fork"
+    TWO_COPIES = "two_copies"
+    SET_BACK = "set_back"
+    RESET = "reset"
     USAGE_DIFFERS = "usage_differs"
     NAMES_DIFFER = "names_differ"
     REPORT_ID_TAKEN = "report_id_taken"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -25,11 +25,13 @@ from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from lls.issuer.files import PRIVATE
+from lls.issuer.history import Deed, Who, following, told_of, whoever
 from lls.issuer.refusals import HomeRefused
 from lls.licensing.fields import read_instant, write_instant
+from lls.licensing.journal import Head
 from lls.licensing.usage import COLUMNS, UsageLine
 from lls.signed.jose import read_public_key
 
@@ -37,6 +39,16 @@ Json: TypeAlias = Mapping[str, object]
 _Cell: TypeAlias = str | int | bytes | None
 _Row = TypeVar("_Row")
 _WAIT_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogVersion:
+    """A catalogue as it was loaded."""
+
+    version: int
+    sha256: str
+    text: str
+    loaded_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +60,8 @@ class Customer:
     name: str
     custom_fields: Mapping[str, str]
     created_at: datetime
+    disabled_at: datetime | None = None
+    """Since when all that it bought rests, until it is enabled again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +100,20 @@ class Sale:
     order_ref: str
     sha256: str
     customer_id: str
-    server_id: str
+    server_id: str | None
     document: Json
+    fulfilled_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaleLine:
+    """A line of an order that was fulfilled; ``outcome`` says what it did."""
+
+    order_ref: str
+    line: int
+    sha256: str
+    document: Json
+    outcome: Json
     fulfilled_at: datetime
 
 
@@ -96,7 +122,8 @@ class Sold:
     """An entitlement and where it is hosted; ``document`` is what was sold (contract §3, *Entitlement*).
 
     ``server_id`` None: nowhere; then ``free_from`` says from when on it may be hosted (None: at once). ``carried`` is
-    what closed sessions used up of its lots, ``{feature: {lot: {used, ended}}}`` (``hosting``).
+    what closed sessions used up of its lots, ``{feature: {lot: {used, ended}}}`` (``hosting``); ``origins`` says where
+    each value came from (``resolving``).
     """
 
     entitlement_id: str
@@ -108,6 +135,7 @@ class Sold:
     created_at: datetime
     free_from: datetime | None = None
     carried: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    origins: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def session_id(self) -> str:
@@ -141,7 +169,10 @@ class Command:
     """What a bundle orders a server to do once; ``applied_at`` once a report has shown that it did."""
 
     command_id: str
-    session_id: str
+    session_id: str | None = None
+    """Of which hosting session; it is void with it."""
+    server_id: str | None = None
+    """Or of the server itself."""
     document: Json
     ordered_at: datetime
     applied_at: datetime | None = None
@@ -200,8 +231,12 @@ class IssuedReceipt:
 class Register:
     """An open register. Use it as a context manager; one thread at a time."""
 
-    def __init__(self, path: Path, *, now: datetime, create: bool = False) -> None:
-        """Opens the register and brings its schema up to date. Raises :class:`HomeRefused`."""
+    def __init__(self, path: Path, *, now: datetime, create: bool = False, who: Who | None = None) -> None:
+        """Opens the register and brings its schema up to date. Raises :class:`HomeRefused`.
+
+        ``who`` acts, as far as the history says; else the account of the operating system.
+        """
+        self.who = who or whoever()
         if not create and not path.exists():
             raise HomeRefused(f"There is no register {path}; make one with lls-issuer init, or check --home.")
         if create:
@@ -250,12 +285,57 @@ class Register:
         if self._sql.in_transaction:
             self._sql.execute("ROLLBACK")
 
+    # -- history ------------------------------------------------------------------------------------------------------
+
+    def note(
+        self,
+        deed: Deed,
+        *,
+        at: datetime,
+        customer_id: str | None = None,
+        entitlement_id: str | None = None,
+        server_id: str | None = None,
+        what: Json | None = None,
+    ) -> None:
+        """Writes a line of the history, inside the transaction of the act that it tells (``history``)."""
+        if not self._sql.in_transaction:
+            raise RuntimeError(f"{deed} is noted outside its own transaction: one could be kept without the other")
+        row = self._sql.execute("SELECT seq, hash FROM history ORDER BY seq DESC LIMIT 1").fetchone()
+        ids = {"customer_id": customer_id, "entitlement_id": entitlement_id, "server_id": server_id}
+        head = Head() if row is None else Head(seq=int(row[0]), hash=str(row[1]))
+        line = following(head, at=at, deed=deed, who=self.who, data={**ids, "what": dict(what or {})})
+        self.insert("history", line)
+
+    def note_change(
+        self, deed: Deed, *, was: Sold | None, became: Sold, at: datetime, what: Json | None = None
+    ) -> None:
+        """The same of an entitlement: what changed of it, before and after; ``was`` None: it was sold."""
+        self.note(
+            deed,
+            at=at,
+            customer_id=became.customer_id,
+            entitlement_id=became.entitlement_id,
+            server_id=became.server_id or (was.server_id if was else None),
+            what={**told_of(was, became), **(what or {})},
+        )
+
     # -- catalogue ----------------------------------------------------------------------------------------------------
 
-    def catalog_text(self) -> str | None:
-        """The catalogue in force, as it was loaded."""
-        row = self._sql.execute("SELECT text FROM catalog ORDER BY catalog_id DESC LIMIT 1").fetchone()
-        return None if row is None else str(row[0])
+    def catalogs(self, *, version: int | None = None) -> list[CatalogVersion]:
+        """All versions, or the one of that number; the last is in force."""
+        return self._select(
+            CatalogVersion,
+            """SELECT catalog_id AS version, sha256, text, loaded_at FROM catalog
+               WHERE ?1 IS NULL OR catalog_id = ?1 ORDER BY catalog_id""",
+            version,
+        )
+
+    def newest_catalog(self) -> CatalogVersion | None:
+        """The one in force."""
+        return self._one(
+            CatalogVersion,
+            "SELECT catalog_id AS version, sha256, text, loaded_at FROM catalog ORDER BY catalog_id DESC LIMIT 1",
+        )
 
     def add_catalog(self, text: str, *, now: datetime) -> None:
         """Puts a catalogue into force; earlier ones stay as history."""
@@ -278,9 +358,10 @@ class Register:
     def put_customer(self, customer: Customer) -> None:
         """New, or with a new name and new fields."""
         self._sql.execute(
-            """INSERT INTO customer (customer_id, account_ref, name, custom_fields, created_at)
-               VALUES (:customer_id, :account_ref, :name, :custom_fields, :created_at)
-               ON CONFLICT (customer_id) DO UPDATE SET name = excluded.name, custom_fields = excluded.custom_fields""",
+            """INSERT INTO customer (customer_id, account_ref, name, custom_fields, created_at, disabled_at)
+               VALUES (:customer_id, :account_ref, :name, :custom_fields, :created_at, :disabled_at)
+               ON CONFLICT (customer_id) DO UPDATE SET
+                   name = excluded.name, custom_fields = excluded.custom_fields, disabled_at = excluded.disabled_at""",
             _cells(customer),
         )
 
@@ -306,21 +387,28 @@ class Register:
         """The fulfilled order of that reference."""
         return self._one(Sale, "SELECT * FROM sale WHERE order_ref = ?", order_ref)
 
-    def add_sale(self, sale: Sale, sold: Sequence[Sold], codes: Mapping[str, str]) -> None:
-        """An order with its entitlements, each in its first session; ``codes`` maps activation codes to their ids."""
+    def add_sale(self, sale: Sale) -> None:
+        """An order; its lines and entitlements follow."""
         self._insert("sale", _cells(sale))
-        for entitlement in sold:
-            self._insert("entitlement", _cells(entitlement))
+
+    def sale_lines(self, order_ref: str) -> list[SaleLine]:
+        """What was fulfilled of an order, by line."""
+        return self._select(SaleLine, "SELECT * FROM sale_line WHERE order_ref = ? ORDER BY line", order_ref)
+
+    def add_entitlement(self, entitlement: Sold, codes: Iterable[str]) -> None:
+        """What was sold, in its first session where a server hosts it, with its activation codes."""
+        self._insert("entitlement", _cells(entitlement))
+        if entitlement.server_id is not None:
             self.add_session(
                 Session(
                     session_id=entitlement.session_id,
                     entitlement_id=entitlement.entitlement_id,
-                    server_id=sale.server_id,
-                    began_at=sale.fulfilled_at,
+                    server_id=entitlement.server_id,
+                    began_at=entitlement.created_at,
                 )
             )
-        for code, entitlement_id in codes.items():
-            self._insert("activation_code", {"code": code, "entitlement_id": entitlement_id})
+        for code in codes:
+            self._insert("activation_code", {"code": code, "entitlement_id": entitlement.entitlement_id})
 
     def entitlements(
         self, *, server_id: str | None = None, customer_id: str | None = None, order_ref: str | None = None
@@ -355,7 +443,9 @@ class Register:
     def put_entitlement(self, sold: Sold) -> None:
         """Other terms, or another place."""
         cells = _cells(sold)
-        updates = ", ".join(f"{name} = :{name}" for name in ("server_id", "document", "free_from", "carried"))
+        updates = ", ".join(
+            f"{name} = :{name}" for name in ("server_id", "document", "free_from", "carried", "origins")
+        )
         self._sql.execute(f"UPDATE entitlement SET {updates} WHERE entitlement_id = :entitlement_id", cells)  # noqa: S608 - our own names
 
     # -- hosting ------------------------------------------------------------------------------------------------------
@@ -387,11 +477,12 @@ class Register:
         )
 
     def pending_commands(self, server_id: str) -> list[Command]:
-        """What a server was ordered in sessions that are open, as far as no report has shown that it did it."""
+        """What a server was ordered, itself or in sessions that are open, as far as no report has shown it done."""
         return self._select(
             Command,
-            """SELECT command.* FROM command JOIN session USING (session_id)
-               WHERE server_id = ? AND ended_at IS NULL AND applied_at IS NULL ORDER BY command.rowid""",
+            """SELECT command.* FROM command LEFT JOIN session ON session.session_id = command.session_id
+               WHERE ifnull(command.server_id, session.server_id) = ? AND ended_at IS NULL AND applied_at IS NULL
+               ORDER BY command.rowid""",
             server_id,
         )
 
@@ -408,8 +499,8 @@ class Register:
     def note_applied(self, command_id: str, *, server_id: str, at: datetime) -> None:
         """A report showed that this server did it; the command of another server is left alone."""
         self._sql.execute(
-            """UPDATE command SET applied_at = ? WHERE command_id = ? AND applied_at IS NULL
-               AND session_id IN (SELECT session_id FROM session WHERE server_id = ?)""",
+            """UPDATE command SET applied_at = ?1 WHERE command_id = ?2 AND applied_at IS NULL
+               AND (server_id = ?3 OR session_id IN (SELECT session_id FROM session WHERE server_id = ?3))""",
             (write_instant(at), command_id, server_id),
         )
 
@@ -543,6 +634,20 @@ class Register:
         """Remembers a receipt, so that it can be written again word for word."""
         self._insert("receipt", _cells(receipt))
 
+    # -- the door of modules that keep tables of their own (``customers``) ------------------------------------------
+
+    def select(self, kind: type[_Row], statement: str, *values: _Cell) -> list[_Row]:
+        """The rows as values of that kind, whose members are the columns."""
+        return self._select(kind, statement, *values)
+
+    def insert(self, table: str, value: object, *, otherwise: str = "") -> None:
+        """A value as a new row; ``otherwise``: what SQL says to a conflict."""
+        self._insert(table, _cells(value), otherwise=otherwise)
+
+    def change(self, statement: str, *values: _Cell) -> int:
+        """Changes rows; how many."""
+        return self._sql.execute(statement, values).rowcount
+
     # -- how ----------------------------------------------------------------------------------------------------------
 
     def _select(self, kind: type[_Row], statement: str, *values: _Cell) -> list[_Row]:
@@ -621,6 +726,7 @@ _INSTANTS: Final = frozenset(
         "period_start",
         "period_end",
         "retired_at",
+        "disabled_at",
         "free_from",
         "began_at",
         "ended_at",
@@ -628,10 +734,25 @@ _INSTANTS: Final = frozenset(
         "ordered_at",
         "applied_at",
         "done_at",
+        "loaded_at",
+        "reported_at",
     }
 )
 _DOCUMENTS: Final = frozenset(
-    {"custom_fields", "signing_jwk", "encryption_jwk", "host", "document", "payload", "carried", "content", "outcome"}
+    {
+        "custom_fields",
+        "signing_jwk",
+        "encryption_jwk",
+        "host",
+        "document",
+        "payload",
+        "carried",
+        "origins",
+        "content",
+        "outcome",
+        "terms",
+        "price",
+    }
 )
 _FLAGS: Final = frozenset({"pseudonymised", "lost"})
 

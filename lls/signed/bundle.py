@@ -41,7 +41,7 @@ from lls.signed.jose import (
     MOST_SEALED,
     EncryptionKey,
     Jwk,
-    SigningKey,
+    Signer,
     decrypt,
     encrypt,
     read_encryption_jwk,
@@ -238,7 +238,7 @@ def _keys_somewhere_in(payload: bytes) -> list[str]:
     return []
 
 
-def seal_bundle(payload: Mapping[str, object], *, signers: Sequence[SigningKey], encryption_jwk: Jwk) -> bytes:
+def seal_bundle(payload: Mapping[str, object], *, signers: Sequence[Signer], encryption_jwk: Jwk) -> bytes:
     """The bytes of a ``.llsbundle`` file: ``payload`` (contract §3) signed by all ``signers``, sealed to one server."""
     return seal_signed(sign_document(payload, signers=signers, typ=TYP), encryption_jwk=encryption_jwk)
 

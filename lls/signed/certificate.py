@@ -17,7 +17,7 @@ from typing import Final
 
 from lls.licensing.fields import Fields, write_instant
 from lls.signed.encoding import malformed, members, required
-from lls.signed.jose import ES256, Jwk, PublicKey, SigningKey, Token, read_public_key, sign_document, token_text
+from lls.signed.jose import ES256, Jwk, PublicKey, Signer, Token, read_public_key, sign_document, token_text
 from lls.signed.keys import KeySet
 
 TYP: Final = "lls-server+jws"
@@ -54,10 +54,25 @@ def make_certificate(
     products: Sequence[str],
     issued_at: datetime,
     not_after: datetime,
-    signers: Sequence[SigningKey],
+    signers: Sequence[Signer],
 ) -> str:
     """The signed certificate of one server's public key."""
-    payload = {
+    payload = certificate_payload(
+        server_id=server_id,
+        customer_id=customer_id,
+        jwk=jwk,
+        products=products,
+        issued_at=issued_at,
+        not_after=not_after,
+    )
+    return sign_document(payload, signers=signers, typ=TYP)
+
+
+def certificate_payload(
+    *, server_id: str, customer_id: str, jwk: Jwk, products: Sequence[str], issued_at: datetime, not_after: datetime
+) -> dict[str, object]:
+    """What a certificate says, before anybody has signed it."""
+    return {
         "server_id": server_id,
         "customer_id": customer_id,
         "jwk": dict(jwk),
@@ -65,7 +80,6 @@ def make_certificate(
         "issued_at": write_instant(issued_at),
         "not_after": write_instant(not_after),
     }
-    return sign_document(payload, signers=signers, typ=TYP)
 
 
 def read_certificate(token: Token, keys: KeySet) -> ServerCertificate:

@@ -27,12 +27,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
@@ -61,6 +61,21 @@ _JWS_PARTS = 3
 _JWE_PARTS = 5
 _SIGNATURE_BYTES = 64
 _COORDINATE_LENGTH = 43
+
+
+class Signer(Protocol):
+    """Whoever can sign, wherever the private key lies: in this process, in a token, behind a command."""
+
+    @property
+    def kid(self) -> str:
+        """The RFC 7638 thumbprint of the public key."""
+
+    @property
+    def alg(self) -> str:
+        """``ES256`` or ``EdDSA``."""
+
+    def sign(self, message: bytes) -> bytes:
+        """The raw JWS signature over the signing input: 64 bytes in both algorithms (RFC 7518 §3.4, RFC 8037 §3.1)."""
 
 
 def algorithms_of(typ: str) -> frozenset[str]:
@@ -132,7 +147,7 @@ def unverified_bytes(token: Token, *, limit: int = MOST_TOKEN) -> bytes:
 
 
 def sign_compact(
-    payload: Mapping[str, object] | bytes, *, key: SigningKey, typ: str, header: Mapping[str, object] | None = None
+    payload: Mapping[str, object] | bytes, *, key: Signer, typ: str, header: Mapping[str, object] | None = None
 ) -> str:
     """A compact JWS. ``header`` adds members after ``alg``, ``typ`` and ``kid``."""
     body = b64encode(payload if isinstance(payload, bytes) else write_json(payload))
@@ -140,20 +155,20 @@ def sign_compact(
     return f"{protected}.{body}.{b64encode(key.sign(f'{protected}.{body}'.encode('ascii')))}"
 
 
-def sign_general(payload: Mapping[str, object] | bytes, *, keys: Sequence[SigningKey], typ: str) -> str:
+def sign_general(payload: Mapping[str, object] | bytes, *, keys: Sequence[Signer], typ: str) -> str:
     """A general JSON JWS with one signature per key."""
     body = b64encode(payload if isinstance(payload, bytes) else write_json(payload))
     return _general(body, [_signature(body, _protected(key, typ, None), key) for key in keys])
 
 
-def sign_document(payload: Mapping[str, object] | bytes, *, signers: Sequence[SigningKey], typ: str) -> str:
+def sign_document(payload: Mapping[str, object] | bytes, *, signers: Sequence[Signer], typ: str) -> str:
     """Compact when one person signs, general JSON when several do."""
     if len(signers) == 1:
         return sign_compact(payload, key=signers[0], typ=typ)
     return sign_general(payload, keys=signers, typ=typ)
 
 
-def add_signature(token: Token, *, key: SigningKey) -> str:
+def add_signature(token: Token, *, key: Signer) -> str:
     """The same document with one more signature, as general JSON; a compact token is turned into one.
 
     The person who adds a signature vouches for the payload's bytes: nothing of it is re-encoded.
@@ -169,6 +184,22 @@ def add_signature(token: Token, *, key: SigningKey) -> str:
     ]
     body = parts.payload.decode("ascii")
     return _general(body, [*kept, _signature(body, _protected(key, typ, None), key)])
+
+
+def protected_header(signature: Mapping[str, object]) -> Json:
+    """The header of one member of a general JWS's ``signatures``: to find out who says to have signed."""
+    return _read_member(signature).header
+
+
+def public_key_pem(data: bytes) -> PublicKey:
+    """A public signing key from PEM (SubjectPublicKeyInfo), as tokens and OpenSSL give it out."""
+    try:
+        native = serialization.load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise malformed("The file holds no public key in PEM form.") from error
+    if not isinstance(native, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+        raise malformed("The file holds no P-256 or Ed25519 public key.")
+    return read_public_key(jwk_of(native))
 
 
 def is_compact(token: Token) -> bool:
@@ -248,6 +279,21 @@ class PublicKey:
         except InvalidSignature:
             return False
         return True
+
+    def raw_form(self, message: bytes, signature: bytes) -> bytes | None:
+        """A signature that a token or a program made, as JWS wants it; None when it is not this key's.
+
+        ECDSA is spelled in two ways: PKCS#11 gives ``r || s``, and so does JWS (RFC 7518 §3.4); OpenSSL and most
+        others give DER. Which it is cannot be told by its length (DER of 64 bytes exists), so both are tried.
+        """
+        if self.verifies(message, signature):
+            return signature
+        try:
+            r, s = decode_dss_signature(signature)
+            raw = r.to_bytes(_SIGNATURE_BYTES // 2, "big") + s.to_bytes(_SIGNATURE_BYTES // 2, "big")
+        except (ValueError, OverflowError):
+            return None
+        return raw if self.verifies(message, raw) else None
 
 
 def read_public_key(jwk: Jwk) -> PublicKey:
@@ -465,11 +511,11 @@ def _is_right(
     return key.verifies(signature.protected + b"." + payload, signature.raw)
 
 
-def _protected(key: SigningKey, typ: str, header: Mapping[str, object] | None) -> str:
+def _protected(key: Signer, typ: str, header: Mapping[str, object] | None) -> str:
     return b64encode(write_json({"alg": key.alg, "typ": typ, "kid": key.kid, **(header or {})}))
 
 
-def _signature(body: str, protected: str, key: SigningKey) -> dict[str, str]:
+def _signature(body: str, protected: str, key: Signer) -> dict[str, str]:
     return {"protected": protected, "signature": b64encode(key.sign(f"{protected}.{body}".encode("ascii")))}
 
 

@@ -29,7 +29,7 @@ from lls.signed.jose import (
     MOST_TOKEN,
     Jwk,
     PublicKey,
-    SigningKey,
+    Signer,
     Token,
     algorithms_of,
     read_public_key,
@@ -143,16 +143,31 @@ def follow(keys: KeySet, tokens: Sequence[str]) -> tuple[KeySet, tuple[str, ...]
 
 
 def make_key_set(
-    *, version: int, expires_at: datetime, roles: Mapping[str, Role], keys: Sequence[Jwk], signers: Sequence[SigningKey]
+    *, version: int, expires_at: datetime, roles: Mapping[str, Role], keys: Sequence[Jwk], signers: Sequence[Signer]
 ) -> str:
     """The signed key set, always general JSON, so that another person's signature can be added."""
-    payload = {
+    payload = key_set_payload(version=version, expires_at=expires_at, roles=roles, keys=keys)
+    return sign_general(payload, keys=signers, typ=TYP)
+
+
+def key_set_payload(
+    *, version: int, expires_at: datetime, roles: Mapping[str, Role], keys: Sequence[Jwk]
+) -> dict[str, object]:
+    """What a key set says, before anybody has signed it."""
+    return {
         "version": version,
         "expires_at": write_instant(expires_at),
         "roles": {name: {"threshold": role.threshold, "kids": sorted(role.kids)} for name, role in roles.items()},
         "keys": [dict(jwk) for jwk in keys],
     }
-    return sign_general(payload, keys=signers, typ=TYP)
+
+
+def unsigned_key_set(payload: Json) -> KeySet:
+    """What a proposed key set would be, for those who are to sign it: its ``token`` is empty and nobody may trust it.
+
+    Raises ``malformed`` for what no server would take.
+    """
+    return _read(payload, "")
 
 
 def _read(payload: Json, token: Token) -> KeySet:

@@ -15,7 +15,7 @@ from typing import Final
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import Fields, write_instant
 from lls.signed.encoding import hash_text, required
-from lls.signed.jose import SigningKey, Token, sign_compact, token_text
+from lls.signed.jose import Signer, Token, sign_compact, token_text
 from lls.signed.keys import KeySet
 
 TYP: Final = "lls-receipt+jws"
@@ -35,10 +35,20 @@ class Receipt:
 
 
 def make_receipt(
-    *, receipt_id: str, server_id: str, report_id: str, up_to_seq: int, head: str, made_at: datetime, signer: SigningKey
+    *, receipt_id: str, server_id: str, report_id: str, up_to_seq: int, head: str, made_at: datetime, signer: Signer
 ) -> str:
     """The signed receipt; where the threshold is higher, :func:`lls.signed.jose.add_signature` adds the others."""
-    payload = {
+    payload = receipt_payload(
+        receipt_id=receipt_id, server_id=server_id, report_id=report_id, up_to_seq=up_to_seq, head=head, made_at=made_at
+    )
+    return sign_compact(payload, key=signer, typ=TYP)
+
+
+def receipt_payload(
+    *, receipt_id: str, server_id: str, report_id: str, up_to_seq: int, head: str, made_at: datetime
+) -> dict[str, object]:
+    """What a receipt says, before anybody has signed it."""
+    return {
         "receipt_id": receipt_id,
         "server_id": server_id,
         "report_id": report_id,
@@ -46,7 +56,6 @@ def make_receipt(
         "head": head,
         "made_at": write_instant(made_at),
     }
-    return sign_compact(payload, key=signer, typ=TYP)
 
 
 def read_receipt(data: Token, keys: KeySet, server_id: str) -> Receipt:

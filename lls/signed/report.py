@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import struct
 import tempfile
@@ -210,7 +211,8 @@ class Report:
         self.close()
 
     def _lines(self, name: str) -> Iterator[bytes]:
-        with _broken_archive_refused(), self._archive.open(name) as member:
+        # The archive's own readline with a limit goes through Python once per line.
+        with _broken_archive_refused(), io.BufferedReader(cast("io.RawIOBase", self._archive.open(name))) as member:
             while line := member.readline(MOST_LINE + 1):
                 if len(line) > MOST_LINE:
                     raise malformed(f"The report's {name} has a line of more than {MOST_LINE} bytes.")

@@ -23,9 +23,11 @@ from lls.api import problems
 from lls.api.app import ADMIN_ROUTES, LAN_ROUTES
 from lls.config import PREFIX, Config
 from lls.faults import Fault, LeaseEnd, Refusal
-from lls.issuer import billing, refusals
+from lls.issuer import billing, history, order_table, refusals
 from lls.issuer import cli as issuer_cli
-from lls.issuer.catalog import read_catalog
+from lls.issuer.catalog_file import read_catalog
+from lls.issuer.customer_fields import read_customer_fields
+from lls.issuer.customer_file import read_customer_file
 from lls.issuer.orders import read_orders
 from lls.licensing import usage
 from lls.licensing.entitlement import read_entitlement
@@ -176,6 +178,8 @@ def test_exactly_the_codes_that_nothing_answers_with_are_marked_as_coming_later(
             "## Refusals",
             [one.code for one in vars(refusals).values() if isinstance(one, type) and issubclass(one, Fault)][1:],
         ),
+        (ISSUER, "## History", [*history.Deed]),
+        (ISSUER, "### Orders as a table", [*order_table.ORDER_COLUMNS, *order_table.LINE_COLUMNS]),
         (ISSUER, "## Billing", [*billing.COLUMNS, *billing.Meter]),
         (MANUAL, "## The clock", [*ClockState]),
     ],
@@ -238,6 +242,8 @@ def _walk(command: Any, words: str) -> Iterator[tuple[str, Any]]:
     if not hasattr(command, "list_commands"):
         yield words, command
         return
+    if command.invoke_without_command:  # a group that is a command, too
+        yield words, command
     for name in command.list_commands(None):
         yield from _walk(command.get_command(None, name), f"{words} {name}")
 
@@ -258,7 +264,8 @@ def test_every_command_is_documented_with_all_its_options(program: str, document
 
 def _words_of(line: str, known: Mapping[str, Any]) -> str:
     """The command's own words at the beginning of a line."""
-    return next((words for words in known if f"{line} ".startswith(f"{words} ")), line)
+    fitting = [words for words in known if f"{line} ".startswith(f"{words} ")]
+    return max(fitting, key=len, default=line)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -267,7 +274,7 @@ def test_no_document_types_a_command_that_is_not_there(document: str) -> None:
     for line in typed(document):
         words = shlex.split(line)
         program, rest = words[0], words[1:]
-        while rest and rest[0] in ("--config", "--home"):
+        while rest and rest[0] in ("--config", "--home", "--by", "--reason"):
             rest = rest[2:]
         if not rest or rest[0] in ("COMMAND", "[--config", "[--home", "…", "--help", "--version"):
             continue
@@ -297,6 +304,13 @@ def test_the_vendors_examples_are_accepted() -> None:
     assert ["CAD-PRO-1Y"] == list(read_catalog(catalogue).offerings)
     order = next(body for kind, body in FENCED.findall(section(ISSUER, "## Orders")) if kind == "json")
     assert ["SO-1001"] == [one.order_ref for one in read_orders(order.replace("lls_…", f"lls_{'A' * 22}").encode())]
+
+
+def test_the_vendors_example_of_customers_is_accepted() -> None:
+    schema = next(body for kind, body in FENCED.findall(section(ISSUER, "### Fields of your own")) if kind == "toml")
+    table = FENCED.findall(section(ISSUER, "### Importing customers"))[0][1]
+    (row,) = read_customer_file(table.encode()).rows
+    assert [] == list(read_customer_fields(schema).complaints(row.own))
 
 
 def test_the_administrators_example_of_a_policy_is_accepted() -> None:

@@ -45,7 +45,7 @@ CHOSEN_BY_THE_DAEMON = {"store.sqlite", "store.postgres"}
 
 # Library -> the rooms where it lives.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"api", "console", "daemon", "issuer.serve", "demo", "cli"},
+    "aiohttp": {"api", "console", "daemon", "issuer.intake", "demo", "cli"},
     "aiosqlite": {"store.sqlite"},
     "apscheduler": {"schedule"},
     "cryptography": {"signed", "client", "tls"},

@@ -15,6 +15,7 @@ from lls.issuer.ingest import Ingested
 from lls.licensing.entitlement import Entitlement, FeatureType
 from lls.licensing.fields import write_instant
 from lls.licensing.journal import FIRST_PREV, Entry, Head, Kind, entry
+from lls.licensing.terms import RESET_USAGE
 from lls.licensing.usage import Fold, usage_csv
 from lls.signed.bundle import Bundle, open_bundle
 from lls.signed.jose import EncryptionKey, SigningKey
@@ -160,6 +161,7 @@ class Appliance:
             resets=[
                 {"entitlement_id": each.order.entitlement_id, "feature": key, "consumed": 0, "overage": 0}
                 for each in ordered
+                if each.order.type == RESET_USAGE
                 for key in ([each.order.feature] if each.order.feature else ["frames", "cloud"])
             ],
         )

@@ -184,7 +184,7 @@ def test_the_reports_before_a_refused_one_stay_in(terminal: Terminal, appliance:
     result = terminal.run("report", "ingest", tmp_path / "1", tmp_path / "3")
     assert 1 == result.exit_code
     assert "Line 2 is missing" in result.stderr
-    assert "The 1 before it were taken in." in result.stderr
+    assert "1 of 2 reports are taken in, 1 refused." in result.stderr
     assert 1 == len(terminal.json("report", "list")["reports"])
 
 

@@ -250,7 +250,7 @@ def test_what_is_reset_after_a_move_is_given_whole_again_and_what_ended_is_not(
 ) -> None:
     key = entitlement.entitlement_id
     (ended,) = feature(entitlement, "cloud").grants
-    issuer.amending.add_grant(key, GrantTerms(feature="cloud", amount=70), now=NOW)
+    issuer.balances.add(key, GrantTerms(feature="cloud", amount=70), now=NOW)
     (_, living) = feature(imported(issuer, appliance).entitlements[0], "cloud").grants
     meters = [
         meter("frames", {"allowance": (100, 100), "overdraft": (50, 50)}),

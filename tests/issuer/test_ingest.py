@@ -130,7 +130,7 @@ def test_a_gap_is_named_with_its_lines(
     assert nothing_stored(issuer, appliance)
 
 
-def test_two_clones_of_a_server_are_a_fork(
+def test_two_clones_of_a_server_are_told(
     issuer: Issuer, appliance: Appliance, entitlement_id: str, tmp_path: Path
 ) -> None:
     twin = appliance.clone()
@@ -140,9 +140,9 @@ def test_two_clones_of_a_server_are_a_fork(
     twin.report(tmp_path / "other")
     issuer.ingest(tmp_path / "one", now=NOW)
     before = issuer.usage()
-    with pytest.raises(ReportRefused, match="forked: its line 2") as refused:
+    with pytest.raises(ReportRefused, match=r"forked: two copies of it run.*line 2 is another one") as refused:
         issuer.ingest(tmp_path / "other", now=NOW)
-    assert ReportProblem.FORK is problem(refused)
+    assert ReportProblem.TWO_COPIES is problem(refused)
     assert before == issuer.usage()
     assert 1 == len(issuer.register.reports())
 
@@ -310,7 +310,7 @@ def test_a_first_report_must_begin_the_chain(
     appliance.report(tmp_path / "r", prev_head="f" * 64)
     with pytest.raises(ReportRefused) as refused:
         issuer.ingest(tmp_path / "r", now=NOW)
-    assert ReportProblem.FORK is problem(refused)
+    assert ReportProblem.RANGE is problem(refused)
 
 
 @pytest.mark.parametrize("days", [-1000 * 365, -401, 401, 7000 * 365])

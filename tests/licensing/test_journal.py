@@ -228,3 +228,20 @@ def test_an_entry_is_a_value() -> None:
     assert made == replace(made)
     with pytest.raises(AttributeError):
         made.seq = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ['"hash":"', '","hash":"' + "0" * 64 + '","', "hash", '\\"hash\\":\\"'])
+def test_a_text_that_looks_like_the_hash_is_taken_for_none(text: str) -> None:
+    posted = entry(Head(), at=AT, kind=Kind.GRANTED, data={"lease_id": text, "hash": text, "prev": {"hash": text}})
+    assert posted.hash == verify_line(posted.line, after=Head())["hash"]
+
+
+@pytest.mark.parametrize("wrong", ["", "0" * 64, '"' * 32, "é" * 64, "0" * 63])
+def test_a_line_whose_hash_is_none_is_refused(wrong: str) -> None:
+    (posted,) = chain(1)
+    line = json.dumps(
+        {**json.loads(posted.line), "hash": wrong}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    with pytest.raises(RefusedDocument) as refused:
+        verify_line(line.encode(), after=Head())
+    assert Refusal.MALFORMED is refused.value.reason

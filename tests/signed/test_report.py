@@ -417,6 +417,6 @@ def test_a_failing_disk_is_told_as_such_and_not_as_a_forged_report(
         open_report(tmp_path / "r", report_key=None, server_jwk=SITE.signing_jwk) as report,
         monkeypatch.context() as patched,
     ):
-        patched.setattr(zipfile.ZipExtFile, "readline", fails)
+        patched.setattr(zipfile.ZipExtFile, "read", fails)
         with pytest.raises(OSError, match="Input/output"):
             list(report.lines())

@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +21,28 @@ import typer
 from typer.core import TyperGroup
 
 from lls.faults import Fault
-from lls.issuer.cli import bundle, catalog, customer, entitlement, grant, keys, order, report, server
-from lls.issuer.cli.frame import PassphraseFile, home_of, now, passphrase_from, say, stderr
+from lls.issuer.cli import (
+    audit,
+    bundle,
+    catalog,
+    customer,
+    entitlement,
+    grant,
+    inbox,
+    keys,
+    order,
+    report,
+    serve,
+    server,
+    usage,
+    view,
+)
+from lls.issuer.cli.frame import PassphraseFile, home_of, now, passphrase_from, remember_who, say, stderr, who_of
+from lls.issuer.cli.signing import write_pending
 from lls.issuer.office import SAMPLE_CATALOG, Issuer
+
+FIRST_KEYS = "keys.pending"
+"""In a new home: the first key set, where others have to sign it."""
 
 
 class _Refusing(TyperGroup):
@@ -32,7 +52,15 @@ class _Refusing(TyperGroup):
         try:
             return super().invoke(ctx)
         except Fault as fault:
-            stderr.print(f"lls-issuer: {fault.detail}", style="red")
+            # A refusal may name what somebody else wrote, such as an unknown member of a shop's order.
+            stderr.print(f"lls-issuer: {serve.printable(fault.detail)}", style="red")
+        except sqlite3.DatabaseError as failure:
+            if type(failure) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
+                raise  # a fault of this program, and none of the disk
+            stderr.print(
+                f"lls-issuer: The register cannot be read: {failure}. If it is damaged, put it back from the backup.",
+                style="red",
+            )
         except OSError as failure:
             if failure.strerror is None:
                 raise
@@ -58,9 +86,15 @@ for name, noun in {
     "report": report.report_noun,
     "receipt": report.receipt_noun,
     "return": report.return_noun,
-    "usage": report.usage_noun,
+    "usage": usage.noun,
+    "view": view.view_noun,
+    "feed": view.feed_noun,
+    "audit": audit.noun,
+    "inbox": inbox.noun,
 }.items():
     app.add_typer(noun, name=name)
+app.command("serve")(serve.serve)
+order.noun.command("import")(serve.order_import)
 
 
 @app.callback()
@@ -69,8 +103,14 @@ def _options(
     home: Annotated[
         Path | None, typer.Option("--home", envvar="LLS_ISSUER_HOME", help="Directory of keys and register.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", envvar="LLS_ISSUER_ACTOR", help="Who acts, for the history; else your account's name."),
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the history.")] = None,
 ) -> None:
     ctx.obj = home
+    remember_who(ctx, by=by or None, reason=reason)
 
 
 @app.command()
@@ -80,14 +120,24 @@ def init(
     no_passphrase: Annotated[
         bool, typer.Option("--no-passphrase", help="Leave the private keys unencrypted: for tests and demonstrations.")
     ] = False,
+    threshold: keys.Thresholds = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--keys", help="ROLE=FILE.llskey: somebody else's key; ROLE=own: one of this home. Repeatable."),
+    ] = None,
 ) -> None:
     """Make keys, register and a sample catalogue."""
     home = home_of(ctx)
     if no_passphrase and passphrase_file:
         raise typer.BadParameter("--no-passphrase and --passphrase-file exclude each other.")
+    change = keys.first_change(given, threshold)
     passphrase = None if no_passphrase else passphrase_from(passphrase_file, anew=True)
-    with Issuer.create(home, now=now(), passphrase=passphrase) as issuer:
-        say(f"Made keys (key set {issuer.keyring.newest.version}) and register in {home}.")
+    with Issuer.create(home, now=now(), passphrase=passphrase, who=who_of(ctx), keys=change) as issuer:
+        if issuer.first_keys is None:
+            say(f"Made keys (key set {issuer.keyring.newest.version}) and register in {home}.")
+        else:
+            say(f"Made keys and register in {home}. The first key set waits for the signatures of others.")
+            write_pending(home / FIRST_KEYS, issuer.first_keys, as_json=False)
     if no_passphrase:
         say("The private keys are NOT encrypted; whoever reads them can make licences.")
     say(

@@ -10,9 +10,11 @@ import typer
 from rich.table import Table
 
 from lls.issuer.amending import Changed
+from lls.issuer.catalog import Level
 from lls.issuer.cli.frame import AsJson, group, now, open_issuer, overdraft_text, print_json, say, stdout
 from lls.issuer.consumption import left_of
 from lls.issuer.register import Sold
+from lls.issuer.resolving import chains_in
 from lls.licensing.fields import write_instant
 
 noun = group("What was sold.")
@@ -40,16 +42,29 @@ def entitlement_list(
 def entitlement_show(
     ctx: typer.Context, entitlement_id: Annotated[str, typer.Argument(help="ent_…")], as_json: AsJson = False
 ) -> None:
-    """One entitlement as its server gets it, activation codes included."""
+    """One entitlement as its server gets it, activation codes included, and where each value comes from."""
     with open_issuer(ctx) as issuer:
         sold = issuer.entitlement(entitlement_id)
     if as_json:
-        print_json(sold_document(sold))
+        print_json({**sold_document(sold), "origins": sold.origins})
         return
     table = Table(show_header=False, title=entitlement_id)
     for key, value in sold_document(sold).items():
         table.add_row(key, value if isinstance(value, str) else json.dumps(value))
     stdout.print(table)
+    stdout.print(_origin_table(sold))
+
+
+def _origin_table(sold: Sold) -> Table:
+    """Where each value comes from, and what it overrides."""
+    version = sold.origins.get("catalog_version", "?")
+    resale = ", not for resale" if sold.origins.get("not_for_resale") else ""
+    table = Table("value", "is", "from", "overrides", title=f"Values, by version {version} of the catalogue{resale}")
+    for path, chain in chains_in(sold.origins).items():
+        (level, value), *lower = reversed(chain)
+        overridden = ", ".join(f"{json.dumps(was)} ({who})" for who, was in lower if who is not Level.BUILT_IN)
+        table.add_row(path, json.dumps(value), level, overridden or "-")
+    return table
 
 
 def sold_document(sold: Sold) -> dict[str, Any]:
@@ -114,14 +129,14 @@ EntitlementId: TypeAlias = Annotated[str, typer.Argument(help="ent_…")]
 def entitlement_disable(ctx: typer.Context, entitlement_id: EntitlementId, as_json: AsJson = False) -> None:
     """End its leases with the next bundle, until it is enabled again."""
     with open_issuer(ctx) as issuer:
-        _show_switched(issuer.amending.disable(entitlement_id), "disabled", as_json)
+        _show_switched(issuer.amending.disable(entitlement_id, now=now()), "disabled", as_json)
 
 
 @noun.command("enable")
 def entitlement_enable(ctx: typer.Context, entitlement_id: EntitlementId, as_json: AsJson = False) -> None:
     """Take a disabling back, with the next bundle."""
     with open_issuer(ctx) as issuer:
-        _show_switched(issuer.amending.enable(entitlement_id), "enabled", as_json)
+        _show_switched(issuer.amending.enable(entitlement_id, now=now()), "enabled", as_json)
 
 
 def _show_switched(changed: Changed, what: str, as_json: bool) -> None:
@@ -144,8 +159,50 @@ def entitlement_renew(
         print_json(changed_document(changed))
         return
     was = "was renewed before under that reference" if changed.again else "is renewed"
-    say(f"{entitlement_id} {was}: until {changed.outcome['expires_at']}.")
+    until = changed.outcome["expires_at"] or f"maintenance, {changed.outcome['maintenance_expires_on']}"
+    say(f"{entitlement_id} {was}: until {until}.")
     _say_resets(changed)
+    next_step(changed.sold)
+
+
+@noun.command("add-seats")
+def entitlement_add_seats(  # noqa: PLR0917 - Typer makes options out of parameters
+    ctx: typer.Context,
+    entitlement_id: EntitlementId,
+    seats: Annotated[int, typer.Option("--seats", help="So many more; below zero: so many fewer.")],
+    named_user: Annotated[
+        list[str] | None, typer.Option("--named-user", help="Somebody to name for a new seat; repeatable.")
+    ] = None,
+    ref: Ref = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add seats to it, or take some away; its dates stay."""
+    with open_issuer(ctx) as issuer:
+        changed = issuer.amending.add_seats(entitlement_id, seats, named_users=named_user or (), ref=ref, now=now())
+    if as_json:
+        print_json(changed_document(changed))
+        return
+    was = "had been changed before under that reference" if changed.again else "is changed"
+    say(f"{entitlement_id} {was}: {changed.outcome['seats']} seats.")
+    next_step(changed.sold)
+
+
+@noun.command("upgrade")
+def entitlement_upgrade(
+    ctx: typer.Context,
+    entitlement_id: EntitlementId,
+    sku: Annotated[str, typer.Option("--sku", help="An offering with the action upgrade.")],
+    ref: Ref = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring it to another edition; what was overridden for it stays."""
+    with open_issuer(ctx) as issuer:
+        changed = issuer.upgrade(entitlement_id, sku=sku, ref=ref, now=now())
+    if as_json:
+        print_json(changed_document(changed))
+        return
+    was = "had been upgraded before under that reference" if changed.again else "is upgraded"
+    say(f"{entitlement_id} {was}: edition {changed.outcome['edition']}, sold as {changed.outcome['sku']}.")
     next_step(changed.sold)
 
 

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lls.issuer.files import read_bounded
+from lls.issuer.history import Who, whoever
 from lls.issuer.office import Issuer
 from lls.issuer.refusals import HomeRefused
 from lls.licensing.fields import write_instant
@@ -38,6 +39,10 @@ PassphraseFile: TypeAlias = Annotated[
         "--passphrase-file", help="File with the passphrase of the keys; else $LLS_ISSUER_PASSPHRASE or a question."
     ),
 ]
+
+
+MOST_ROWS: Final = (1 << 63) - 1
+"""The highest number that a row of the register can have."""
 
 
 def group(about: str) -> typer.Typer:
@@ -58,14 +63,29 @@ def home_of(ctx: typer.Context) -> Path:
     return home
 
 
+def who_of(ctx: typer.Context) -> Who:
+    """Who acts and why, as the command line says it; else the account of the operating system."""
+    who = ctx.meta.get(_WHO)
+    return who if isinstance(who, Who) else whoever()
+
+
+def remember_who(ctx: typer.Context, *, by: str | None, reason: str | None) -> None:
+    """Keeps that for the command below. Raises Conflict where a text does not fit."""
+    ctx.meta[_WHO] = whoever(by, reason=reason)
+
+
+_WHO: Final = "lls.issuer.who"
+
+
 def open_issuer(ctx: typer.Context, passphrase_file: Path | None = None, *, signs: bool = False) -> Issuer:
     """The issuer in that home; ``signs``: with its private keys, asking for the passphrase where they have one."""
     home = home_of(ctx)
     if not signs:
-        return Issuer(home, now=now())
+        return Issuer(home, now=now(), who=who_of(ctx))
     given = passphrase_file is not None or "LLS_ISSUER_PASSPHRASE" in os.environ
     asks = not given and sys.stdin.isatty() and Issuer.needs_passphrase(home)
-    return Issuer(home, now=now(), passphrase=passphrase_from(passphrase_file) if given or asks else None)
+    passphrase = passphrase_from(passphrase_file) if given or asks else None
+    return Issuer(home, now=now(), passphrase=passphrase, who=who_of(ctx))
 
 
 def passphrase_from(file: Path | None, *, anew: bool = False) -> bytes:

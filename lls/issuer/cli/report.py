@@ -1,17 +1,17 @@
-"""``lls-issuer report``, ``receipt``, ``usage`` and ``return``: what comes back from the sites, and the answer."""
+"""``lls-issuer report``, ``receipt`` and ``return``: what comes back from the sites, and the answer."""
 
 from __future__ import annotations
 
-import json
-import re
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 
-from lls.faults import Fault
-from lls.issuer.billing import billing_csv, billing_document
+from lls.faults import RefusedDocument
 from lls.issuer.cli.frame import (
     AsJson,
     Output,
@@ -25,60 +25,131 @@ from lls.issuer.cli.frame import (
     progress_bar,
     say,
     show,
+    stderr,
     writable,
 )
-from lls.issuer.files import PRIVATE, read_bounded, write_whole
+from lls.issuer.cli.signing import (
+    STANDARD_DAYS,
+    KeyFile,
+    PendingFile,
+    SignWith,
+    SignWithinDays,
+    Trusted,
+    Unsigned,
+    Yes,
+    read_file,
+    sign_file,
+    write_pending,
+)
+from lls.issuer.explaining import advice
+from lls.issuer.files import read_bounded, write_whole
 from lls.issuer.hosting import Accepted
 from lls.issuer.ingest import Ingested
 from lls.issuer.office import Issuer
-from lls.issuer.refusals import IssuerRefused
-from lls.issuer.register import IngestedReport
+from lls.issuer.pending import Kind, Pending
+from lls.issuer.refusals import ReportProblem, ReportRefused
+from lls.issuer.register import IngestedReport, IssuedReceipt
 from lls.licensing.fields import write_instant
 from lls.signed.returned import MOST_RETURN
 
 report_noun = group("Usage reports that came back.")
 receipt_noun = group("Acknowledgements of reports.")
-usage_noun = group("What was used, for billing.")
 return_noun = group("Entitlements that sites gave back.")
 
 
-class Format(StrEnum):
-    """How billing lines are written."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """A file that was not taken in: ``problem`` for a script, the sentences for a person."""
 
-    CSV = "csv"
-    JSON = "json"
+    file: str
+    code: str
+    problem: str
+    detail: str
+    advice: str = ""
 
 
 @report_noun.command("ingest")
 def report_ingest(
     ctx: typer.Context,
-    files: Annotated[list[Path], typer.Argument(help="Usage reports (.llsreport), the oldest first.")],
+    files: Annotated[list[Path], typer.Argument(help="Usage reports (.llsreport), in any order.")],
     server: Annotated[str | None, typer.Option("--server", help="Refuse reports of any other server.")] = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify usage reports and take them in, each whole or not at all; what is known is counted once."""
-    taken: list[Ingested] = []
     with open_issuer(ctx, passphrase_file, signs=True) as issuer, progress_bar() as bar:
-        for file in files:
-            task = bar.add_task(file.name, total=None)
-            try:
-                ingested = issuer.ingest(
-                    file,
-                    now=now(),
-                    server_id=server,
-                    progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
-                )
-            except Fault as fault:
-                done = f" The {len(taken)} before it were taken in." if taken else ""
-                raise IssuerRefused(f"{file}: {fault.detail}{done}") from fault
-            taken.append(ingested)
-            if not as_json:
-                say(_ingested_sentence(file, ingested))
+        issuer.keyring.report_key()  # a wrong passphrase is no report's fault
+        taken, refused = _take_in(files, issuer, bar, server_id=server, quiet=as_json)
     if as_json:
-        print_json({"reports": [_ingested_document(each) for each in taken]})
+        print_json({"reports": [_ingested_document(one) for one in taken], "refused": plain(refused)})
     else:
-        say(f"Next: lls-issuer receipt issue --report {taken[-1].report.report_id} -o FILE")
+        _say_end(taken, refused)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _take_in(
+    files: Sequence[Path], issuer: Issuer, bar: Progress, *, server_id: str | None, quiet: bool
+) -> tuple[list[Ingested], list[_Refused]]:
+    """Each on its own. What lies behind a gap waits: another of the files may fill it."""
+    taken: list[Ingested] = []
+    refused: list[_Refused] = []
+    waiting = list(dict.fromkeys(files))
+    while waiting:
+        behind: dict[Path, _Refused] = {}
+        for file in waiting:
+            outcome = _take_in_one(file, issuer, bar, server_id=server_id)
+            if isinstance(outcome, Ingested):
+                taken.append(outcome)
+                if not quiet:
+                    say(_ingested_sentence(file, outcome))
+            elif outcome.problem == ReportProblem.GAP:
+                behind[file] = outcome
+            else:
+                refused.append(outcome)
+        if len(behind) == len(waiting):
+            return taken, [*refused, *behind.values()]
+        waiting = list(behind)
+    return taken, refused
+
+
+def _take_in_one(file: Path, issuer: Issuer, bar: Progress, *, server_id: str | None) -> Ingested | _Refused:
+    task = bar.add_task(file.name, total=None)
+    try:
+        return issuer.ingest(
+            file,
+            now=now(),
+            server_id=server_id,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    except ReportRefused as fault:
+        return _Refused(file=str(file), code=fault.code, problem=fault.problem, detail=fault.detail)
+    except RefusedDocument as fault:
+        return _Refused(
+            file=str(file), code=fault.code, problem=fault.reason, detail=fault.detail, advice=advice(fault)
+        )
+    except OSError as failure:
+        if failure.strerror is None:
+            raise
+        return _Refused(file=str(file), code="file", problem="unreadable", detail=f"{failure.strerror}.")
+    finally:
+        bar.remove_task(task)
+
+
+def _say_end(taken: Sequence[Ingested], refused: Sequence[_Refused]) -> None:
+    for one in refused:
+        stderr.print(
+            " ".join(part for part in (f"lls-issuer: {one.file}: {one.detail}", one.advice) if part), style="red"
+        )
+    if refused and len(taken) + len(refused) > 1:
+        say(f"{len(taken)} of {len(taken) + len(refused)} reports are taken in, {len(refused)} refused.")
+    newest: dict[str, IngestedReport] = {}
+    for ingested in taken:
+        known = newest.get(ingested.report.server_id)
+        if known is None or ingested.report.to_seq > known.to_seq:
+            newest[ingested.report.server_id] = ingested.report
+    for report in newest.values():
+        say(f"Next: lls-issuer receipt issue --report {report.report_id} -o FILE")
 
 
 def _ingested_sentence(file: Path, ingested: Ingested) -> str:
@@ -129,18 +200,63 @@ def _report_document(report: IngestedReport, issuer: Issuer) -> dict[str, Any]:
 
 
 @receipt_noun.command("issue")
-def receipt_issue(
+def receipt_issue(  # noqa: PLR0917 - Typer makes options out of parameters
     ctx: typer.Context,
     report: Annotated[str, typer.Option("--report", help="rpt_…")],
     output: Output,
+    unsigned: Unsigned = False,
+    sign_within_days: SignWithinDays = STANDARD_DAYS,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the receipt for a report; the next bundle carries it too."""
     writable(output)
+    if unsigned:
+        with open_issuer(ctx) as issuer:
+            life = timedelta(days=sign_within_days)
+            drafted = issuer.issuing.draft_receipt(report, now=now(), life=life)
+        write_pending(output, drafted.pending, as_json=as_json)
+        return
     with open_issuer(ctx, passphrase_file, signs=True) as issuer:
         receipt = issuer.issue_receipt(report, now=now())
-        knows, newest = issuer.server(receipt.server_id).keys_version, issuer.keyring.newest.version
+        _write_receipt(receipt, issuer, output, as_json=as_json)
+
+
+@receipt_noun.command("sign")
+def receipt_sign(  # noqa: PLR0917 - Typer makes options out of parameters
+    ctx: typer.Context,
+    file: PendingFile,
+    key: KeyFile = None,
+    sign_with: SignWith = None,
+    trust: Trusted = None,
+    yes: Yes = False,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read what a receipt says, and add your signature; without --key, those of this home."""
+
+    def here(pending: Pending) -> Pending:
+        with open_issuer(ctx, passphrase_file, signs=True) as issuer:
+            return issuer.issuing.sign_here(pending, now=now())
+
+    sign_file(
+        file, kind=Kind.RECEIPT, key=key, sign_with=sign_with, trust=trust, passphrase_file=passphrase_file, yes=yes,
+        as_json=as_json, here=here,
+    )  # fmt: skip
+
+
+@receipt_noun.command("seal")
+def receipt_seal(ctx: typer.Context, file: PendingFile, output: Output, as_json: AsJson = False) -> None:
+    """Make the receipt of what enough people have signed."""
+    writable(output)
+    pending = read_file(file, kind=Kind.RECEIPT)
+    with open_issuer(ctx) as issuer:
+        receipt = issuer.issuing.seal_receipt(pending, now=now())
+        _write_receipt(receipt, issuer, output, as_json=as_json)
+
+
+def _write_receipt(receipt: IssuedReceipt, issuer: Issuer, output: Path, *, as_json: bool) -> None:
+    knows, newest = issuer.server(receipt.server_id).keys_version, issuer.keyring.newest.version
     write_whole(output, receipt.token.encode())
     if knows < newest:
         say(
@@ -151,30 +267,6 @@ def receipt_issue(
         print_json({key: value for key, value in plain(receipt).items() if key != "token"} | {"file": str(output)})
     else:
         say(f"Wrote the receipt for everything up to line {receipt.up_to_seq} of {receipt.server_id} to {output}.")
-
-
-@usage_noun.command("export")
-def usage_export(
-    ctx: typer.Context,
-    format_: Annotated[Format, typer.Option("--format", help="csv or json.")] = Format.CSV,
-    customer: Annotated[str | None, typer.Option("--customer", help="Only of this account reference.")] = None,
-    period: Annotated[str | None, typer.Option("--period", help="Only of this month, such as 2026-11.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; else standard output.")] = None,
-) -> None:
-    """Billing lines per customer, month, SKU and meter, with ids that stay the same in every export."""
-    if period is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", period):
-        raise typer.BadParameter(f"--period takes a month such as 2026-11, not {period!r}.")
-    with open_issuer(ctx) as issuer:
-        lines = issuer.usage(customer=customer, period=period)
-    if format_ is Format.CSV:
-        data = billing_csv(lines)
-    else:
-        data = (json.dumps({"lines": [billing_document(line) for line in lines]}, indent=2) + "\n").encode()
-    if output is None:
-        typer.echo(data, nl=False)
-    else:
-        write_whole(output, data, mode=PRIVATE)
-        say(f"Wrote {len(lines)} billing lines to {output}.")
 
 
 @return_noun.command("accept")
