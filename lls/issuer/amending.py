@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import Any, Final
 
 from lls.faults import RefusedDocument
 from lls.issuer.acts import once
@@ -48,6 +48,9 @@ from lls.licensing.entitlement import (
 )
 from lls.licensing.fields import Fields, write_instant
 from lls.licensing.terms import RESET_USAGE
+
+_SALES: Final = frozenset({Deed.RENEWED, Deed.SEATS_ADDED, Deed.UPGRADED})
+"""What sells something: refused while the customer is disabled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +233,8 @@ class Amending:
 
         def make() -> Json:
             sold = entitlement_in(self._register, entitlement_id)
+            if deed in _SALES:
+                self._refuse_disabled(sold)
             changed, outcome = change(sold)
             self._put(changed)
             self._register.note_change(deed, was=sold, became=changed, at=now, what={"ref": ref, **outcome})
@@ -240,6 +245,14 @@ class Amending:
             asked = {**content, "entitlement_id": entitlement_id}
             outcome, again = once(self._register, make, content=asked, ref=ref, now=now)
             return Changed(sold=entitlement_in(self._register, entitlement_id), again=again, outcome=outcome)
+
+    def _refuse_disabled(self, sold: Sold) -> None:
+        customer = customer_in(self._register, sold.customer_id)
+        if customer.disabled_at is not None:
+            raise Conflict(
+                f"The customer {customer.account_ref} is disabled, so nothing is sold to it; "
+                f"enable it first: lls-issuer customer enable {customer.account_ref}."
+            )
 
     def _put(self, sold: Sold) -> None:
         read_back(sold.document)  # rule 5

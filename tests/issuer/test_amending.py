@@ -251,3 +251,19 @@ def test_nothing_of_what_is_not_known_changes(issuer: Issuer) -> None:
     for later in (issuer.amending.renew, issuer.amending.reset_usage):
         with pytest.raises(NotKnown):
             later("ent_none", now=NOW)
+
+
+# -- a customer that is disabled ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_sold_to_a_disabled_customer(issuer: Issuer, entitlement: Entitlement) -> None:
+    key = entitlement.entitlement_id
+    issuer.customers.disable("ACME", now=NOW)
+    before = issuer.entitlement(key)
+    with pytest.raises(Conflict, match="customer enable ACME"):
+        issuer.amending.renew(key, now=NOW)
+    with pytest.raises(Conflict, match="customer enable ACME"):
+        issuer.amending.add_seats(key, 5, now=NOW)
+    assert before == issuer.entitlement(key)
+    issuer.customers.enable("ACME", now=NOW)
+    assert not issuer.amending.renew(key, now=NOW).again
