@@ -253,7 +253,7 @@ def test_nothing_of_what_is_not_known_changes(issuer: Issuer) -> None:
             later("ent_none", now=NOW)
 
 
-# -- a customer that is disabled ----------------------------------------------------------------------------------------
+# -- a customer that is disabled --------------------------------------------------------------------------------------
 
 
 def test_nothing_is_sold_to_a_disabled_customer(issuer: Issuer, entitlement: Entitlement) -> None:
