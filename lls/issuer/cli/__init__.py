@@ -38,11 +38,9 @@ from lls.issuer.cli import (
     view,
 )
 from lls.issuer.cli.frame import PassphraseFile, home_of, now, passphrase_from, remember_who, say, stderr, who_of
-from lls.issuer.cli.signing import write_pending
-from lls.issuer.office import SAMPLE_CATALOG, Issuer
-
-FIRST_KEYS = "keys.pending"
-"""In a new home: the first key set, where others have to sign it."""
+from lls.issuer.cli.signing import tell_pending
+from lls.issuer.founding import FIRST_KEYS, SAMPLE_CATALOG
+from lls.issuer.office import Issuer
 
 
 class _Refusing(TyperGroup):
@@ -137,7 +135,7 @@ def init(
             say(f"Made keys (key set {issuer.keyring.newest.version}) and register in {home}.")
         else:
             say(f"Made keys and register in {home}. The first key set waits for the signatures of others.")
-            write_pending(home / FIRST_KEYS, issuer.first_keys, as_json=False)
+            tell_pending(home / FIRST_KEYS, issuer.first_keys, as_json=False)
     if no_passphrase:
         say("The private keys are NOT encrypted; whoever reads them can make licences.")
     say(
