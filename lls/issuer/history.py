@@ -83,6 +83,7 @@ class Deed(StrEnum):
     LOST = "lost"
     BUNDLE_ISSUED = "bundle_issued"
     REPORT_INGESTED = "report_ingested"
+    REPORT_REFUSED = "report_refused"
     RECEIPT_ISSUED = "receipt_issued"
     PERIOD_CLOSED = "period_closed"
 

@@ -45,7 +45,7 @@ from lls.issuer.founding import KEYS, REGISTER, SAMPLE_CATALOG, found
 from lls.issuer.history import Deed, Who
 from lls.issuer.hosting import Hosting
 from lls.issuer.ids import Random
-from lls.issuer.ingest import Ingested, Progress, ingest
+from lls.issuer.ingest import Ingested, Progress
 from lls.issuer.issue import Terms
 from lls.issuer.issuing import Issuing, WrittenBundle, check_served
 from lls.issuer.keyring import OWN_KEYS, Change, Keyring, are_encrypted
@@ -54,6 +54,7 @@ from lls.issuer.order_table import read_order_table
 from lls.issuer.ordering import Fulfilled, Ordering
 from lls.issuer.orders import NewCustomer, read_orders
 from lls.issuer.pending import Pending
+from lls.issuer.receiving import Receiving
 from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown
 from lls.issuer.register import (
     CatalogVersion,
@@ -99,6 +100,7 @@ class Issuer:
         self.serving = Serving(self.register, random=random)
         self.rotating = Rotating(self.register, keyring=self.keyring, random=random)
         self.issuing = Issuing(self.register, keyring=self.keyring, terms=self.serving.terms, random=random)
+        self.receiving = Receiving(self.register, keyring=self.keyring)
         self.first_keys: Pending | None = None
         """The first key set, where other people have to sign it: what :meth:`create` has to pass around."""
         self.closing = Closing(self.register)
@@ -293,14 +295,7 @@ class Issuer:
         self, path: Path, *, now: datetime, server_id: str | None = None, progress: Progress = lambda _done, _all: None
     ) -> Ingested:
         """Takes a usage report in, or recognises one that was; see :mod:`lls.issuer.ingest`."""
-        return ingest(
-            path,
-            self.register,
-            report_key=self.keyring.report_key(),
-            now=now,
-            server_id=server_id,
-            progress=progress,
-        )
+        return self.receiving.ingest(path, now=now, server_id=server_id, progress=progress)
 
     def usage(self, *, customer: str | None = None, period: str | None = None) -> list[BillingLine]:
         """Billing lines of all, or of one customer (account reference or id), or of one month (``2026-11``)."""

@@ -735,6 +735,7 @@ _INSTANTS: Final = frozenset(
         "applied_at",
         "done_at",
         "loaded_at",
+        "refused_at",
         "reported_at",
     }
 )

@@ -37,7 +37,17 @@ from lls.issuer.cli import (
     usage,
     view,
 )
-from lls.issuer.cli.frame import PassphraseFile, home_of, now, passphrase_from, remember_who, say, stderr, who_of
+from lls.issuer.cli.frame import (
+    PassphraseFile,
+    home_of,
+    now,
+    passphrase_from,
+    printable,
+    remember_who,
+    say,
+    stderr,
+    who_of,
+)
 from lls.issuer.cli.signing import tell_pending
 from lls.issuer.founding import FIRST_KEYS, SAMPLE_CATALOG
 from lls.issuer.office import Issuer
@@ -51,7 +61,7 @@ class _Refusing(TyperGroup):
             return super().invoke(ctx)
         except Fault as fault:
             # A refusal may name what somebody else wrote, such as an unknown member of a shop's order.
-            stderr.print(f"lls-issuer: {serve.printable(fault.detail)}", style="red")
+            stderr.print(f"lls-issuer: {printable(fault.detail)}", style="red")
         except sqlite3.DatabaseError as failure:
             if type(failure) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
                 raise  # a fault of this program, and none of the disk

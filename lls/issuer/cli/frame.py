@@ -158,6 +158,11 @@ def show(
     stdout.print(table)
 
 
+def printable(text: str) -> str:
+    """Text that somebody else wrote, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
 def cell(value: object) -> str:
     """A value as a table shows it."""
     match value:
