@@ -27,8 +27,9 @@ from enum import StrEnum
 from typing import Any
 
 from lls.issuer.acts import LONGEST_REF, once
-from lls.issuer.amending import Changed, following, read_back
+from lls.issuer.amending import Changed
 from lls.issuer.catalog import ExpiryTerms, GrantTerms, Price, Stage
+from lls.issuer.changing import following, read_back
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.lookup import entitlement_in

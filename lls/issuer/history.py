@@ -74,6 +74,7 @@ class Deed(StrEnum):
     GRANT_ADDED = "grant_added"
     GRANT_ALTERED = "grant_altered"
     GRANT_REVOKED = "grant_revoked"
+    PARTED = "parted"
     USAGE_RESET = "usage_reset"
     DISABLED = "disabled"
     ENABLED = "enabled"

@@ -25,8 +25,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from lls.faults import BadRequest, Fault, NotFound, RefusedDocument, UnsupportedMediaType
-from lls.issuer.amending import read_back
 from lls.issuer.catalog import Action, Stage
+from lls.issuer.changing import read_back
 from lls.issuer.history import whoever
 from lls.issuer.intake import chargify, fastspring, generic, netsuite, salesforce, stripe, zuora
 from lls.issuer.intake.facts import (
