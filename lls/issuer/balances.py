@@ -311,7 +311,7 @@ class Balances:
         sold = entitlement_in(self._register, row.entitlement_id)
         given = replace(_begun(row, now), state=State.GIVEN)
         document = _with(following(sold.document), given)
-        return self._keep(sold, document, given, deed=Deed.GRANT_ADDED, now=now, was=row)
+        return self._keep(sold, document, given, deed=Deed.GRANT_RELEASED, now=now, was=row)
 
     def _keep(
         self, sold: Sold, document: Json, row: Balance, *, deed: Deed, now: datetime, was: Balance | None = None

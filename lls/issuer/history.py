@@ -72,6 +72,7 @@ class Deed(StrEnum):
     SEATS_ADDED = "seats_added"
     UPGRADED = "upgraded"
     GRANT_ADDED = "grant_added"
+    GRANT_RELEASED = "grant_released"
     GRANT_ALTERED = "grant_altered"
     GRANT_REVOKED = "grant_revoked"
     PARTED = "parted"

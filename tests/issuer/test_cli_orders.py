@@ -112,7 +112,7 @@ def test_a_grant_waits_is_released_altered_and_revoked(terminal: Terminal, sold:
     assert terminal.json("grant", "revoke", key)["state"] == "revoked"
     assert terminal.json("grant", "revoke", key)["already_done"]
     shown = terminal.json("grant", "show", key)
-    assert ["grant_added", "grant_added", "grant_altered", "grant_revoked"] == [
+    assert ["grant_added", "grant_released", "grant_altered", "grant_revoked"] == [
         one["kind"] for one in shown["history"]
     ]  # fmt: skip
     assert {"amount": 90_000, "currency": "USD"} == shown["price"]
