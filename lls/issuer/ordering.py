@@ -415,7 +415,8 @@ class _Task:
         action, offered = self.line.action, self.offering.actions
         if action is None and len(offered) > 1 and Action.NEW in offered:
             raise malformed(
-                f"{self.line.place}.action", f"is missing: {self.line.sku} can be one of {', '.join(offered)}"
+                f"{self.line.place}.action",
+                f"is missing: {self.line.sku} does {', '.join(offered)}; say which is meant",
             )
         if action is not None and action not in offered:
             raise malformed(

@@ -140,6 +140,11 @@ def say(sentence: str) -> None:
     stderr.print(sentence)
 
 
+def print_id(made: str) -> None:
+    """What a command made or took in, on standard output: for ``NAME=$(lls-issuer …)``."""
+    typer.echo(made)
+
+
 def print_json(document: object) -> None:
     """A document for a program, on standard output."""
     typer.echo(json.dumps(document, indent=2))

@@ -241,11 +241,15 @@ def keys_export(
     ctx: typer.Context,
     output: Output,
     version: Annotated[int | None, typer.Option("--version", help="Which version; the newest if left out.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a key set (.llskeys) for servers and applications to trust."""
     with open_issuer(ctx) as issuer:
         keys = issuer.keyring.newest if version is None else issuer.keyring.version(version)
     write_whole(output, keys.token.encode())
+    if as_json:
+        print_json({"version": keys.version, "expires_at": write_instant(keys.expires_at), "file": str(output)})
+        return
     say(f"Wrote key set {keys.version} to {output}.")
 
 

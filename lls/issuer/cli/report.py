@@ -20,6 +20,7 @@ from lls.issuer.cli.frame import (
     now,
     open_issuer,
     plain,
+    print_id,
     print_json,
     printable,
     progress_bar,
@@ -110,6 +111,7 @@ def _say_end(taken: Sequence[Ingested], refused: Sequence[Refused]) -> None:
             newest[ingested.report.server_id] = ingested.report
     for report in newest.values():
         say(f"Next: lls-issuer receipt issue --report {report.report_id} -o FILE")
+        print_id(report.report_id)
 
 
 def _ingested_sentence(file: Path, ingested: Ingested) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
+from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_id, print_json, say, show, stdout
 from lls.issuer.cli.when import instant_of
 from lls.issuer.files import read_bounded
 from lls.issuer.issue import Terms
@@ -48,11 +48,9 @@ def server_register(
     if as_json:
         print_json(document)
         return
-    say(
-        f"Registered {server.name}: {server.server_id} "
-        f"(version {server.version}, journal at line {server.journal_seq})."
-    )
+    say(f"Registered {server.name} (version {server.version}, journal at line {server.journal_seq}).")
     say(f"Compare its key with the site, over the telephone: {document['fingerprint']}")
+    print_id(server.server_id)
 
 
 @noun.command("list")
