@@ -24,7 +24,7 @@ from lls.issuer.cli.frame import (
     stdout,
 )
 from lls.issuer.files import read_bounded
-from lls.issuer.refusals import HomeRefused
+from lls.issuer.refusals import CatalogRefused, HomeRefused
 from lls.licensing.fields import write_instant
 
 noun = group("What can be sold.")
@@ -39,6 +39,8 @@ def catalog_load(
 ) -> None:
     """Put a catalogue into force for new orders."""
     data = read_bounded(file, what="catalogue", most=LARGEST_CATALOG_BYTES)
+    if file.suffix.lower() in {".yaml", ".yml", ".json"}:
+        raise CatalogRefused(f"{file}: a catalogue is TOML; the sample that init wrote shows how it looks.")
     try:
         text = data.decode()
     except UnicodeDecodeError as failure:

@@ -97,7 +97,8 @@ def keys_make(  # noqa: PLR0917 - Typer makes options out of parameters
     writable(output)
     signer: Signer
     if key is not None and sign_with is None and public_key is None:
-        writable(key)
+        if not key.exists():  # else it is refused below, whatever it holds
+            writable(key)
         made = make_key_file(key, passphrase=None if no_passphrase else passphrase_from(passphrase_file, anew=True))
         signer, public = made, made.public
     elif key is None and sign_with is not None and public_key is not None:
@@ -244,6 +245,7 @@ def keys_export(
     as_json: AsJson = False,
 ) -> None:
     """Write a key set (.llskeys) for servers and applications to trust."""
+    writable(output)
     with open_issuer(ctx) as issuer:
         keys = issuer.keyring.newest if version is None else issuer.keyring.version(version)
     write_whole(output, keys.token.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -55,7 +56,8 @@ def order_fulfil(
     for server_id in sorted({server_id for each in fulfilled for server_id in each.server_ids}):
         say(f"Next: lls-issuer bundle issue --server {server_id} -o FILE")
     say_unhosted(fulfilled)
-    say("The whole delivery of an order, with its letter: lls-issuer order deliver ORDER_REF -o DIR")
+    ref = shlex.quote(fulfilled[0].order_ref) if len(fulfilled) == 1 else "ORDER_REF"
+    say(f"The whole delivery of an order, with its letter: lls-issuer order deliver {ref} -o DIR")
 
 
 @noun.command("list")

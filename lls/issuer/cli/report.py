@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from lls.faults import RefusedDocument
 from lls.issuer.cli.frame import (
     AsJson,
     Output,
@@ -254,7 +255,14 @@ def return_accept(
     """Take in that a site hosts an entitlement no more; its reports up to there must be in."""
     data = read_bounded(file, what="return", most=MOST_RETURN)
     with open_issuer(ctx) as issuer:
-        accepted = issuer.hosting.accept_return(data, now=now())
+        try:
+            accepted = issuer.hosting.accept_return(data, now=now())
+        except RefusedDocument as refused:
+            raise RefusedDocument(
+                refused.reason,
+                f"{file} is no return to accept: {refused.detail} The site writes one with: lls entitlement return ID "
+                "-o FILE.",
+            ) from refused
     if as_json:
         print_json(_accepted_document(accepted))
         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lls.faults import RefusedDocument
 from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_id, print_json, say, show, stdout
 from lls.issuer.cli.when import instant_of
 from lls.issuer.files import read_bounded
@@ -43,7 +44,14 @@ def server_register(
     """Take an activation request in, or a newer one of the same server."""
     data = read_bounded(request, what="activation request", most=MOST_TOKEN)
     with open_issuer(ctx) as issuer:
-        server = issuer.register_server(data, customer=customer, binding=binding, now=now())
+        try:
+            server = issuer.register_server(data, customer=customer, binding=binding, now=now())
+        except RefusedDocument as refused:
+            raise RefusedDocument(
+                refused.reason,
+                f"{request} is no activation request to register: {refused.detail} The site writes one with: lls "
+                "server request -o FILE.",
+            ) from refused
         document = _server_document(server, issuer)
     if as_json:
         print_json(document)
