@@ -93,12 +93,14 @@ def fact(event: Event, source: Source) -> Fact:
             if data.raw("status") not in (None, "successful"):
                 return Nothing(why="The charge was not successful.")
             return Renewed(
-                subscription=_named(event), ref=data.optional_ref("order") or event.event_id, stage=Stage.PAID
+                subscription=_named(event),
+                ref=data.optional_ref("order") or event.event_id,
+                at=_at(told, data),
+                stage=Stage.PAID,
             )
         case "subscription.updated" | "subscription.uncanceled":
             return Changed(
                 subscription=_named(event),
-                ref=event.event_id,
                 at=_at(told, data),
                 items=_items(data) if data.has("product") else None,
                 active=_ACTIVE.get(str(data.raw("state"))),

@@ -12,7 +12,7 @@ import pytest
 
 from lls.issuer import Issuer
 from lls.issuer.intake.facts import Event
-from lls.issuer.intake.inbox import Status
+from lls.issuer.intake.inbox import Settled, Status
 from lls.issuer.intake.processing import Intake
 from lls.issuer.intake.settings import Settings
 from lls.issuer.ordering import Ordering
@@ -47,7 +47,7 @@ def test_two_who_process_at_once_process_once(desk: Desk, home: Path, settings: 
         seen = desk.intake.inbox.next(now=NOW)
         assert seen is not None
         assert DONE == getattr(theirs.process_next(now=NOW), "status", None)
-        assert not desk.intake.inbox.settle(seen, Status.FAILED, "too late", now=NOW)
+        assert not desk.intake.inbox.settle(seen, Settled(status=Status.FAILED, outcome="too late"), now=NOW)
         assert desk.intake.process_next(now=NOW) is None
     assert ["done"] == desk.statuses()
 
