@@ -64,10 +64,15 @@ class Course:
     suspended: bool
     ended: Ended | None
 
+    def over(self, now: datetime, *, at_once: bool) -> bool:
+        """Whether it ended, and what was paid for is over, or its end counts ``at_once``."""
+        if self.ended is None:
+            return False
+        return at_once or self.ended.paid_until is None or self.ended.paid_until <= now
+
     def off(self, now: datetime, *, at_once: bool) -> bool:
-        """Whether nothing of it may be used now. An end counts when what was paid for is over, or ``at_once``."""
-        until = self.ended.paid_until if self.ended is not None and not at_once else None
-        return self.suspended or (self.ended is not None and (until is None or until <= now))
+        """Whether nothing of it may be used now."""
+        return self.suspended or self.over(now, at_once=at_once)
 
 
 def in_order(words: Iterable[Word]) -> list[Word]:

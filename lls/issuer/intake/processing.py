@@ -300,13 +300,15 @@ class _Applying:
             order_ref = agreement.order_ref(fact.ref)
             self._release(order_ref, fact.stage)
             return " ".join(sentences) or self._renewed_before(fact, order_ref)
-        if not newest(words, Word(event=self._event, fact=fact)):
-            sentences.insert(0, f"Something newer is known of {fact.subscription}; this is older.")
-        elif isinstance(fact, Ended) and fact.paid_until is not None and not told.off(self._now, at_once=self._at_once):
+        if isinstance(fact, Ended) and told.ended == fact and not told.over(self._now, at_once=self._at_once):
             raise _Later(
-                " ".join([*sentences, f"Ends with what was paid for, at {write_instant(fact.paid_until)}."]),
+                " ".join(
+                    [*sentences, f"Ends with what was paid for, at {write_instant(fact.paid_until or self._now)}."]
+                ),
                 due_at=fact.paid_until,
             )
+        if not newest(words, Word(event=self._event, fact=fact)) or (isinstance(fact, Ended) and told.ended != fact):
+            sentences.insert(0, f"Something newer is known of {fact.subscription}; this is older.")
         return " ".join(sentences) or "It is as it was."
 
     def _renewed_before(self, fact: Renewed, order_ref: str) -> str:
