@@ -5,7 +5,8 @@
 Rules
 1. A thing that is or was in it is an entitlement. One that was bought and taken out again is sold, too, even if both
    are heard of at once: it was paid for.
-2. Seats more or fewer, another edition: an order of the event's own, ``stripe:event-7``.
+2. Seats more or fewer, another edition: an order of the event's own, ``stripe:event-7``. What a product is called here
+   counts when it is sold; other settings afterwards change nothing of that.
 3. Each renewal of the course is carried out once for each thing that it is for, under its own number (``stripe:in_2``).
    One that the course does not have any more, because something earlier was told late, is taken back; so are those
    after it, and then carried out again. A grant that it gave is revoked; a counter that began anew stays so.
@@ -104,6 +105,7 @@ class Agreement:
             for (thing, sale), line in zip(new, fulfilled.lines, strict=True):
                 made[thing.item] = Held(
                     item=thing.item,
+                    product=thing.product,
                     sku=sale.sku,
                     quantity=thing.quantity,
                     entitlement_id=line.sold.entitlement_id,
@@ -135,13 +137,14 @@ class Agreement:
         became: list[_Pair] = []
         for pair in pairs:
             thing, held = pair.thing, pair.held
-            sale = self._products.sale(thing.product) if thing.present else self._sale(thing.product)
             target = {"entitlement_id": held.entitlement_id}
-            if sale is not None and sale.sku != held.sku:
-                lines.append({"action": Action.UPGRADE.value, "sku": sale.sku_of(Action.UPGRADE), **target})
-                held = replace(held, sku=sale.sku)
+            if thing.product != held.product:
+                sale = self._products.sale(thing.product)
+                if sale.sku != held.sku:
+                    lines.append({"action": Action.UPGRADE.value, "sku": sale.sku_of(Action.UPGRADE), **target})
+                held = replace(held, product=thing.product, sku=sale.sku)
             if thing.quantity != held.quantity:
-                sku = sale.sku_of(Action.ADD_SEATS) if sale else self._products.sku_of(held.sku, Action.ADD_SEATS)
+                sku = self._sku_of_seats(held)
                 more = thing.quantity - held.quantity
                 lines.append({"action": Action.ADD_SEATS.value, "sku": sku, "quantity": more, **target})
                 held = replace(held, quantity=thing.quantity)
@@ -149,6 +152,12 @@ class Agreement:
         if lines:
             self._fulfil(f"event-{self._word.event}", lines)
         return became
+
+    def _sku_of_seats(self, held: Held) -> str:
+        sale = self._sale(held.product)
+        if sale is not None and sale.sku == held.sku:
+            return sale.sku_of(Action.ADD_SEATS)
+        return self._products.sku_of(held.sku, Action.ADD_SEATS)
 
     # -- renewals -----------------------------------------------------------------------------------------------------
 

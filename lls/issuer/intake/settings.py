@@ -118,6 +118,8 @@ class Source:
     account: Account = Account.REFERENCE
     on_end: OnEnd = OnEnd.PERIOD_END
     fulfil_on: FulfilOn = FulfilOn.PAID
+    test_events: bool = False
+    """Whether what the source marks as a trial of its own counts as bought."""
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -147,9 +149,11 @@ _ENDS: Final = ("account", "on_end")
 CUSTOMS: Final[Mapping[str, Custom]] = {
     "generic": Custom(scheme=Scheme.TIMESTAMPED, header=_OWN_HEADER, names=("tolerance_seconds", "on_end")),
     "stripe": Custom(
-        scheme=Scheme.TIMESTAMPED, header="Stripe-Signature", names=("tolerance_seconds", "fulfil_on", *_ENDS)
+        scheme=Scheme.TIMESTAMPED,
+        header="Stripe-Signature",
+        names=("tolerance_seconds", "fulfil_on", "test_events", *_ENDS),
     ),
-    "fastspring": Custom(scheme=Scheme.BASE64, header="X-FS-Signature", names=_ENDS),
+    "fastspring": Custom(scheme=Scheme.BASE64, header="X-FS-Signature", names=("test_events", *_ENDS)),
     "chargify": Custom(scheme=Scheme.HEX, header="X-Chargify-Webhook-Signature-Hmac-Sha-256", names=_ENDS),
     "zuora": Custom(
         scheme=Scheme.BASIC,
@@ -249,6 +253,7 @@ def _source(name: str, document: object, secrets: _Secrets) -> Source:
         account=fields.kind("account", Account) if fields.has("account") else Account.REFERENCE,
         on_end=fields.kind("on_end", OnEnd) if fields.has("on_end") else OnEnd.PERIOD_END,
         fulfil_on=fields.kind("fulfil_on", FulfilOn) if fields.has("fulfil_on") else FulfilOn.PAID,
+        test_events=fields.flag("test_events") if fields.has("test_events") else False,
         columns=_columns(own.get("columns", {}), place=f"{name}.columns"),
     )
 

@@ -19,7 +19,8 @@ Rules
    never lives again; of two other states in one second the later comer counts.
 5. An event shows at most the first items of a list. One that says that there are more is refused, not half fulfilled;
    only a renewal needs no list: without one it is for all that was in the subscription.
-6. A proration settles money between two states, and a line below zero gives some back: neither was bought.
+6. What is not of the live mode was not paid, and changes nothing, unless the settings say so.
+7. A proration settles money between two states, and a line below zero gives some back: neither was bought.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from lls.issuer.intake.facts import (
     Renewed,
     Started,
 )
-from lls.issuer.intake.reading import LONGEST_ID, Told, buyer, order_of, quiet
+from lls.issuer.intake.reading import LONGEST_ID, Told, buyer, order_of, quiet, trial
 from lls.issuer.intake.settings import FulfilOn, Source
 from lls.licensing.fields import malformed
 
@@ -102,6 +103,8 @@ def fact(event: Event, source: Source) -> Fact:
     """What a stored event means."""
     told = Told(event.document, place="event")
     about = told.part("data").part("object")
+    if (tried := trial(told, "livemode", source)) is not None:
+        return tried
     if event.kind in _SESSIONS:
         return _session(event, about, source)
     if event.kind.removesuffix(_SINGLE) in _INVOICES:
@@ -213,7 +216,7 @@ def _items(listed: Told, wanted: Callable[[Told], bool] = lambda _line: True) ->
 
 
 def _was_bought(line: Told) -> bool:
-    """Rule 6."""
+    """Rule 7."""
     amount = line.raw("amount")
     if isinstance(amount, int) and amount < 0:
         return False

@@ -72,6 +72,7 @@ class Held:
     """
 
     item: str
+    product: str
     sku: str
     quantity: int
     entitlement_id: str
@@ -162,7 +163,7 @@ class Subscriptions:
         """What is in it and was, by item."""
         rows = self._register.select(
             dict,
-            """SELECT item, sku, quantity, entitlement_id, present, off, since, renewals FROM subscribed
+            """SELECT item, product, sku, quantity, entitlement_id, present, off, since, renewals FROM subscribed
                WHERE source = ? AND subscription = ? ORDER BY item""",
             self._source,
             subscription,
@@ -172,16 +173,18 @@ class Subscriptions:
     def put_item(self, subscription: str, held: Held) -> None:
         """New in it, or changed."""
         self._register.change(
-            """INSERT INTO subscribed (source, subscription, item, sku, quantity, entitlement_id, present, off, since,
-                                       renewals)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """INSERT INTO subscribed (source, subscription, item, product, sku, quantity, entitlement_id, present, off,
+                                       since, renewals)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (source, subscription, item) DO UPDATE
-               SET sku = excluded.sku, quantity = excluded.quantity, entitlement_id = excluded.entitlement_id,
+               SET product = excluded.product, sku = excluded.sku, quantity = excluded.quantity,
+                   entitlement_id = excluded.entitlement_id,
                    present = excluded.present, off = excluded.off, since = excluded.since,
                    renewals = excluded.renewals""",
             self._source,
             subscription,
             held.item,
+            held.product,
             held.sku,
             held.quantity,
             held.entitlement_id,
@@ -195,6 +198,7 @@ class Subscriptions:
 def _held(row: Mapping[str, Any]) -> Held:
     return Held(
         item=row["item"],
+        product=row["product"],
         sku=row["sku"],
         quantity=row["quantity"],
         entitlement_id=row["entitlement_id"],

@@ -364,7 +364,8 @@ CREATE TABLE subscribed (                    -- what is in it, and which entitle
     source         TEXT NOT NULL,
     subscription   TEXT NOT NULL,
     item           TEXT NOT NULL,
-    sku            TEXT NOT NULL,
+    product        TEXT NOT NULL,            -- what its source calls it
+    sku            TEXT NOT NULL,            -- and what it was called here when it was sold
     quantity       INTEGER NOT NULL,
     entitlement_id TEXT NOT NULL,
     present        INTEGER NOT NULL CHECK (present IN (0, 1)), -- 0: it was taken out

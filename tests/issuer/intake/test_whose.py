@@ -19,7 +19,7 @@ from lls.issuer.intake.settings import read_settings
 from lls.licensing.fields import write_instant
 from tests.issuer.appliance import NOW
 from tests.issuer.intake.conftest import DONE, FAILED, HELD, IGNORED, INTAKE, Desk
-from tests.issuer.intake.sources import chargify, invoice, session, stripe, zuora
+from tests.issuer.intake.sources import chargify, fastspring, fs_event, fs_subscription, invoice, session, stripe, zuora
 
 YEAR, TWO_YEARS = NOW.replace(year=NOW.year + 1), NOW.replace(year=NOW.year + 2)
 SEATS = {"item": "i-1", "product": "CAD-PRO", "quantity": 5}
@@ -289,3 +289,37 @@ def test_the_number_of_a_change_is_never_that_of_a_purchase(desk: Desk) -> None:
         **component, "new_allocation": 6,
     })).status  # fmt: skip
     assert [1, 6] == sorted(one.seats or 0 for one in desk.entitlements())
+
+
+# -- what nobody paid -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("allowed", "status"), [(False, IGNORED), (True, DONE)])
+def test_a_trial_purchase_of_a_shop_sells_nothing_unless_the_vendor_says_so(
+    desk: Desk, config: Path, *, allowed: bool, status: Any
+) -> None:
+    said = f"\ntest_events = {str(allowed).lower()}\n"
+    config.write_text(INTAKE.replace("[stripe]\n", f"[stripe]{said}").replace("[fastspring]\n", f"[fastspring]{said}"))
+    desk.intake = Intake(desk.issuer, read_settings(config))
+    paid = stripe("evt_2", "invoice.paid", invoice(metadata={"account_ref": "C-1"}, customer_name="W"), created=NOW)
+    tried = fs_event("e1", "subscription.activated", fs_subscription(changed=NOW), created=NOW)
+    fates = [
+        desk.send("stripe", {**paid, "livemode": False}),
+        desk.send("fastspring", fastspring({**tried, "live": False})),
+    ]
+    assert [status] * 2 == [fate.status for fate in fates]
+    assert (2 if allowed else 0) == len(desk.entitlements())
+
+
+# -- other settings ---------------------------------------------------------------------------------------------------
+
+
+def test_other_settings_change_nothing_that_was_sold(desk: Desk, config: Path) -> None:
+    """A price that is called otherwise from now on is no change of those who have it."""
+    desk.send("generic", bought({**SEATS, "product": "price_pro"}, OTHER))
+    config.write_text(INTAKE.replace('price_pro = { sku = "CAD-PRO"', 'price_pro = { sku = "CAD-STD"'))
+    desk.intake = Intake(desk.issuer, read_settings(config))
+    for number, quantity in ((10, 6), (20, 7)):
+        items = [{**SEATS, "product": "price_pro", "quantity": quantity}, OTHER]
+        assert DONE == desk.send("generic", event(number, "changed", items=items)).status
+    assert {"CAD-PRO": 7, "CAD-STD": 2} == {one.sku: one.seats for one in desk.entitlements()}
