@@ -157,6 +157,17 @@ def test_a_dropped_event_stays_dropped_when_it_comes_again(desk: Desk) -> None:
     assert ("dropped", "sold by hand") == (desk.intake.inbox.get(1).status, desk.intake.inbox.get(1).outcome)
 
 
+def test_looking_for_what_is_open_does_not_read_what_is_done(desk: Desk) -> None:
+    """The server looks every few seconds, and the inbox never gets shorter."""
+    asked: list[str] = []
+    desk.issuer.register._sql.set_trace_callback(asked.append)  # noqa: SLF001 - there is no other way to see it
+    assert desk.intake.inbox.next(now=NOW) is None
+    desk.issuer.register._sql.set_trace_callback(None)  # noqa: SLF001
+    (statement,) = asked
+    plan = desk.issuer.register.select(dict, f"EXPLAIN QUERY PLAN {statement}")
+    assert "event_open" in plan[0]["detail"]
+
+
 def test_the_history_names_the_source_and_the_event(desk: Desk) -> None:
     desk.send("stripe", PAID)
     rows = desk.issuer.register.select(dict, "SELECT line FROM history ORDER BY seq DESC LIMIT 1")
