@@ -121,6 +121,7 @@ class Leases:
         self._terms_before: dict[str, Entitlement | None] = {}
         self._placed_before: dict[str, Placed | None] = {}
         self._generation = self._moves = 0
+        self._built_at = now.elapsed
         for lease in loaded.leases:
             self._restore(lease, now)
         for pool in self.pools.values():
@@ -151,8 +152,9 @@ class Leases:
     def _restore(self, lease: Lease, now: Now) -> None:
         lease.deadline = now.elapsed + self._time_of(lease, now)
         self.leases[lease.lease_id] = lease
-        if lease.entitlement_id in self.pools:
-            self.pools[lease.entitlement_id].add(lease)
+        pool = self.pools.get(lease.entitlement_id)
+        if pool is not None:
+            pool.add(lease)
         self.meters.add(lease)
         self._arm(lease)
 
@@ -179,7 +181,10 @@ class Leases:
 
     def _wheel(self, lease: Lease) -> Deadlines:
         """One for each product: who is denied a seat of one product need not sweep the others first."""
-        return self._deadlines.setdefault(lease.product, Deadlines())
+        wheel = self._deadlines.get(lease.product)
+        if wheel is None:
+            wheel = self._deadlines[lease.product] = Deadlines()
+        return wheel
 
     # ---------------------------------------------------------------- the group in flight
 

@@ -6,7 +6,7 @@ Instants are integers, microseconds since 1970 in UTC: exact, short, and compare
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -85,10 +85,12 @@ def lease_row(lease: Lease) -> Row:
     )
 
 
-def read_leases(rows: Sequence[Row]) -> list[Lease]:
-    """Many at once: a start with a hundred thousand leases stands or falls with this loop."""
-    same: dict[str, str] = {}  # one text for a product or entitlement that thousands of rows name
+def read_leases(rows: Iterable[Row]) -> list[Lease]:
+    """Many at once: a start with a hundred thousand leases stands or falls with this loop, in time and in memory."""
+    # One object for what many rows have alike: product, entitlement, process number, time to live, the group's instant.
+    same: dict[Any, Any] = {}
     share = same.setdefault
+    instants = _Instants()
     states = {state.value: state for state in LeaseState}
     modes: dict[str | None, Mode] = {mode.value: mode for mode in Mode}
     modes[None] = Mode.FLOATING
@@ -99,17 +101,17 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             content=content,
             product=share(product, product),
             entitlement_id=share(entitlement_id, entitlement_id),
-            holder=Holder(seat_id=seat_id, seat_name=seat_name, user=user, host=host, process=process),
+            holder=Holder(seat_id=seat_id, seat_name=seat_name, user=user, host=host, process=share(process, process)),
             seats=seats,
-            ttl=ttl,
+            ttl=share(ttl, ttl),
             overdraft=overdraft == 1,
-            granted_at=_EPOCH + timedelta(microseconds=granted_at),
+            granted_at=instants[granted_at],
             state=states[state],
             mode=modes[mode],
             features=NOTHING_HELD if features is None else json.loads(features),
             until=None if until is None else from_micros(until),
             key=key,
-            address=address,
+            address=share(address, address),
             silent_since=None if silent_since is None else from_micros(silent_since),
         )
         for (
@@ -136,6 +138,14 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             silent_since,
         ) in rows
     ]
+
+
+class _Instants(dict[int, datetime]):
+    """Instants by their microseconds: whoever was granted in one group shares one."""
+
+    def __missing__(self, micros: int) -> datetime:
+        instant = self[micros] = _EPOCH + timedelta(microseconds=micros)
+        return instant
 
 
 def ended_row(lease_id: str, ended: Ended) -> Row:
@@ -230,7 +240,7 @@ def request_row(request: AnsweredRequest) -> Row:
     )
 
 
-def read_requests(rows: Sequence[Row]) -> list[AnsweredRequest]:
+def read_requests(rows: Iterable[Row]) -> list[AnsweredRequest]:
     """Many at once: a day of uses stands in this table."""
     same: dict[str, str] = {}  # one text for the ids that thousands of rows name
     share = same.setdefault

@@ -19,7 +19,7 @@ import gc
 import hashlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -322,8 +322,8 @@ def _read(database: sqlite3.Connection) -> Loaded:
     def column(query: str) -> frozenset[str]:
         return frozenset(value for (value,) in database.execute(query))
 
-    def every(query: str) -> list[rows.Row]:
-        return database.execute(query).fetchall()
+    def every(query: str) -> Iterable[rows.Row]:
+        return database.execute(query)  # row by row: a list of them all would take as much memory again
 
     seq, head = database.execute("SELECT seq, head FROM writer").fetchone()
     last = database.execute("SELECT at, line FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
