@@ -6,7 +6,7 @@ Instants are integers, microseconds since 1970 in UTC: exact, short, and compare
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -89,7 +89,7 @@ def read_leases(rows: Iterable[Row]) -> list[Lease]:
     """Many at once: a start with a hundred thousand leases stands or falls with this loop, in time and in memory."""
     # One object for what many rows have alike: product, entitlement, process number, time to live, the group's instant.
     same: dict[Any, Any] = {}
-    share = same.setdefault
+    share: Callable[[Any, Any], Any] = same.setdefault
     instants = _Instants()
     states = {state.value: state for state in LeaseState}
     modes: dict[str | None, Mode] = {mode.value: mode for mode in Mode}
