@@ -38,8 +38,8 @@ LEASE_COLUMNS: Final = (
 PLACED_COLUMNS: Final = "entitlement_id, session_id, sequence, bundle_id, started_at, draining, assigned, renamed_at"
 LOT_COLUMNS: Final = "entitlement_id, feature, lot, used, ended"
 REQUEST_COLUMNS: Final = (
-    "lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone, strict,"
-    " kept_until"
+    "seq, lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone,"
+    " strict, kept_until"
 )
 RETURN_COLUMNS: Final = "entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at"
 REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, pseudonymised"
@@ -223,6 +223,7 @@ def request_row(request: AnsweredRequest) -> Row:
     """In the order of ``REQUEST_COLUMNS``."""
     at, kept = to_micros(request.at), request.kept_until
     return (
+        request.seq,
         request.lease_id,
         request.request_id,
         request.act.value,
@@ -247,6 +248,7 @@ def read_requests(rows: Iterable[Row]) -> list[AnsweredRequest]:
     acts = {act.value: act for act in FeatureAct}
     return [
         AnsweredRequest(
+            seq=seq,
             lease_id=share(lease_id, lease_id),
             request_id=request_id,
             act=acts[act],
@@ -263,6 +265,7 @@ def read_requests(rows: Iterable[Row]) -> list[AnsweredRequest]:
             kept_until=None if kept_until - at == _REQUEST_KEPT else from_micros(kept_until),
         )
         for (
+            seq,
             lease_id,
             request_id,
             act,

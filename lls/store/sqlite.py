@@ -211,7 +211,7 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, "DELETE FROM leases WHERE (lease_id) IN (VALUES", gone, after=")")
     _put(database, f"INSERT OR REPLACE INTO leases ({rows.LEASE_COLUMNS}) VALUES", live)
     ended = [rows.ended_row(lease_id, one) for lease_id, one in batch.ended.items()]
-    _put(database, "INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES", ended)
+    _put(database, "INSERT INTO ended (lease_id, secret, reason, at) VALUES", ended)
     if batch.lots or batch.requests:
         _write_uses(database, batch)
     names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
