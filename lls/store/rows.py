@@ -153,10 +153,12 @@ def ended_row(lease_id: str, ended: Ended) -> Row:
     return lease_id, ended.secret, ended.reason.value, to_micros(ended.at)
 
 
-def read_ended(row: Row) -> tuple[str, Ended]:
-    """The other way."""
-    lease_id, secret, reason, at = row
-    return lease_id, Ended(secret=secret, reason=LeaseEnd(reason), at=from_micros(at))
+def read_ended(rows: Iterable[Row]) -> dict[str, Ended]:
+    """The other way, many at once: a day of returned leases stands in this table."""
+    reasons, instants = {reason.value: reason for reason in LeaseEnd}, _Instants()
+    return {
+        lease_id: Ended(secret=secret, reason=reasons[reason], at=instants[at]) for lease_id, secret, reason, at in rows
+    }
 
 
 def bundle_row(kept: KeptBundle) -> Row:
@@ -244,7 +246,7 @@ def request_row(request: AnsweredRequest) -> Row:
 def read_requests(rows: Iterable[Row]) -> list[AnsweredRequest]:
     """Many at once: a day of uses stands in this table."""
     same: dict[str, str] = {}  # one text for the ids that thousands of rows name
-    share = same.setdefault
+    share, instants = same.setdefault, _Instants()
     acts = {act.value: act for act in FeatureAct}
     return [
         AnsweredRequest(
@@ -255,7 +257,7 @@ def read_requests(rows: Iterable[Row]) -> list[AnsweredRequest]:
             entitlement_id=share(entitlement_id, entitlement_id),
             feature=share(feature, feature),
             amount=amount,
-            at=from_micros(at),
+            at=instants[at],
             held=held,
             available=available,
             total=total,

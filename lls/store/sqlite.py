@@ -333,7 +333,7 @@ def _read(database: sqlite3.Connection) -> Loaded:
         last_line=None if last is None else last[1],
         leases=rows.read_leases(every(f"SELECT {rows.LEASE_COLUMNS} FROM leases")),
         # Sorted (+), not walked by the index, which would fetch each row from another page.
-        ended=dict(map(rows.read_ended, every("SELECT lease_id, secret, reason, at FROM ended ORDER BY +at"))),
+        ended=rows.read_ended(every("SELECT lease_id, secret, reason, at FROM ended ORDER BY +at")),
         bundles=list(map(rows.read_bundle, every(_BUNDLES))),
         placed=list(map(rows.read_placed, every(f"SELECT {rows.PLACED_COLUMNS} FROM placed"))),
         key_sets=dict(database.execute("SELECT version, token FROM key_sets ORDER BY version").fetchall()),
