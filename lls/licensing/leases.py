@@ -155,7 +155,8 @@ class Leases:
         pool = self.pools.get(lease.entitlement_id)
         if pool is not None:
             pool.add(lease)
-        self.meters.add(lease)
+        if lease.features:
+            self.meters.add(lease)
         self._arm(lease)
 
     def _arm(self, lease: Lease) -> None:
@@ -166,7 +167,8 @@ class Leases:
             self._wheel(lease).arm(lease)
 
     def _disarm(self, lease: Lease) -> None:
-        self.loans.remove(lease)
+        if lease.until is not None:
+            self.loans.remove(lease)
         self._wheel(lease).disarm(lease)
 
     def _stays(self, lease: Lease) -> bool:
@@ -387,7 +389,8 @@ class Leases:
     def _seat(self, lease: Lease, pool: Pool) -> None:
         self._touch(lease.lease_id, None, pool)
         pool.add(lease)
-        self.meters.add(lease)
+        if lease.features:
+            self.meters.add(lease)
         self.leases[lease.lease_id] = lease
         self.batch.leases[lease.lease_id] = lease
         self._arm(lease)
@@ -396,7 +399,8 @@ class Leases:
         pool = self.pools.get(lease.entitlement_id)
         self._touch(lease.lease_id, lease, pool)
         self._disarm(lease)
-        self.meters.remove(lease)
+        if lease.features:
+            self.meters.remove(lease)
         del self.leases[lease.lease_id]
         self.batch.leases[lease.lease_id] = None
         ended = Ended(secret=lease.secret, reason=reason, at=now.wall)

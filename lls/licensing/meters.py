@@ -207,8 +207,6 @@ class Meters:
 
     def add(self, lease: Lease) -> None:
         """A lease holds what it holds."""
-        if not lease.features:
-            return  # nearly all, at a start with a hundred thousand
         for key, amount in lease.features.items():
             self._move(self._host(lease.entitlement_id).meter(lease.entitlement_id, key), amount)
 

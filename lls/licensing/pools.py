@@ -145,6 +145,8 @@ class Pool:
 
     def newly_taken(self, checkout: Checkout) -> int:
         """Seats that this checkout would occupy on top; negative when it takes back a larger lingering seat."""
+        if not self._grouping and not self._lingering:
+            return checkout.seats
         back = self.lingering(checkout.holder)
         leaves = None if back is None else self.place(back.holder, back.seats)
         return self._seats.change(self.place(checkout.holder, checkout.seats), leaves)
