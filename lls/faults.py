@@ -157,15 +157,16 @@ _ENDED = {
 
 
 class StillBorrowed(Fault):
-    """The seat is borrowed and is not lent again before its end."""
+    """The seat is borrowed and is not lent again before its end; ``hosted``: its terms are here to be shown."""
 
     code = "borrowed"
 
-    def __init__(self, until: datetime) -> None:
+    def __init__(self, until: datetime, *, hosted: bool = True) -> None:
         stamp = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+        gone = "" if hosted else " Its entitlement is not hosted here any more, so it can be neither shown nor changed."
         super().__init__(
             f"The seat is borrowed until {stamp} and stays away until then, unless the machine that holds it returns"
-            " it earlier.",
+            f" it earlier.{gone}",
             until=stamp,
         )
 
