@@ -306,3 +306,20 @@ async def test_a_lost_writership_ends_the_writer(site: Site) -> None:
         with pytest.raises(WritershipLost):
             await writer.wait_closed()
     assert [] == await site.stored()
+
+
+async def test_a_line_that_nobody_could_read_costs_its_group_and_not_the_server(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await site.begin(entitlement())
+    before = writer.ledger
+    monkeypatch.setattr("lls.licensing.posting.LONGEST_LINE", 1_000)
+    half = asyncio.create_task(writer.checkout(checkout("half")))
+    with pytest.raises(StoreDown):
+        await writer.do(lambda ledger, now: ledger.note_act("x" * 1_000, actor="ada", now=now))
+    with pytest.raises(StoreDown):
+        await half
+    await until(lambda: writer.ledger is not before and writer.down is None)
+    assert isinstance(await writer.checkout(checkout("next")), Seated)
+    assert ["next"] == await site.stored()
+    assert [] == await site.lines("AdminActed")
