@@ -17,7 +17,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-Field: TypeAlias = str | int | float | bool | None
+Scalar: TypeAlias = str | int | float | bool | None
+Field: TypeAlias = Scalar | tuple[str, ...]
 
 
 class Fault(Exception):
@@ -212,9 +213,10 @@ class RefusedDocument(Fault):
 
     code = "refused_document"
 
-    def __init__(self, reason: Refusal, detail: str) -> None:
-        super().__init__(detail, reason=reason.value)
-        self.reason = reason
+    def __init__(self, reason: Refusal, detail: str, *, problems: tuple[str, ...] = ()) -> None:
+        """``problems``: what is wrong, one by one, where it is more than one thing."""
+        super().__init__(detail, reason=reason.value, **({"problems": problems} if problems else {}))
+        self.reason, self.problems = reason, problems
 
 
 class Overloaded(Fault):

@@ -73,7 +73,7 @@ class Queue:
     promises: QueueBefore = NOBODY_WAITS
 
 
-def explain(checkout: Checkout, pools: Pools, *, now: Now, queue: Queue = Queue()) -> Explanation:  # noqa: B008 - frozen
+def explain(checkout: Checkout, pools: Pools, *, now: Now, queue: Queue = Queue()) -> Explanation:
     """Why this checkout would get the seat that it would get, or none.
 
     A wish that names only a product and a holder will do. Raises UnknownProduct, BadActivationCode.

@@ -281,7 +281,7 @@ class Leases:
         return lease
 
     def lease(self, lease_id: str, *, secret: bytes, now: Now) -> Lease:
-        """A live lease. Raises UnknownLease (also for a wrong secret), LeaseEnded, StillBorrowed (its terms are gone)."""
+        """A live lease. Raises UnknownLease (also for a wrong secret), LeaseEnded, StillBorrowed (without terms)."""
         lease = self.leases.get(lease_id)
         if lease is None:
             ended = self._remembered.ended(lease_id)

@@ -26,7 +26,8 @@ It refuses to own leases (``ledger``), entitlements that are not in force (``sea
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -225,7 +226,7 @@ class Meters:
         hosted = self._hosted.get(entitlement_id)
         return _NO_METERS if hosted is None else hosted.metered
 
-    def counters(self, entitlement_id: str) -> Set[str]:
+    def counters(self, entitlement_id: str) -> AbstractSet[str]:
         """The features of which anything is kept, whether terms name them or not."""
         hosted = self._hosted.get(entitlement_id)
         return frozenset() if hosted is None else hosted.meters.keys()

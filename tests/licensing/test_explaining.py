@@ -186,7 +186,10 @@ def test_an_explanation_says_whether_a_checkout_would_pass_those_who_wait(
 def test_who_draws_on_its_own_reservation_is_told_that_it_passes() -> None:
     ledger = queued("bob", rules=KEPT_FOR_ANN, seats=3)
     explanation = ledger.explain(wish(user="ann"), now=at())
-    assert (StepVerdict.PASSED, True) == (queue_step(explanation)[0], "its own reservation" in queue_step(explanation)[1])
+    assert (StepVerdict.PASSED, True) == (
+        queue_step(explanation)[0],
+        "its own reservation" in queue_step(explanation)[1],
+    )
     assert isinstance(ledger.checkout(checkout("now", user="ann"), now=at()), Seated)
 
 

@@ -57,7 +57,9 @@ def test_whom_a_limit_keeps_out_has_nothing_kept_and_stands_in_front_again_after
     assert "late" not in ledger.leases
 
 
-NIGHT_FIRST = policy("priority value = 10; for = { users = ['night'] }", "priority value = -1; for = { users = ['idle'] }")
+NIGHT_FIRST = policy(
+    "priority value = 10; for = { users = ['night'] }", "priority value = -1; for = { users = ['idle'] }"
+)
 
 
 def waiting(ledger: Ledger) -> list[str]:
