@@ -217,7 +217,9 @@ def _names(row: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         return
     yield "Named", ", ".join(row.get("named_users") or [])
     assignment = row.get("named_user_assignment") or {}
-    if assignment.get("by_site"):
+    if not assignment.get("by_site") and row.get("assigned"):
+        yield "Assigned", f"{', '.join(row['assigned'])}; not in force: the vendor names the users now"
+    elif assignment.get("by_site"):
         yield "Assigned", ", ".join(row.get("assigned") or [])
         yield "Changes", f"{assignment.get('changes_per_month')} a month"
 

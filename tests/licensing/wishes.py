@@ -242,6 +242,7 @@ sited = st.fixed_dictionaries(
         "features": st.one_of(st.just(()), features),
     },
 )
+policies = st.sampled_from((0, 0, *range(len(POLICIES)), 6, 6, 7))
 # -------------------------------------------------------------------- verbs
 
 _lease = {"lease_id": st.sampled_from(IDS)}
@@ -313,7 +314,7 @@ SEATS: Final[Actions] = {
         2,
         st.fixed_dictionaries({"seconds": st.sampled_from((9.5, 31.0, 60.0, 91.0)), "settle": st.booleans()}),
     ),
-    "clock": (1, st.fixed_dictionaries({"state": st.sampled_from((*ClockState, ClockState.OK))})),
+    "clock": (2, st.fixed_dictionaries({"state": st.sampled_from((*ClockState, ClockState.OK))})),
     "suspended": (1, st.fixed_dictionaries({})),
     "seal": (1, st.fixed_dictionaries({})),
     "acknowledge": (1, st.fixed_dictionaries({"pick": st.integers(0, 5)})),
@@ -324,7 +325,7 @@ SEATS: Final[Actions] = {
         st.fixed_dictionaries({"committed": st.booleans(), "distrust": st.sampled_from((False, False, True))}),
     ),
     "install": (2, st.fixed_dictionaries({"name": st.sampled_from(NAMES), "wish": terms, "same": st.booleans()})),
-    "govern": (1, st.fixed_dictionaries({"pick": st.sampled_from((0, *range(len(POLICIES))))})),
+    "govern": (1, st.fixed_dictionaries({"pick": policies})),
     "switch": (
         1,
         st.fixed_dictionaries(
@@ -459,7 +460,7 @@ LIFE: Final[Actions] = {
     "keep": (1, st.fixed_dictionaries(_name)),
     "assign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "Bob", "cy", "ann"))})),
     "unassign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "CY", "ann"))})),
-    "govern": (2, st.fixed_dictionaries({"pick": st.sampled_from(range(len(POLICIES)))})),
+    "govern": (2, st.fixed_dictionaries({"pick": policies})),
     "install": (
         3,
         st.fixed_dictionaries(
