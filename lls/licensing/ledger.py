@@ -22,6 +22,7 @@ It refuses to own signatures (``signed``), SQL (``store``) and the queue of requ
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -79,9 +80,9 @@ class Ledger(Hosting):
         away = {"outage_from": write_instant(outage_from), "outage_to": write_instant(outage_to)}
         self._posting.post(Kind.RESUMED, {**away, "cause": cause, "leases": len(self.leases)}, now)
 
-    def note_problems(self, *, now: Now) -> None:
-        """Post which entitlements are out of force because their stored bundle did not verify again."""
-        for entitlement_id in sorted(self.problems):
+    def note_problems(self, *, now: Now, known: Collection[str] = ()) -> None:
+        """Post which entitlements are out of force because their stored bundle did not verify again; not the known."""
+        for entitlement_id in sorted(self.problems.keys() - set(known)):
             bundle_id = self.placed[entitlement_id].bundle_id
             self._posting.post(Kind.DISTRUSTED, {"entitlement_id": entitlement_id, "bundle_id": bundle_id}, now)
 

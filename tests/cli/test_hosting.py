@@ -411,3 +411,11 @@ def test_without_the_server_a_policy_is_checked_for_its_form(
     assert "limit[1].space" in wrong.err
     file.write_bytes(b"\xff")
     assert "is not UTF-8" in lls("policy", "check", file).err
+
+
+def test_names_of_the_site_that_do_not_count_now_are_shown_as_such(lls: Lls, daemon: Daemon) -> None:
+    vendors_own = HOSTED | {"named_user_assignment": {"by_site": False, "changes_per_month": 0}}
+    daemon.says("GET entitlements", {"entitlements": [vendors_own]})
+    shown = lls("entitlement", "show", ID).out
+    assert "Assigned     carol; not in force: the vendor names the users now\n" in shown
+    assert "Changes" not in shown

@@ -344,6 +344,11 @@ class LifeVerbs(UnitVerbs):
 
     # ------------------------------------------------------------ several in a row, seldom found by chance
 
+    def govern_in_vain(self, pick: int, *, kept: bool) -> None:
+        """Another policy, and the commit fails: who waits stands as the store says."""
+        self.govern(pick)
+        self.commit_fails(kept=kept)
+
     def take_one_away(self, lease_id: str, holder: Holder, seconds: int) -> None:
         self.check_out_plainly(lease_id=lease_id, holder=holder, seats=1, wait=False)
         if lease_id in self.known:

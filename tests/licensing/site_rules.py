@@ -185,6 +185,8 @@ networks = ["10.1.0.0/16"]
 [groups.team]
 users = ["ann"]
 groups = ["floor"]
+[groups.second]
+hosts = ["ws2"]
 [[limit]]
 product = "cad"
 seats = 1
@@ -194,7 +196,7 @@ for = { groups = ["floor"] }
 product = "cad"
 seats = 2
 per = "group"
-for = { groups = ["team", "floor"] }
+for = { groups = ["second", "team"] }
 [[reserve]]
 product = "cad"
 seats = 1
@@ -204,7 +206,7 @@ for = { networks = ["10.2.0.0/16"] }
         kept=[Kept(who=_net("10.2."), seats=lambda _bought: 1)],
         most=[
             Most(seats=1, of=_per_group(floor=_on_floor)),
-            Most(seats=2, of=_per_group(team=_in_team, floor=_on_floor)),
+            Most(seats=2, of=_per_group(second=_host("ws2"), team=_in_team)),
         ],
     ),
     SiteRules(

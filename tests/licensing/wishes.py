@@ -325,6 +325,7 @@ SEATS: Final[Actions] = {
         st.fixed_dictionaries({"committed": st.booleans(), "distrust": st.sampled_from((False, False, True))}),
     ),
     "install": (2, st.fixed_dictionaries({"name": st.sampled_from(NAMES), "wish": terms, "same": st.booleans()})),
+    "govern_in_vain": (2, st.fixed_dictionaries({"pick": policies, "kept": st.booleans()})),
     "govern": (1, st.fixed_dictionaries({"pick": policies})),
     "switch": (
         1,
@@ -460,6 +461,7 @@ LIFE: Final[Actions] = {
     "keep": (1, st.fixed_dictionaries(_name)),
     "assign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "Bob", "cy", "ann"))})),
     "unassign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "CY", "ann"))})),
+    "govern_in_vain": (2, st.fixed_dictionaries({"pick": policies, "kept": st.booleans()})),
     "govern": (2, st.fixed_dictionaries({"pick": policies})),
     "install": (
         3,
