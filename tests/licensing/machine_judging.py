@@ -408,6 +408,6 @@ class Judging(Machine):
     def who_has_priority_stands_before_the_others(self) -> None:
         if not hasattr(self, "ledger"):
             return
-        queue = [one.checkout for one in self.ledger.waiting if one.checkout.product == "cad"]
-        places = [self.books.rules.priority(wish) for wish in queue]
-        assert sorted(places, reverse=True) == places
+        queue = [one for one in self.ledger.waiting if one.checkout.product == "cad"]
+        places = [(-self.books.rules.priority(one.checkout), one.number) for one in queue]
+        assert sorted(places) == places, "not by priority, or not by first asking within one"

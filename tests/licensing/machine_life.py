@@ -345,7 +345,11 @@ class LifeVerbs(UnitVerbs):
     # ------------------------------------------------------------ several in a row, seldom found by chance
 
     def govern_in_vain(self, pick: int, *, kept: bool) -> None:
-        """Another policy, and the commit fails: who waits stands as the store says."""
+        """Two wait, another policy orders them otherwise, and its commit fails: they stand as the store says."""
+        for lease_id, seat_id, user in ((IDS[-2], "beta", "ann"), (IDS[-1], "alpha", "bob")):
+            holder = Holder(seat_id=seat_id, user=user, host="ws1")
+            self.check_out_plainly(lease_id=lease_id, holder=holder, seats=1, wait=True)
+        self.commit()
         self.govern(pick)
         self.commit_fails(kept=kept)
 
