@@ -156,6 +156,19 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """[disk]: how much room the server wants to have left."""
+
+    warn_mib: int = setting(1_024, "free MiB below which it warns", least=1, most=1_000_000)
+    stop_mib: int = setting(
+        128, "free MiB below which nothing new is granted; what is held goes on; 0: never", least=0, most=1_000_000
+    )
+    reserve_mib: int = setting(
+        16, "MiB set aside in state_dir, so that seats can be given back on a full disk", least=0, most=10_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings; ``Config()`` is the default."""
 
@@ -166,6 +179,7 @@ class Config:
     policy: Policy = Policy()
     clock: ClockTable = ClockTable()
     lease: Lease = Lease()
+    disk: Disk = Disk()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -452,6 +466,8 @@ def _other_faults(config: Config) -> Iterator[str]:
         yield "[store] url must be empty (SQLite in state_dir) or begin with postgresql://."
     if not config.trust.keys:
         yield "[trust] keys must name the vendor's key set file."
+    if config.disk.warn_mib < config.disk.stop_mib:
+        yield f"[disk] warn_mib must be at least stop_mib ({config.disk.stop_mib}): a warning comes first."
     # Design §2, the one distributed rule: with a shorter grace a taken-over seat could be lent twice.
     if lease.grace_seconds < lease.proof_seconds:
         yield (

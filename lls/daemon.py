@@ -33,12 +33,15 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
+from lls.care.doctor import read_vendor_keys
+from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
+from lls.store import Store
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics, set_up_logging
 from lls.tls import make_certificate, server_context, spki_sha256
@@ -96,6 +99,7 @@ class Daemon:
     def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
         self.config = config
         self.metrics: Metrics = metrics()
+        self.store: Store
         self.writer: Writer
         self.airgap: Airgap
         self.edge: Edge
@@ -117,7 +121,7 @@ class Daemon:
         config = self.config
         state_dir = Path(config.server.state_dir)
         _make_folder(state_dir)
-        store = _store(config, state_dir)
+        store = self.store = _store(config, state_dir)
         self._stack.push_async_callback(store.close)
         epoch = await store.take_writership()
         clock = await self._clock(store)
@@ -128,7 +132,7 @@ class Daemon:
             identity=load_identity(state_dir / "keys"),
             name=config.server.name,
             version=__version__,
-            vendor_keys=_read_vendor_keys(Path(config.trust.keys)),
+            vendor_keys=read_vendor_keys(Path(config.trust.keys)),
             store=store,
             clock=clock,
             state_dir=state_dir,
@@ -206,8 +210,12 @@ class Daemon:
                 admin_group=ADMIN_GROUP,
             ),
         )
+        most = most_connections()
+        self.edge.care = Care(
+            config=config, airgap=self.airgap, writer=self.writer, store=self.store, most_connections=most
+        )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))
-        app, gate = await self._door(init_app(self.edge)), Gate(most=most_connections())
+        app, gate = await self._door(init_app(self.edge)), Gate(most=most)
         for address in addresses(config.server):
             await self._listen(app, address, context, gate)
 
@@ -339,18 +347,6 @@ def _make_folder(state_dir: Path) -> None:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupFault(f"The state directory {state_dir} cannot be made: {error.strerror}.") from error
-
-
-def _read_vendor_keys(path: Path) -> str:
-    try:
-        return path.read_text("ascii")
-    except FileNotFoundError:
-        raise SetupFault(
-            f"The vendor's key set {path} (trust.keys) is not there;"
-            " put the .llskeys file that came with your software at that place."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupFault(f"The vendor's key set {path} (trust.keys) cannot be read.") from error
 
 
 def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[str, ...]]:

@@ -218,6 +218,11 @@ class Airgap(Reports):
         return max(self._keys)
 
     @property
+    def newest_keys(self) -> KeySet:
+        """The key set by which the next bundle is judged."""
+        return self._keys[self.keys_version]
+
+    @property
     def customer(self) -> Mapping[str, str] | None:
         """Whose server this is, as the newest bundle says."""
         if self._newest is None:

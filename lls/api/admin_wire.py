@@ -460,3 +460,21 @@ class ReceiptView(Struct, kw_only=True, frozen=True):
     report_id: str
     up_to_seq: int
     already_applied: bool
+
+
+# ---------------------------------------------------------------- upkeep
+
+
+class FindingView(Struct, kw_only=True, frozen=True):
+    """One check: ``ok``, ``warn`` or ``fail``, what was seen, and what to do about it."""
+
+    check: str
+    state: str
+    said: str
+    advice: str | None
+
+
+class ExaminationView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/doctor``."""
+
+    findings: list[FindingView]

@@ -26,6 +26,7 @@ from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
+from lls.care.upkeep import Care
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
@@ -75,6 +76,8 @@ class Edge:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
+        self.care: Care | None = None
+        """The upkeep; the daemon sets it before the doors open."""
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}

@@ -29,6 +29,7 @@ from lls.cli import (
     clock,
     config,
     denials,
+    doctor,
     entitlement,
     journal,
     lease,
@@ -89,3 +90,4 @@ for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt
 policy.register(app)
 denials.register(app)
 usage.register(app)
+doctor.register(app)

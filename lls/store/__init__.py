@@ -42,6 +42,9 @@ class Store(Protocol):
     def lines(self, *, after: int, upto: int) -> AsyncIterator[list[bytes]]:
         """Journal lines after one number up to and including another, in order, in chunks. Raises StoreDown."""
 
+    async def first_seq(self) -> int:
+        """The number of the first line that is still here; 1 where there is none. Raises StoreDown."""
+
     async def seq_at(self, at: datetime) -> int:
         """The number before the first line stamped at this instant or later; the last number when there is none.
 

@@ -51,8 +51,8 @@ class SqliteStore:
         self._path = state_dir / DATABASE
         self._lock_path = state_dir / "lls.lock"
         self._lock: int | None = None
-        self._writing: _Connection | None = None
-        self._reading: _Connection | None = None
+        self._writing: Connection | None = None
+        self._reading: Connection | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -83,6 +83,9 @@ class SqliteStore:
                 return
             yield [line for _seq, line in chunk]
             after = chunk[-1][0]
+
+    async def first_seq(self) -> int:
+        return await self._on_reader(_first_seq)
 
     async def seq_at(self, at: datetime) -> int:
         return await self._on_reader(_seq_at, rows.to_micros(at))
@@ -121,21 +124,21 @@ class SqliteStore:
             await self._drop()
             raise StoreDown(_explain(error)) from error
 
-    async def _open_writer(self) -> _Connection:
+    async def _open_writer(self) -> Connection:
         async with self._opening:
             self._writing = self._writing or await self._open()
             return self._writing
 
-    async def _open_reader(self) -> _Connection:
+    async def _open_reader(self) -> Connection:
         # Two that ask at once must not open two: nobody would close the other, and its thread keeps the process alive.
         async with self._opening:
             self._reading = self._reading or await self._open()
             return self._reading
 
-    async def _open(self) -> _Connection:
+    async def _open(self) -> Connection:
         if self._closed:
             raise StoreDown("The server is stopping and its store is closed; nothing was changed.")
-        return await _connect(self._path)
+        return await connected(lambda: _connect(self._path))
 
     async def _drop(self) -> None:
         writing, reading, self._writing, self._reading = self._writing, self._reading, None, None
@@ -144,7 +147,7 @@ class SqliteStore:
                 await connection.close()
 
 
-class _Connection(aiosqlite.Connection):
+class Connection(aiosqlite.Connection):
     """aiosqlite with one more door: a whole function in the connection's thread is one hop."""
 
     async def run(self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs) -> T:
@@ -156,15 +159,17 @@ class _Connection(aiosqlite.Connection):
         await asyncio.to_thread(self._thread.join)
 
 
-async def _connect(path: Path) -> _Connection:
-    def connector() -> sqlite3.Connection:
-        database = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute("PRAGMA foreign_keys=ON")
-        return database
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("PRAGMA foreign_keys=ON")
+    return database
 
-    connection = _Connection(connector, iter_chunk_size=64)
+
+async def connected(connector: Callable[[], sqlite3.Connection]) -> Connection:
+    """A connection in a thread of its own, opened by ``connector`` there. Raises what that raises."""
+    connection = Connection(connector, iter_chunk_size=64)
     try:
         await connection
     except Exception:
@@ -372,6 +377,11 @@ def _lines(database: sqlite3.Connection, after: int, upto: int) -> list[tuple[in
     return database.execute(query, (after, upto, CHUNK)).fetchall()
 
 
+def _first_seq(database: sqlite3.Connection) -> int:
+    (first,) = database.execute("SELECT COALESCE(MIN(seq), 1) FROM journal").fetchone()
+    return int(first)
+
+
 def _seq_at(database: sqlite3.Connection, at: int) -> int:
     """``latest`` never goes back, so the numbers are in its order: a search by halves needs no index."""
     (low,), (high,) = (
@@ -436,7 +446,7 @@ def _take_lock(path: Path) -> int:
 def _migrate(database: sqlite3.Connection) -> None:
     database.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL)")
     done = dict(database.execute("SELECT version, sha256 FROM migrations").fetchall())
-    steps = dict(_steps())
+    steps = known_steps()
     if newer := sorted(set(done) - set(steps)):
         raise SetupFault(
             f"The database is of a newer version of this server (schema {newer[-1]}, this program knows {max(steps)});"
@@ -451,6 +461,11 @@ def _migrate(database: sqlite3.Connection) -> None:
                 database.execute("INSERT INTO migrations (version, sha256) VALUES (?, ?)", (version, checksum))
         elif done[version] != checksum:
             raise SetupFault(f"Step {version} of the database's schema is not the one that this program knows.")
+
+
+def known_steps() -> dict[int, str]:
+    """The steps of the schema that this program knows, by number, in order."""
+    return dict(_steps())
 
 
 def _steps() -> Iterator[tuple[int, str]]:

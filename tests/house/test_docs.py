@@ -268,6 +268,16 @@ def _words_of(line: str, known: Mapping[str, Any]) -> str:
     return max(fitting, key=len, default=line)
 
 
+def test_no_advice_names_a_command_that_is_not_there() -> None:
+    known, advised = commands("lls"), set()
+    for path in (*(ROOT / "lls" / "care").glob("*.py"), ROOT / "lls" / "cli" / "doctor.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                advised |= {span for span in SPAN.findall(node.value) if span.startswith("lls ")}
+    assert len(advised) >= 8
+    assert set() == {line for line in advised if _words_of(line, known) not in known}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_no_document_types_a_command_that_is_not_there(document: str) -> None:
     wrong = []
