@@ -169,6 +169,17 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """[log]: a file beside standard error. Level and form stand in [server]."""
+
+    file: str = setting("", "also write the log to this file, an absolute path; empty: to standard error only")
+    max_mib: int = setting(
+        20, "MiB after which the file is turned over; 0: never, something else does", least=0, most=10_000
+    )
+    keep: int = setting(5, "how many files that were turned over are kept", least=1, most=1_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings; ``Config()`` is the default."""
 
@@ -180,6 +191,7 @@ class Config:
     clock: ClockTable = ClockTable()
     lease: Lease = Lease()
     disk: Disk = Disk()
+    log: Log = Log()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -466,6 +478,8 @@ def _other_faults(config: Config) -> Iterator[str]:
         yield "[store] url must be empty (SQLite in state_dir) or begin with postgresql://."
     if not config.trust.keys:
         yield "[trust] keys must name the vendor's key set file."
+    if config.log.file and not Path(config.log.file).is_absolute():
+        yield "[log] file must be an absolute path."
     if config.disk.warn_mib < config.disk.stop_mib:
         yield f"[disk] warn_mib must be at least stop_mib ({config.disk.stop_mib}): a warning comes first."
     # Design §2, the one distributed rule: with a shorter grace a taken-over seat could be lent twice.

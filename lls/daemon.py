@@ -34,16 +34,17 @@ from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.care.doctor import read_vendor_keys
+from lls.care.log import Logs
 from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
-from lls.config import Address, Config, LogFormat, TlsMode, addresses
+from lls.config import Address, Config, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
 from lls.store import Store
 from lls.store.sqlite import SqliteStore
-from lls.telemetry import Metrics, metrics, set_up_logging
+from lls.telemetry import Metrics, metrics
 from lls.tls import make_certificate, server_context, spki_sha256
 from lls.writer import Writer
 
@@ -56,14 +57,14 @@ _log = logging.getLogger(__name__)
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
-    set_up_logging(level=config.server.log_level.value, as_json=config.server.log_format is LogFormat.JSON)
+    logs = Logs.set_up(config)
     os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, logs))
 
 
-async def _serve(config: Config) -> int:
-    daemon = Daemon(config)
+async def _serve(config: Config, logs: Logs) -> int:
+    daemon = Daemon(config, logs=logs)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,8 +97,15 @@ def _why_it_ended(ended: asyncio.Task[None]) -> int:
 class Daemon:
     """One server in this process: ``start``, then ``stop``. Tests use it in a loop of their own."""
 
-    def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[GuardedClock], GuardedClock] | None = None,
+        logs: Logs | None = None,
+    ) -> None:
         self.config = config
+        self.logs = logs or Logs(usual=config.server.log_level)
         self.metrics: Metrics = metrics()
         self.store: Store
         self.writer: Writer
@@ -172,7 +180,8 @@ class Daemon:
         await self._stack.aclose()
 
     def reload(self) -> None:
-        """SIGHUP: read the site's policy again. A refused one is logged, and the present one stays in force."""
+        """SIGHUP: open the log's file anew, read the site's policy again. A refused one leaves the present in force."""
+        self.logs.reopen()
         if hasattr(self, "edge"):
             self._reloading = asyncio.create_task(self._reload())
 
@@ -212,7 +221,12 @@ class Daemon:
         )
         most = most_connections()
         self.edge.care = Care(
-            config=config, airgap=self.airgap, writer=self.writer, store=self.store, most_connections=most
+            config=config,
+            airgap=self.airgap,
+            writer=self.writer,
+            store=self.store,
+            logs=self.logs,
+            most_connections=most,
         )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))
         app, gate = await self._door(init_app(self.edge)), Gate(most=most)

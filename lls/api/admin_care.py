@@ -5,15 +5,25 @@ Handlers only read the request and write the answer; the work is done in :mod:`l
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
+import msgspec
 from aiohttp import web
+from prometheus_client import generate_latest
 
-from lls.api.admin import ALWAYS
-from lls.api.admin_wire import ExaminationView, FindingView
-from lls.api.edge import EDGE, Query, Route, answer, parameters
+from lls.api.admin import ALWAYS, BODY
+from lls.api.admin_views import bundles_view, entitlements_view, reports_view, server_view
+from lls.api.admin_wire import ExaminationView, FindingView, LogForm, LogView, PartView, SupportView
+from lls.api.edge import ACTOR, EDGE, Query, Route, answer, parameters, read_form
+from lls.api.status import set_levels
+from lls.api.wire import Form
+from lls.care.log import LevelTold
 from lls.care.upkeep import Care
+from lls.config import LogLevel
 from lls.faults import BadRequest, NotFound
+
+_LOG: Final = Form(LogForm)
 
 
 async def doctor(request: web.Request) -> web.StreamResponse:
@@ -29,6 +39,43 @@ async def doctor(request: web.Request) -> web.StreamResponse:
             ]
         )
     )
+
+
+async def support(request: web.Request) -> web.StreamResponse:
+    """What the server adds to a support bundle."""
+    edge, care = request.app[EDGE], _care(request)
+    ledger, now = await edge.writer.settled(), edge.writer.now()
+    await edge.writer.prove()
+    edge.count()
+    set_levels(edge.metrics, edge, now)
+    views: dict[str, tuple[str, object]] = {
+        "server.json": ("identity, licence, clock, writership", server_view(edge)),
+        "entitlements.json": ("what is hosted; no activation codes", entitlements_view(ledger, now)),
+        "reports.json": ("which reports were made", reports_view(ledger)),
+        "bundles.json": ("which bundles were imported", await bundles_view(edge)),
+        "metrics.json": ("the metrics as they stood", generate_latest(edge.metrics.registry).decode().splitlines()),
+    }
+    built = {name: (holds, msgspec.to_builtins(value)) for name, (holds, value) in views.items()}
+    parts = await care.support(built)
+    return answer(SupportView(parts=[PartView(name=one.name, holds=one.holds, text=one.text) for one in parts]))
+
+
+async def log(request: web.Request) -> web.StreamResponse:
+    """Which level is written."""
+    return answer(_log_view(_care(request).logs.tell()))
+
+
+async def set_log(request: web.Request) -> web.StreamResponse:
+    """Write more, or less, for a while."""
+    edge, care = request.app[EDGE], _care(request)
+    form = await read_form(request, edge, _LOG)
+    lasting = None if form.for_seconds is None else timedelta(seconds=form.for_seconds)
+    told = care.logs.set_level(LogLevel(form.level), lasting=lasting, now=edge.writer.now().wall, actor=request[ACTOR])
+    return answer(_log_view(told))
+
+
+def _log_view(told: LevelTold) -> LogView:
+    return LogView(level=told.level, usual=told.usual, until=told.until)
 
 
 def _care(request: web.Request) -> Care:
@@ -47,6 +94,34 @@ ROUTES: Final = (
         answers={200: ExaminationView},
         query=(Query(name="full", meaning="1: check every line of the journal"),),
         faults=(*ALWAYS, "bad_request", "not_found"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/support",
+        handler=support,
+        summary="The server's part of a support bundle, without names and secrets",
+        answers={200: SupportView},
+        faults=(*ALWAYS, "not_found", "store_down", "not_primary"),
+        by="administrator",
+    ),
+    Route(
+        method="GET",
+        path="/v1/admin/log",
+        handler=log,
+        summary="Which level of the log is written",
+        answers={200: LogView},
+        faults=(*ALWAYS, "not_found"),
+        by="administrator",
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/log",
+        handler=set_log,
+        summary="Write another level of the log, for a while or until the next start",
+        answers={200: LogView},
+        form=LogForm,
+        faults=(*ALWAYS, *BODY, "not_found"),
         by="administrator",
     ),
 )

@@ -478,3 +478,32 @@ class ExaminationView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/doctor``."""
 
     findings: list[FindingView]
+
+
+class PartView(Struct, kw_only=True, frozen=True):
+    """One file of a support bundle: its name, what it holds, its text without names and secrets."""
+
+    name: str
+    holds: str
+    text: str
+
+
+class SupportView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/support``."""
+
+    parts: list[PartView]
+
+
+class LogForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/log``: the level from now on; with ``for_seconds`` it goes back by itself."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    for_seconds: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+
+
+class LogView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/log``: the level in force, that of the settings, and until when the first one holds."""
+
+    level: str
+    usual: str
+    until: datetime | None

@@ -33,11 +33,13 @@ from lls.cli import (
     entitlement,
     journal,
     lease,
+    log,
     policy,
     receipt,
     report,
     serve,
     server,
+    support_bundle,
     usage,
 )
 from lls.cli.frame import Commands, noun
@@ -85,9 +87,10 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config):
+for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, log, config):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)
 usage.register(app)
 doctor.register(app)
+support_bundle.register(app)

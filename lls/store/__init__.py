@@ -54,6 +54,9 @@ class Store(Protocol):
     async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
         """``(commitment, field, value)`` of those that were known at a line's commit, in a fixed order."""
 
+    async def known_names(self, *, limit: int) -> list[tuple[str, str]]:
+        """``(field, value)`` of the names that were stored last, at most so many. Raises StoreDown."""
+
     async def bundles(self) -> list[KeptBundle]:
         """Every bundle ever applied, newest first, without its text."""
 

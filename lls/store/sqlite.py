@@ -93,6 +93,9 @@ class SqliteStore:
     async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
         return await self._on_reader(_names, sorted(commitments), upto)
 
+    async def known_names(self, *, limit: int) -> list[tuple[str, str]]:
+        return await self._on_reader(_known_names, limit)
+
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
 
@@ -414,6 +417,10 @@ def _names(database: sqlite3.Connection, commitments: list[str], upto: int) -> l
         query = f"SELECT commitment, field, value FROM names WHERE seq <= ? AND commitment IN ({marks})"
         found += database.execute(query, (upto, *part)).fetchall()
     return sorted(found)
+
+
+def _known_names(database: sqlite3.Connection, limit: int) -> list[tuple[str, str]]:
+    return database.execute("SELECT field, value FROM names ORDER BY seq DESC LIMIT ?", (limit,)).fetchall()
 
 
 def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
