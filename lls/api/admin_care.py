@@ -10,17 +10,15 @@ from typing import Final
 
 import msgspec
 from aiohttp import web
-from prometheus_client import generate_latest
 
 from lls.api.admin import ALWAYS, BODY
 from lls.api.admin_views import bundles_view, entitlements_view, reports_view, server_view
 from lls.api.admin_wire import ExaminationView, FindingView, LogForm, LogView, PartView, SupportView
 from lls.api.edge import ACTOR, EDGE, Query, Route, answer, parameters, read_form
-from lls.api.status import set_levels
+from lls.api.status import metrics_text
 from lls.api.wire import Form
 from lls.care.log import LevelTold
 from lls.care.upkeep import Care
-from lls.config import LogLevel
 from lls.faults import BadRequest, NotFound
 
 _LOG: Final = Form(LogForm)
@@ -46,14 +44,12 @@ async def support(request: web.Request) -> web.StreamResponse:
     edge, care = request.app[EDGE], _care(request)
     ledger, now = await edge.writer.settled(), edge.writer.now()
     await edge.writer.prove()
-    edge.count()
-    set_levels(edge.metrics, edge, now)
     views: dict[str, tuple[str, object]] = {
         "server.json": ("identity, licence, clock, writership", server_view(edge)),
         "entitlements.json": ("what is hosted; no activation codes", entitlements_view(ledger, now)),
         "reports.json": ("which reports were made", reports_view(ledger)),
         "bundles.json": ("which bundles were imported", await bundles_view(edge)),
-        "metrics.json": ("the metrics as they stood", generate_latest(edge.metrics.registry).decode().splitlines()),
+        "metrics.json": ("the metrics as they stood", (await metrics_text(edge)).decode().splitlines()),
     }
     built = {name: (holds, msgspec.to_builtins(value)) for name, (holds, value) in views.items()}
     parts = await care.support(built)
@@ -70,7 +66,7 @@ async def set_log(request: web.Request) -> web.StreamResponse:
     edge, care = request.app[EDGE], _care(request)
     form = await read_form(request, edge, _LOG)
     lasting = None if form.for_seconds is None else timedelta(seconds=form.for_seconds)
-    told = care.logs.set_level(LogLevel(form.level), lasting=lasting, now=edge.writer.now().wall, actor=request[ACTOR])
+    told = care.logs.set_level(form.level, lasting=lasting, now=edge.writer.now().wall, actor=request[ACTOR])
     return answer(_log_view(told))
 
 

@@ -83,11 +83,15 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Rule 3."""
-    edge = request.app[EDGE]
+    return web.Response(body=await metrics_text(request.app[EDGE]), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def metrics_text(edge: Edge) -> bytes:
+    """Prometheus' page."""
     await edge.writer.settled()
     edge.count()
     set_levels(edge.metrics, edge, edge.writer.now())
-    return web.Response(body=generate_latest(edge.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return generate_latest(edge.metrics.registry)
 
 
 async def lan_metrics(request: web.Request) -> web.StreamResponse:

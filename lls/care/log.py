@@ -100,16 +100,17 @@ class Logs:
         """What is written now, and until when."""
         return LevelTold(level=self._level, usual=self._usual, until=self._until)
 
-    def set_level(self, level: LogLevel, *, lasting: timedelta | None, now: datetime, actor: str) -> LevelTold:
+    def set_level(self, level: str, *, lasting: timedelta | None, now: datetime, actor: str) -> LevelTold:
         """Write from this level on; after ``lasting``, if given, as the settings say again."""
+        wanted = LogLevel(level)
         if self._back is not None:
             self._back.cancel()
             self._back = None
         self._until = None
-        if lasting is not None and level is not self._usual:
+        if lasting is not None and wanted is not self._usual:
             self._until = now + lasting
             self._back = asyncio.get_running_loop().call_later(lasting.total_seconds(), self._go_back)
-        self._apply(level, actor)
+        self._apply(wanted, actor)
         return self.tell()
 
     def _go_back(self) -> None:

@@ -54,8 +54,7 @@ def test_nothing_that_was_planted_is_in_the_bundle(site: Site, tmp_path: Path) -
     }
     https.ask("POST", "/v1/leases", body, secret=Asked.new(random.Random(5)).secret)
     # What nobody should have logged, logged: a refused policy quotes its file.
-    planted = f'"{PEOPLE[1]} {CODE} Bearer {asked.secret}"'
-    policy.write_text(POLICY.replace('product = "cad"', f"product = {planted}"))
+    policy.write_text(POLICY.replace(f'groups = ["{PEOPLE[5]}"]', f'groups = ["{PEOPLE[1]}"]'))
     site.signal(signal.SIGHUP)
     until(lambda: "policy_refused" in log.read_text(), seconds=10, what="refused", log=site.log)
 
@@ -78,6 +77,8 @@ def test_nothing_that_was_planted_is_in_the_bundle(site: Site, tmp_path: Path) -
             (lease,) = json.loads(parts["leases.json"])["newest"]
             assert {"user", "seat_id"} <= set(lease["holder"])
             assert 0 == site.stop()
+            with log.open("a") as file_:
+                file_.write(f'2026-11-21T07:00:00.000Z ERROR x y why="{CODE} Bearer {asked.secret} {PEOPLE[2]}"\n')
 
 
 def test_a_bundle_is_made_of_settings_that_are_wrong(site: Site, tmp_path: Path) -> None:
