@@ -156,6 +156,16 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """[journal]: how long its lines stay in the database."""
+
+    keep_days: int = setting(
+        0, "days after which acknowledged lines leave the database for an archive file; 0: never", least=0, most=36_500
+    )
+    archive_dir: str = setting("", "folder for archive files, an absolute path; empty: archive in state_dir")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
     """[disk]: how much room the server wants to have left."""
 
@@ -190,6 +200,7 @@ class Config:
     policy: Policy = Policy()
     clock: ClockTable = ClockTable()
     lease: Lease = Lease()
+    journal: Journal = Journal()
     disk: Disk = Disk()
     log: Log = Log()
 
@@ -478,6 +489,8 @@ def _other_faults(config: Config) -> Iterator[str]:
         yield "[store] url must be empty (SQLite in state_dir) or begin with postgresql://."
     if not config.trust.keys:
         yield "[trust] keys must name the vendor's key set file."
+    if config.journal.archive_dir and not Path(config.journal.archive_dir).is_absolute():
+        yield "[journal] archive_dir must be an absolute path."
     if config.log.file and not Path(config.log.file).is_absolute():
         yield "[log] file must be an absolute path."
     if config.disk.warn_mib < config.disk.stop_mib:

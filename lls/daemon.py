@@ -35,6 +35,7 @@ from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.care.doctor import read_vendor_keys
 from lls.care.log import Logs
+from lls.care.retention import Retention
 from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
@@ -146,6 +147,7 @@ class Daemon:
             state_dir=state_dir,
             setting=setting,
             policy_file=Path(config.policy.file) if config.policy.file else None,
+            archive_dir=Path(config.journal.archive_dir) if config.journal.archive_dir else None,
         )
         self.writer = self.airgap.writer = Writer(
             store,
@@ -166,7 +168,7 @@ class Daemon:
         # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
         gc.set_threshold(GARBAGE, 10, 10)
         await self._open_doors(state_dir)
-        housekeeping = scheduled(self.writer, self.airgap)
+        housekeeping = scheduled(self.writer, self.airgap, self.edge.care)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
 
@@ -226,6 +228,12 @@ class Daemon:
             writer=self.writer,
             store=self.store,
             logs=self.logs,
+            retention=Retention(
+                airgap=self.airgap,
+                writer=self.writer,
+                store=self.store,
+                keep=timedelta(days=config.journal.keep_days) if config.journal.keep_days else None,
+            ),
             most_connections=most,
         )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))

@@ -7,13 +7,14 @@ its next time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from lls.airgap import Airgap
+from lls.care.upkeep import Care
 from lls.writer import Writer
 
 WARN_BEFORE_DAYS: Final = (30, 7, 1)
@@ -21,8 +22,8 @@ WARN_BEFORE_DAYS: Final = (30, 7, 1)
 _log = logging.getLogger(__name__)
 
 
-def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
-    """The scheduler with its jobs, not yet started; each runs at the start too."""
+def scheduled(writer: Writer, airgap: Airgap, care: Care | None = None) -> AsyncIOScheduler:
+    """The scheduler with its jobs, not yet started; each runs at the start too, the upkeep's a while after it."""
     endings = Endings()
     jobs: list[tuple[str, int, Callable[[], None]]] = [
         ("warn_of_endings", 1, lambda: endings.warn(writer)),
@@ -42,7 +43,23 @@ def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
             misfire_grace_time=None,
             next_run_time=datetime.now(UTC),
         )
+    for name, job_seconds, after_seconds, upkeep in [] if care is None else _upkeep(care):
+        scheduler.add_job(
+            upkeep,
+            "interval",
+            seconds=job_seconds,
+            id=name,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+            next_run_time=datetime.now(UTC) + timedelta(seconds=after_seconds),
+        )
     return scheduler
+
+
+def _upkeep(care: Care) -> list[tuple[str, int, int, Callable[[], Awaitable[None]]]]:
+    """Name, seconds between two turns, seconds before the first one, job."""
+    return [("archive_journal", 86_400, 600, care.retention.daily)]
 
 
 class Endings:

@@ -130,12 +130,13 @@ class Airgap(Reports):
         state_dir: Path,
         setting: Setting,
         policy_file: Path | None = None,
+        archive_dir: Path | None = None,
     ) -> None:
         """``vendor_keys`` is the key set that was installed with the server: the anchor of all trust.
 
         Raises SetupFault when it is none, or when the site's policy cannot be read.
         """
-        super().__init__(identity=identity, store=store, state_dir=state_dir)
+        super().__init__(identity=identity, store=store, state_dir=state_dir, archive_dir=archive_dir)
         self.name, self.version = name, version
         self.capabilities = CapabilitySigner(identity.signing, identity.server_id)
         self._clock, self._setting, self._policy_file = clock, setting, policy_file

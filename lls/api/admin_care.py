@@ -5,15 +5,16 @@ Handlers only read the request and write the answer; the work is done in :mod:`l
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from lls.api.admin import ALWAYS, BODY
+from lls.api.admin import ALWAYS, BODY, WRITES
 from lls.api.admin_views import bundles_view, entitlements_view, reports_view, server_view
-from lls.api.admin_wire import ExaminationView, FindingView, LogForm, LogView, PartView, SupportView
+from lls.api.admin_wire import ArchivedView, ExaminationView, FindingView, LogForm, LogView, PartView, SupportView
 from lls.api.edge import ACTOR, EDGE, Query, Route, answer, parameters, read_form
 from lls.api.status import metrics_text
 from lls.api.wire import Form
@@ -54,6 +55,15 @@ async def support(request: web.Request) -> web.StreamResponse:
     built = {name: (holds, msgspec.to_builtins(value)) for name, (holds, value) in views.items()}
     parts = await care.support(built)
     return answer(SupportView(parts=[PartView(name=one.name, holds=one.holds, text=one.text) for one in parts]))
+
+
+async def archive(request: web.Request) -> web.StreamResponse:
+    """Archive and prune now what the daily turn would."""
+    care, actor = _care(request), request[ACTOR]
+    if care.retention.keep is None:
+        raise BadRequest("journal.keep_days is 0: every line stays in the database. Set it, and restart the server.")
+    kept = await asyncio.shield(care.retention.turn(actor=actor))
+    return answer(ArchivedView(files=[one.file for one in kept.archived], lines=kept.pruned, names=kept.names))
 
 
 async def log(request: web.Request) -> web.StreamResponse:
@@ -99,6 +109,15 @@ ROUTES: Final = (
         summary="The server's part of a support bundle, without names and secrets",
         answers={200: SupportView},
         faults=(*ALWAYS, "not_found", "store_down", "not_primary"),
+        by="administrator",
+    ),
+    Route(
+        method="POST",
+        path="/v1/admin/journal/archive",
+        handler=archive,
+        summary="Archive acknowledged lines that are old enough, now",
+        answers={200: ArchivedView},
+        faults=(*ALWAYS, *WRITES, "bad_request", "not_found", "refused_document"),
         by="administrator",
     ),
     Route(

@@ -403,20 +403,32 @@ class DenialView(Struct, kw_only=True, frozen=True):
     count: int
 
 
+class ArchiveNote(Struct, kw_only=True, frozen=True):
+    """Lines up to this one, and to this instant, were archived and are not counted in an answer."""
+
+    upto_seq: int
+    last_at: datetime
+
+
 class DenialsView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/denials``, oldest first."""
 
     denials: list[DenialView]
+    archived: ArchiveNote | None = None
 
 
 class UsageView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/usage``: the columns of ``usage.csv``; by the hour ``bucket`` stands for ``day``."""
 
     lines: list[dict[str, str | int | None]]
+    archived: ArchiveNote | None = None
 
 
 class CheckView(Struct, kw_only=True, frozen=True):
-    """``GET /v1/admin/journal/verify``."""
+    """``GET /v1/admin/journal/verify``.
+
+    ``archived_lines`` of them were read from archives; those up to ``left_out_upto`` are in archives that are gone.
+    """
 
     ok: bool
     lines: int
@@ -424,6 +436,8 @@ class CheckView(Struct, kw_only=True, frozen=True):
     first_seq: int
     last_seq: int
     problem: str | None
+    archived_lines: int = 0
+    left_out_upto: int = 0
 
 
 class PreviewView(Struct, kw_only=True, frozen=True):
@@ -507,3 +521,11 @@ class LogView(Struct, kw_only=True, frozen=True):
     level: str
     usual: str
     until: datetime | None
+
+
+class ArchivedView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/journal/archive``: the files that were written, the lines and names that left the database."""
+
+    files: list[str]
+    lines: int
+    names: int

@@ -30,7 +30,7 @@ from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.identity import KEY_FILES, host_components, load_identity
-from lls.licensing.ledger import Setting
+from lls.licensing.ledger import Ledger, Setting
 from lls.store import Store
 from lls.store.resting import RestingStore, is_in_use
 from lls.writer import Writer
@@ -52,7 +52,7 @@ async def examine_running(
         await writer.prove()
         found.append(good("store", f"The store answers; SQLite {sqlite3.sqlite_version}."))
         head = ledger.batch.before
-        found.append(await examine_chain(store, upto=head, first=await store.first_seq(), full=full))
+        found.append(await examine_chain(store, upto=head, first=_first(ledger), full=full))
     except Fault as fault:
         found.append(wrong("store", fault.detail, "Look at its disk, and at `journalctl -u lls`."))
     host = host_components(airgap.identity.server_id)
@@ -115,10 +115,15 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
     )
     now = clock.now()
     ledger = await asyncio.to_thread(airgap.build, await store.load(), now)
-    found.append(await examine_chain(store, upto=ledger.batch.before, first=await store.first_seq(), full=full))
+    found.append(await examine_chain(store, upto=ledger.batch.before, first=_first(ledger), full=full))
     host = host_components(airgap.identity.server_id)
     found += examine_standing(ledger, now=now, raw=system_wall(), keys=airgap.newest_keys, host=host)
     return found
+
+
+def _first(ledger: Ledger) -> int:
+    """The first line that must still be in the database."""
+    return ledger.archives[-1].end.seq + 1 if ledger.archives else 1
 
 
 def read_vendor_keys(path: Path) -> str:

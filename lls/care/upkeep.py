@@ -13,6 +13,7 @@ from lls.airgap import Airgap
 from lls.care.doctor import examine_running
 from lls.care.findings import Finding
 from lls.care.log import Logs
+from lls.care.retention import Retention
 from lls.care.support import Part, log_part, parts_of_ledger, pseudonyms_of, view_part
 from lls.config import Config
 from lls.store import Store
@@ -28,6 +29,7 @@ class Care:
     writer: Writer
     store: Store
     logs: Logs
+    retention: Retention
     most_connections: int
 
     async def examine(self, *, full: bool) -> list[Finding]:

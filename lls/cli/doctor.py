@@ -6,7 +6,6 @@ run is a finding.
 
 from __future__ import annotations
 
-import asyncio
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -96,6 +95,8 @@ def _asked(config: Config, *, full: bool) -> list[dict[str, Any]] | None:
 
 
 def _looked_at(config: Config, *, full: bool) -> list[dict[str, Any]]:
+    import asyncio
+
     from lls.care.doctor import examine_resting
 
     found = asyncio.run(examine_resting(config, full=full))

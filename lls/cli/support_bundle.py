@@ -6,7 +6,6 @@ in the list of what is inside.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -67,6 +66,8 @@ def _of_server(config: Config, missing: dict[str, str]) -> list[Part]:
 
 def _of_files(config: Config, hide: Pseudonyms, missing: dict[str, str]) -> list[Part]:
     """Without the server: what lies in files."""
+    import asyncio
+
     from lls.care.support import resting_parts
 
     return asyncio.run(resting_parts(config, hide, missing))

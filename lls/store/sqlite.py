@@ -96,6 +96,9 @@ class SqliteStore:
     async def known_names(self, *, limit: int) -> list[tuple[str, str]]:
         return await self._on_reader(_known_names, limit)
 
+    async def commitments(self, *, upto: int) -> set[str]:
+        return await self._on_reader(_commitments, upto)
+
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
 
@@ -222,6 +225,8 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, "INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES", ended)
     if batch.lots or batch.requests:
         _write_uses(database, batch)
+    if batch.archives or batch.prune_upto is not None or batch.forget_names:
+        _write_retention(database, batch)
     names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
     _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
@@ -237,6 +242,14 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     if batch.returns:
         returns = [rows.return_row(one) for one in batch.returns]
         _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
+
+
+def _write_retention(database: sqlite3.Connection, batch: Batch) -> None:
+    archives = [rows.archive_row(archive) for archive in batch.archives]
+    _put(database, f"INSERT INTO archives ({rows.ARCHIVE_COLUMNS}) VALUES", archives)
+    if batch.prune_upto is not None:
+        database.execute("DELETE FROM journal WHERE seq <= ?", (batch.prune_upto,))
+    database.executemany("DELETE FROM names WHERE commitment = ?", [(one,) for one in sorted(batch.forget_names)])
 
 
 def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
@@ -350,6 +363,7 @@ def _read(database: sqlite3.Connection) -> Loaded:
         receipts=column("SELECT receipt_id FROM receipts"),
         reports=list(map(rows.read_report, every(f"SELECT {rows.REPORT_COLUMNS} FROM reports ORDER BY to_seq"))),
         facts={Fact(key): value for key, value in every("SELECT key, value FROM facts")},
+        archives=list(map(rows.read_archive, every(f"SELECT {rows.ARCHIVE_COLUMNS} FROM archives ORDER BY to_seq"))),
         lots=list(map(rows.read_lot, every(f"SELECT {rows.LOT_COLUMNS} FROM lots"))),
         requests=rows.read_requests(every(f"SELECT {rows.REQUEST_COLUMNS} FROM requests ORDER BY +at")),
         returns=list(map(rows.read_return, every(f"SELECT {rows.RETURN_COLUMNS} FROM returns ORDER BY up_to_seq"))),
@@ -421,6 +435,11 @@ def _names(database: sqlite3.Connection, commitments: list[str], upto: int) -> l
 
 def _known_names(database: sqlite3.Connection, limit: int) -> list[tuple[str, str]]:
     return database.execute("SELECT field, value FROM names ORDER BY seq DESC LIMIT ?", (limit,)).fetchall()
+
+
+def _commitments(database: sqlite3.Connection, upto: int) -> set[str]:
+    query = "SELECT DISTINCT commitment FROM names WHERE seq <= ?"
+    return {commitment for (commitment,) in database.execute(query, (upto,))}
 
 
 def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
