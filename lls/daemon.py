@@ -33,8 +33,10 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
+from lls.care.disk import DiskWatch, make_room
 from lls.care.doctor import read_vendor_keys
 from lls.care.log import Logs
+from lls.care.machine import watched_folders
 from lls.care.retention import Retention
 from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
@@ -130,6 +132,7 @@ class Daemon:
         config = self.config
         state_dir = Path(config.server.state_dir)
         _make_folder(state_dir)
+        make_room(state_dir)
         store = self.store = _store(config, state_dir)
         self._stack.push_async_callback(store.close)
         epoch = await store.take_writership()
@@ -153,7 +156,7 @@ class Daemon:
             store,
             clock=clock,
             build=self.airgap.build,
-            observer=_Counting(self.metrics),
+            observer=_Counting(self.metrics, self._look_at_disk),
             begin=self.airgap.govern,
             queue_limit=config.server.queue_limit,
         )
@@ -186,6 +189,10 @@ class Daemon:
         self.logs.reopen()
         if hasattr(self, "edge"):
             self._reloading = asyncio.create_task(self._reload())
+
+    def _look_at_disk(self) -> None:
+        if hasattr(self, "edge") and self.edge.care is not None:
+            self.edge.care.disk.hurry()
 
     async def _reload(self) -> None:
         try:
@@ -228,6 +235,7 @@ class Daemon:
             writer=self.writer,
             store=self.store,
             logs=self.logs,
+            disk=DiskWatch(watched_folders(config), setting=config.disk, writer=self.writer, metrics=self.metrics),
             retention=Retention(
                 airgap=self.airgap,
                 writer=self.writer,
@@ -282,6 +290,7 @@ class _Counting:
     """What the writer does, as metrics."""
 
     metrics: Metrics
+    on_failure: Callable[[], None]
 
     def committed(self, *, verbs: int, seconds: float) -> None:
         self.metrics.commits.inc()
@@ -290,6 +299,7 @@ class _Counting:
 
     def failed(self) -> None:
         self.metrics.commit_failures.inc()
+        self.on_failure()
 
 
 async def _network_sockets(address: Address) -> list[socket.socket]:

@@ -59,7 +59,7 @@ def scheduled(writer: Writer, airgap: Airgap, care: Care | None = None) -> Async
 
 def _upkeep(care: Care) -> list[tuple[str, int, int, Callable[[], Awaitable[None]]]]:
     """Name, seconds between two turns, seconds before the first one, job."""
-    return [("archive_journal", 86_400, 600, care.retention.daily)]
+    return [("look_at_disk", 30, 0, care.disk.look), ("archive_journal", 86_400, 600, care.retention.daily)]
 
 
 class Endings:

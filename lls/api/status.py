@@ -55,6 +55,7 @@ class Ready(Struct, kw_only=True, frozen=True):
     license: str
     chain: str
     binding: str
+    disk: str
 
 
 async def livez(_request: web.Request) -> web.StreamResponse:
@@ -75,6 +76,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
             license=ledger.server.license(now),
             chain=chain_state(ledger),
             binding=binding_state(ledger),
+            disk="ok" if edge.care is None else edge.care.disk.room,
         )
     )
     status = problems.KINDS[troubles[0].code].status if troubles else 200

@@ -202,7 +202,13 @@ def _disks(config: Config) -> Iterator[Finding]:
 
 def watched_folders(config: Config) -> dict[str, Path]:
     """The places whose disks are watched, by a word of ours."""
-    return {"state": Path(config.server.state_dir)}
+    state_dir = Path(config.server.state_dir)
+    found = {"state": state_dir}
+    if config.journal.keep_days:
+        found["archive"] = Path(config.journal.archive_dir) if config.journal.archive_dir else state_dir / "archive"
+    if config.log.file:
+        found["log"] = Path(config.log.file).parent
+    return found
 
 
 def free_bytes(folder: Path) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lls.airgap import Airgap
+from lls.care.disk import DiskWatch
 from lls.care.doctor import examine_running
 from lls.care.findings import Finding
 from lls.care.log import Logs
@@ -30,6 +31,7 @@ class Care:
     store: Store
     logs: Logs
     retention: Retention
+    disk: DiskWatch
     most_connections: int
 
     async def examine(self, *, full: bool) -> list[Finding]:
