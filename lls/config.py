@@ -61,6 +61,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class ReportEvery(StrEnum):
+    """How often a report is laid into the drop folder."""
+
+    NEVER = "never"
+    DAY = "day"
+    WEEK = "week"
+
+
 def setting(default: Any, explanation: str, *, least: int | None = None, most: int | None = None) -> Any:
     """Declare a field: its default, its line in ``config/lls.toml``, its range where it is a number."""
     return field(default=default, metadata={"explanation": explanation, "least": least, "most": most})
@@ -179,6 +187,15 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """[drop]: a folder through which documents come and go."""
+
+    folder: str = setting("", "bundles and receipts laid into its folder in are imported; an absolute path")
+    report_every: ReportEvery = setting(ReportEvery.NEVER, "never, day or week: lay a usage report into its folder out")
+    pseudonymise: bool = setting(default=False, explanation="leave names of people and machines out of those reports")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """[log]: a file beside standard error. Level and form stand in [server]."""
 
@@ -203,6 +220,7 @@ class Config:
     journal: Journal = Journal()
     disk: Disk = Disk()
     log: Log = Log()
+    drop: Drop = Drop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -491,6 +509,8 @@ def _other_faults(config: Config) -> Iterator[str]:
         yield "[trust] keys must name the vendor's key set file."
     if config.journal.archive_dir and not Path(config.journal.archive_dir).is_absolute():
         yield "[journal] archive_dir must be an absolute path."
+    if config.drop.folder and not Path(config.drop.folder).is_absolute():
+        yield "[drop] folder must be an absolute path."
     if config.log.file and not Path(config.log.file).is_absolute():
         yield "[log] file must be an absolute path."
     if config.disk.warn_mib < config.disk.stop_mib:

@@ -35,6 +35,7 @@ from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.care.disk import DiskWatch, make_room
 from lls.care.doctor import read_vendor_keys
+from lls.care.drop import DropFolder
 from lls.care.log import Logs
 from lls.care.machine import watched_folders
 from lls.care.retention import Retention
@@ -190,6 +191,19 @@ class Daemon:
         if hasattr(self, "edge"):
             self._reloading = asyncio.create_task(self._reload())
 
+    def _drop_folder(self, state_dir: Path) -> DropFolder | None:
+        drop = self.config.drop
+        if not drop.folder:
+            return None
+        return DropFolder(
+            Path(drop.folder),
+            airgap=self.airgap,
+            writer=self.writer,
+            state_dir=state_dir,
+            report_every=drop.report_every,
+            pseudonymise=drop.pseudonymise,
+        )
+
     def _look_at_disk(self) -> None:
         if hasattr(self, "edge") and self.edge.care is not None:
             self.edge.care.disk.hurry()
@@ -236,6 +250,7 @@ class Daemon:
             store=self.store,
             logs=self.logs,
             disk=DiskWatch(watched_folders(config), setting=config.disk, writer=self.writer, metrics=self.metrics),
+            drop=self._drop_folder(state_dir),
             retention=Retention(
                 airgap=self.airgap,
                 writer=self.writer,

@@ -59,7 +59,9 @@ def scheduled(writer: Writer, airgap: Airgap, care: Care | None = None) -> Async
 
 def _upkeep(care: Care) -> list[tuple[str, int, int, Callable[[], Awaitable[None]]]]:
     """Name, seconds between two turns, seconds before the first one, job."""
-    return [("look_at_disk", 30, 0, care.disk.look), ("archive_journal", 86_400, 600, care.retention.daily)]
+    jobs: list[tuple[str, int, int, Callable[[], Awaitable[None]]]]
+    jobs = [("look_at_disk", 30, 0, care.disk.look), ("archive_journal", 86_400, 600, care.retention.daily)]
+    return jobs if care.drop is None else [*jobs, ("look_into_drop_folder", 3, 0, care.drop.look)]
 
 
 class Endings:

@@ -206,6 +206,8 @@ def watched_folders(config: Config) -> dict[str, Path]:
     found = {"state": state_dir}
     if config.journal.keep_days:
         found["archive"] = Path(config.journal.archive_dir) if config.journal.archive_dir else state_dir / "archive"
+    if config.drop.folder:
+        found["drop"] = Path(config.drop.folder)
     if config.log.file:
         found["log"] = Path(config.log.file).parent
     return found

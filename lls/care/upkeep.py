@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lls.airgap import Airgap
 from lls.care.disk import DiskWatch
 from lls.care.doctor import examine_running
+from lls.care.drop import DropFolder
 from lls.care.findings import Finding
 from lls.care.log import Logs
 from lls.care.retention import Retention
@@ -32,6 +33,7 @@ class Care:
     logs: Logs
     retention: Retention
     disk: DiskWatch
+    drop: DropFolder | None = None
     most_connections: int
 
     async def examine(self, *, full: bool) -> list[Finding]:
