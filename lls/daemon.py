@@ -23,7 +23,8 @@ import stat
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,8 +43,10 @@ from lls.care.retention import Retention
 from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
+from lls.events import Herald, Looking, Outbox, Sender, destinations
 from lls.faults import Fault, SetupFault
-from lls.identity import load_identity
+from lls.host import host_components
+from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
 from lls.store import Store
@@ -141,8 +144,9 @@ class Daemon:
         setting = Setting(
             grace_seconds=float(config.lease.grace_seconds), heartbeats_per_second=config.lease.heartbeats_per_second
         )
+        identity = load_identity(state_dir / "keys")
         self.airgap = Airgap(
-            identity=load_identity(state_dir / "keys"),
+            identity=identity,
             name=config.server.name,
             version=__version__,
             vendor_keys=read_vendor_keys(Path(config.trust.keys)),
@@ -150,6 +154,7 @@ class Daemon:
             clock=clock,
             state_dir=state_dir,
             setting=setting,
+            host=partial(host_components, identity.server_id, state_dir),
             policy_file=Path(config.policy.file) if config.policy.file else None,
             archive_dir=Path(config.journal.archive_dir) if config.journal.archive_dir else None,
         )
@@ -167,14 +172,43 @@ class Daemon:
         except Fault as fault:
             raise SetupFault(f"The server cannot start: {fault.detail}") from fault
         # What was loaded stays for good: without this the collector walks a hundred thousand leases again and again.
-        gc.collect()
+        # Not even once before: a start leaves no garbage (measured: none), and the look costs 25 to 90 ms.
         gc.freeze()
         # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
         gc.set_threshold(GARBAGE, 10, 10)
         await self._open_doors(state_dir)
-        housekeeping = scheduled(self.writer, self.airgap, self.edge.care)
+        await self._send_heralds(state_dir)
+        housekeeping = scheduled(self.airgap, self.edge.care)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
+
+    async def _send_heralds(self, state_dir: Path) -> None:
+        settings, edge = self.config.events, self.edge
+        sender = Sender(server_id=self.airgap.identity.server_id, name=self.config.server.name)
+        looking = Looking(
+            self.writer,
+            denied=lambda: edge.denied,
+            seats_percent=settings.seats_percent,
+            denials_per_hour=settings.denials_per_hour,
+        )
+
+        def now() -> datetime:
+            return self.writer.now().wall
+
+        herald = Herald(
+            Outbox(state_dir),
+            looks=[looking],
+            destinations=destinations(settings, sender, now=now),
+            now=now,
+            new_id=partial(new_id, "evt_"),
+            retry_for=timedelta(hours=settings.retry_hours),
+        )
+        try:
+            await herald.start()
+        except OSError as error:
+            raise SetupFault(str(error)) from error
+        self._stack.push_async_callback(herald.stop)
+        edge.herald = herald
 
     async def stop(self) -> None:
         """Drain and close; safe to call at any point of the start."""

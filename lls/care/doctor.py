@@ -17,6 +17,7 @@ import sqlite3
 import ssl
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,8 @@ from lls.care.standing import examine_chain, examine_standing
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
 from lls.faults import Fault, SetupFault
-from lls.identity import KEY_FILES, host_components, load_identity
+from lls.host import host_components
+from lls.identity import KEY_FILES, load_identity
 from lls.licensing.ledger import Ledger, Setting
 from lls.store import Store
 from lls.store.resting import RestingStore, is_in_use
@@ -55,7 +57,7 @@ async def examine_running(
         found.append(await examine_chain(store, upto=head, first=_first(ledger), full=full))
     except Fault as fault:
         found.append(wrong("store", fault.detail, "Look at its disk, and at `journalctl -u lls`."))
-    host = host_components(airgap.identity.server_id)
+    host = host_components(airgap.identity.server_id, Path(config.server.state_dir))
     found += examine_standing(ledger, now=writer.now(), raw=system_wall(), keys=airgap.newest_keys, host=host)
     return found
 
@@ -103,8 +105,10 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
     )
     if not all((state_dir / "keys" / name).exists() for name in KEY_FILES):
         return found  # the keys have a finding of their own, and nothing may be made in their place
+    identity = await asyncio.to_thread(load_identity, state_dir / "keys")
     airgap = Airgap(
-        identity=await asyncio.to_thread(load_identity, state_dir / "keys"),
+        identity=identity,
+        host=partial(host_components, identity.server_id, state_dir),
         name=config.server.name,
         version=__version__,
         vendor_keys=vendor_keys,
@@ -116,7 +120,7 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
     now = clock.now()
     ledger = await asyncio.to_thread(airgap.build, await store.load(), now)
     found.append(await examine_chain(store, upto=ledger.batch.before, first=_first(ledger), full=full))
-    host = host_components(airgap.identity.server_id)
+    host = host_components(airgap.identity.server_id, Path(config.server.state_dir))
     found += examine_standing(ledger, now=now, raw=system_wall(), keys=airgap.newest_keys, host=host)
     return found
 

@@ -99,8 +99,8 @@ def _binding(ledger: Ledger, host: Mapping[str, str]) -> Finding:
     if terms is None or terms.binding is None:
         return good("machine", "The licence is not bound to a machine.")
     binding = terms.binding
-    fitting = sum(host.get(name) == value for name, value in binding.components.items())
-    changed = sorted(name for name, value in binding.components.items() if host.get(name) != value)
+    changed = sorted(binding.changed(host))
+    fitting = len(binding.components) - len(changed)
     of = f"{fitting} of {len(binding.components)} components"
     said = f"{of} are those of the licensed machine; {binding.required} are needed."
     if fitting < binding.required:

@@ -189,7 +189,9 @@ def _count(chunk: list[bytes], kinds: Counter[str], refused: Counter[str]) -> No
 def parts_of_machine(config: Config, hide: Pseudonyms) -> list[Part]:
     """Settings, versions and the files of the state folder."""
     settings = asdict(config)
+    # A database's address holds a password, a webhook's often a token.
     settings["store"]["url"] = "set, not shown" if config.store.url else ""
+    settings["events"]["webhook_urls"] = ["set, not shown"] * len(config.events.webhook_urls)
     return [
         Part(
             name="settings.json",

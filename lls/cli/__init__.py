@@ -31,6 +31,7 @@ from lls.cli import (
     denials,
     doctor,
     entitlement,
+    events,
     journal,
     lease,
     log,
@@ -87,7 +88,9 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, log, config):
+for part in (
+    *(server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, log, config),
+):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)

@@ -27,14 +27,16 @@ ARROWS: dict[str, set[str]] = {
     "store": {"licensing", "faults"},
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
+    "host": set(),
+    "events": {"licensing", "writer", "config", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
     "care": {
-        *("airgap", "clock", "config", "faults", "identity", "licensing", "signed", "store", "store.resting"),
+        *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
         *("telemetry", "tls", "writer"),
     },
-    "schedule": {"writer", "airgap", "store", "clock", "care"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry", "care"},
+    "schedule": {"writer", "airgap", "store", "clock", "care", "faults"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry", "care"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
@@ -50,7 +52,7 @@ CHOSEN_BY_THE_DAEMON = {"store.sqlite", "store.postgres"}
 
 # Library -> the rooms where it lives.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"api", "console", "daemon", "issuer.intake", "demo", "cli"},
+    "aiohttp": {"api", "console", "daemon", "events", "issuer.intake", "demo", "cli"},
     "aiosqlite": {"store.sqlite"},
     "apscheduler": {"schedule"},
     "cryptography": {"signed", "client", "tls"},

@@ -21,7 +21,7 @@ def test_a_site_that_only_ever_uses_its_drop_folder(site: Site, tmp_path: Path) 
     with Issuer(site.vendor, now=now) as issuer:
         server = issuer.register_server(request, customer=None, binding=None, now=now)
         line = {"line": 1, "action": "new", "sku": "CAD-1Y", "quantity": 5}
-        order = {"order_ref": "SO-1", "account_ref": "ACME", "server_id": server.server_id}
+        order: dict[str, object] = {"order_ref": "SO-1", "account_ref": "ACME", "server_id": server.server_id}
         order |= {"customer": {"name": "ACME"}, "lines": [line]}
         issuer.fulfil(json.dumps(order).encode(), now=now)
         bundle = issuer.issue_bundle(server.server_id, now=now).data

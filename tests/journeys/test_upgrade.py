@@ -16,6 +16,29 @@ FIRST = 1
 """The schema of release 0.1.0."""
 
 
+def _back_to_the_first_release(database: sqlite3.Connection) -> None:
+    """Its tables, its notes of them, and the rows as they are: what it would have left of the same life."""
+    with closing(sqlite3.connect(":memory:")) as first:
+        first.executescript(known_steps()[FIRST])
+        columns = {
+            table: [name for _, name, *_ in first.execute(f"PRAGMA table_info({table})")]  # the first release's own
+            for (table,) in first.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+    kept = {
+        table: database.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()  # noqa: S608 - our own names
+        for table, names in columns.items()
+    }
+    database.execute("DELETE FROM migrations WHERE version > ?", (FIRST,))
+    for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        if table not in ("migrations", "sqlite_sequence"):
+            database.execute(f"DROP TABLE {table}")
+    database.executescript(known_steps()[FIRST])
+    for table, rows in kept.items():
+        database.execute(f"DELETE FROM {table}")  # noqa: S608
+        marks = ", ".join("?" * len(columns[table]))
+        database.executemany(f"INSERT INTO {table} ({', '.join(columns[table])}) VALUES ({marks})", rows)  # noqa: S608
+
+
 def test_an_upgrade_in_place_under_live_leases_loses_none(site: Site) -> None:
     site.licensed(quantity=9, lease_seconds=60)
     https, held = site.https(), [Asked.new(LUCK) for _ in range(6)]
@@ -23,13 +46,7 @@ def test_an_upgrade_in_place_under_live_leases_loses_none(site: Site) -> None:
     assert 204 == https.checkin(held.pop()).status
     assert 0 == site.stop()
     with closing(sqlite3.connect(site.state / "lls.sqlite3")) as database, database:
-        # Back to what the first release would have left: its tables and its notes of them, the rows as they are.
-        for version in known_steps():
-            if version > FIRST:
-                database.execute("DELETE FROM migrations WHERE version = ?", (version,))
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            if table != "migrations" and f"CREATE TABLE {table} " not in known_steps()[FIRST]:
-                database.execute(f"DROP TABLE {table}")
+        _back_to_the_first_release(database)
     assert "warn" in site.lls("doctor", "--json").stdout
     site.start()
     after = site.https()

@@ -66,6 +66,7 @@ class Thawed:
             clock=clock,
             state_dir=state,
             setting=Setting(),
+            host=dict,
         )
         self.writer = self.airgap.writer = Writer(self.store, clock=clock, build=self.airgap.build, observer=Count())
 
