@@ -70,6 +70,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class ReportEvery(StrEnum):
+    """How often a report is laid into the drop folder."""
+
+    NEVER = "never"
+    DAY = "day"
+    WEEK = "week"
+
+
 def setting(default: Any, explanation: str, *, least: int | None = None, most: int | None = None) -> Any:
     """Declare a field: its default, its line in ``config/lls.toml``, its range where it is a number."""
     return field(default=default, metadata={"explanation": explanation, "least": least, "most": most})
@@ -165,6 +173,49 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """[journal]: how long its lines stay in the database."""
+
+    keep_days: int = setting(
+        0, "days after which acknowledged lines leave the database for an archive file; 0: never", least=0, most=36_500
+    )
+    archive_dir: str = setting("", "folder for archive files, an absolute path; empty: archive in state_dir")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """[disk]: how much room the server wants to have left."""
+
+    warn_mib: int = setting(1_024, "free MiB below which it warns", least=1, most=1_000_000)
+    stop_mib: int = setting(
+        128, "free MiB below which nothing new is granted; what is held goes on; 0: never", least=0, most=1_000_000
+    )
+    reserve_mib: int = setting(
+        16, "MiB set aside in state_dir, so that seats can be given back on a full disk", least=0, most=10_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """[drop]: a folder through which documents come and go."""
+
+    folder: str = setting("", "bundles and receipts laid into its folder in are imported; an absolute path")
+    report_every: ReportEvery = setting(ReportEvery.NEVER, "never, day or week: lay a usage report into its folder out")
+    pseudonymise: bool = setting(default=False, explanation="leave names of people and machines out of those reports")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """[log]: a file beside standard error. Level and form stand in [server]."""
+
+    file: str = setting("", "also write the log to this file, an absolute path; empty: to standard error only")
+    max_mib: int = setting(
+        20, "MiB after which the file is turned over; 0: never, something else does", least=0, most=10_000
+    )
+    keep: int = setting(5, "how many files that were turned over are kept", least=1, most=1_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
     """[events]: who is told of what should not wait until somebody looks."""
 
@@ -198,6 +249,10 @@ class Config:
     policy: Policy = Policy()
     clock: ClockTable = ClockTable()
     lease: Lease = Lease()
+    journal: Journal = Journal()
+    disk: Disk = Disk()
+    log: Log = Log()
+    drop: Drop = Drop()
     events: Events = Events()
 
 
@@ -491,6 +546,14 @@ def _other_faults(config: Config) -> Iterator[str]:
         yield "[store] url must be empty (SQLite in state_dir) or begin with postgresql://."
     if not config.trust.keys:
         yield "[trust] keys must name the vendor's key set file."
+    if config.journal.archive_dir and not Path(config.journal.archive_dir).is_absolute():
+        yield "[journal] archive_dir must be an absolute path."
+    if config.drop.folder and not Path(config.drop.folder).is_absolute():
+        yield "[drop] folder must be an absolute path."
+    if config.log.file and not Path(config.log.file).is_absolute():
+        yield "[log] file must be an absolute path."
+    if config.disk.warn_mib < config.disk.stop_mib:
+        yield f"[disk] warn_mib must be at least stop_mib ({config.disk.stop_mib}): a warning comes first."
     # Design §2, the one distributed rule: with a shorter grace a taken-over seat could be lent twice.
     if lease.grace_seconds < lease.proof_seconds:
         yield (

@@ -34,16 +34,24 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
+from lls.care.disk import DiskWatch, make_room
+from lls.care.doctor import read_vendor_keys
+from lls.care.drop import DropFolder
+from lls.care.log import Logs
+from lls.care.machine import watched_folders
+from lls.care.retention import Retention
+from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
-from lls.config import Address, Config, LogFormat, TlsMode, addresses
+from lls.config import Address, Config, TlsMode, addresses
 from lls.events import Herald, Looking, Outbox, Sender, destinations
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
 from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
+from lls.store import Store
 from lls.store.sqlite import SqliteStore
-from lls.telemetry import Metrics, metrics, set_up_logging
+from lls.telemetry import Metrics, metrics
 from lls.tls import make_certificate, server_context, spki_sha256
 from lls.writer import Writer
 
@@ -56,14 +64,14 @@ _log = logging.getLogger(__name__)
 
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
-    set_up_logging(level=config.server.log_level.value, as_json=config.server.log_format is LogFormat.JSON)
+    logs = Logs.set_up(config)
     os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, logs))
 
 
-async def _serve(config: Config) -> int:
-    daemon = Daemon(config)
+async def _serve(config: Config, logs: Logs) -> int:
+    daemon = Daemon(config, logs=logs)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -96,9 +104,17 @@ def _why_it_ended(ended: asyncio.Task[None]) -> int:
 class Daemon:
     """One server in this process: ``start``, then ``stop``. Tests use it in a loop of their own."""
 
-    def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[GuardedClock], GuardedClock] | None = None,
+        logs: Logs | None = None,
+    ) -> None:
         self.config = config
+        self.logs = logs or Logs(usual=config.server.log_level)
         self.metrics: Metrics = metrics()
+        self.store: Store
         self.writer: Writer
         self.airgap: Airgap
         self.edge: Edge
@@ -120,7 +136,8 @@ class Daemon:
         config = self.config
         state_dir = Path(config.server.state_dir)
         _make_folder(state_dir)
-        store = _store(config, state_dir)
+        make_room(state_dir)
+        store = self.store = _store(config, state_dir)
         self._stack.push_async_callback(store.close)
         epoch = await store.take_writership()
         clock = await self._clock(store)
@@ -132,19 +149,20 @@ class Daemon:
             identity=identity,
             name=config.server.name,
             version=__version__,
-            vendor_keys=_read_vendor_keys(Path(config.trust.keys)),
+            vendor_keys=read_vendor_keys(Path(config.trust.keys)),
             store=store,
             clock=clock,
             state_dir=state_dir,
             setting=setting,
             host=partial(host_components, identity.server_id, state_dir),
             policy_file=Path(config.policy.file) if config.policy.file else None,
+            archive_dir=Path(config.journal.archive_dir) if config.journal.archive_dir else None,
         )
         self.writer = self.airgap.writer = Writer(
             store,
             clock=clock,
             build=self.airgap.build,
-            observer=_Counting(self.metrics),
+            observer=_Counting(self.metrics, self._look_at_disk),
             begin=self.airgap.govern,
             queue_limit=config.server.queue_limit,
         )
@@ -160,7 +178,7 @@ class Daemon:
         gc.set_threshold(GARBAGE, 10, 10)
         await self._open_doors(state_dir)
         await self._send_heralds(state_dir)
-        housekeeping = scheduled(self.airgap)
+        housekeeping = scheduled(self.airgap, self.edge.care)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
 
@@ -202,9 +220,27 @@ class Daemon:
         await self._stack.aclose()
 
     def reload(self) -> None:
-        """SIGHUP: read the site's policy again. A refused one is logged, and the present one stays in force."""
+        """SIGHUP: open the log's file anew, read the site's policy again. A refused one leaves the present in force."""
+        self.logs.reopen()
         if hasattr(self, "edge"):
             self._reloading = asyncio.create_task(self._reload())
+
+    def _drop_folder(self, state_dir: Path) -> DropFolder | None:
+        drop = self.config.drop
+        if not drop.folder:
+            return None
+        return DropFolder(
+            Path(drop.folder),
+            airgap=self.airgap,
+            writer=self.writer,
+            state_dir=state_dir,
+            report_every=drop.report_every,
+            pseudonymise=drop.pseudonymise,
+        )
+
+    def _look_at_disk(self) -> None:
+        if hasattr(self, "edge") and self.edge.care is not None:
+            self.edge.care.disk.hurry()
 
     async def _reload(self) -> None:
         try:
@@ -240,8 +276,25 @@ class Daemon:
                 admin_group=ADMIN_GROUP,
             ),
         )
+        most = most_connections()
+        self.edge.care = Care(
+            config=config,
+            airgap=self.airgap,
+            writer=self.writer,
+            store=self.store,
+            logs=self.logs,
+            disk=DiskWatch(watched_folders(config), setting=config.disk, writer=self.writer, metrics=self.metrics),
+            drop=self._drop_folder(state_dir),
+            retention=Retention(
+                airgap=self.airgap,
+                writer=self.writer,
+                store=self.store,
+                keep=timedelta(days=config.journal.keep_days) if config.journal.keep_days else None,
+            ),
+            most_connections=most,
+        )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))
-        app, gate = await self._door(init_app(self.edge)), Gate(most=most_connections())
+        app, gate = await self._door(init_app(self.edge)), Gate(most=most)
         for address in addresses(config.server):
             await self._listen(app, address, context, gate)
 
@@ -286,6 +339,7 @@ class _Counting:
     """What the writer does, as metrics."""
 
     metrics: Metrics
+    on_failure: Callable[[], None]
 
     def committed(self, *, verbs: int, seconds: float) -> None:
         self.metrics.commits.inc()
@@ -294,6 +348,7 @@ class _Counting:
 
     def failed(self) -> None:
         self.metrics.commit_failures.inc()
+        self.on_failure()
 
 
 async def _network_sockets(address: Address) -> list[socket.socket]:
@@ -373,18 +428,6 @@ def _make_folder(state_dir: Path) -> None:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SetupFault(f"The state directory {state_dir} cannot be made: {error.strerror}.") from error
-
-
-def _read_vendor_keys(path: Path) -> str:
-    try:
-        return path.read_text("ascii")
-    except FileNotFoundError:
-        raise SetupFault(
-            f"The vendor's key set {path} (trust.keys) is not there;"
-            " put the .llskeys file that came with your software at that place."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupFault(f"The vendor's key set {path} (trust.keys) cannot be read.") from error
 
 
 def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[str, ...]]:

@@ -29,6 +29,7 @@ SERVER_ID_FILE: Final = "server-id"
 SIGNING_FILE: Final = "signing.pem"
 ENCRYPTION_FILE: Final = "encryption.pem"
 SITE_KEY_FILE: Final = "site.key"
+KEY_FILES: Final = (SERVER_ID_FILE, SIGNING_FILE, ENCRYPTION_FILE, SITE_KEY_FILE)
 SITE_KEY_BYTES: Final = 32
 
 _SERVER_ID = re.compile(rb"lls_[A-Za-z0-9_-]{22}\s*")

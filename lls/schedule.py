@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from lls.airgap import Airgap
+from lls.care.upkeep import Care
 from lls.faults import Fault
 
 _log = logging.getLogger(__name__)
 
 
-def scheduled(airgap: Airgap) -> AsyncIOScheduler:
-    """The scheduler with its jobs, not yet started; each runs at the start too."""
+def scheduled(airgap: Airgap, care: Care | None = None) -> AsyncIOScheduler:
+    """The scheduler with its jobs, not yet started; each runs at the start too, the upkeep's a while after it."""
     jobs: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
         ("look_at_host", 1, airgap.look_at_host),
     ]
@@ -37,7 +38,25 @@ def scheduled(airgap: Airgap) -> AsyncIOScheduler:
             misfire_grace_time=None,
             next_run_time=datetime.now(UTC),
         )
+    for name, job_seconds, after_seconds, upkeep in [] if care is None else _upkeep(care):
+        scheduler.add_job(
+            upkeep,
+            "interval",
+            seconds=job_seconds,
+            id=name,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+            next_run_time=datetime.now(UTC) + timedelta(seconds=after_seconds),
+        )
     return scheduler
+
+
+def _upkeep(care: Care) -> list[tuple[str, int, int, Callable[[], Awaitable[None]]]]:
+    """Name, seconds between two turns, seconds before the first one, job."""
+    jobs: list[tuple[str, int, int, Callable[[], Awaitable[None]]]]
+    jobs = [("look_at_disk", 30, 0, care.disk.look), ("archive_journal", 86_400, 600, care.retention.daily)]
+    return jobs if care.drop is None else [*jobs, ("look_into_drop_folder", 3, 0, care.drop.look)]
 
 
 async def _run(name: str, job: Callable[[], Awaitable[None]]) -> None:

@@ -64,6 +64,7 @@ class Metrics:
     journal_seq: Gauge
     journal_unacknowledged: Gauge
     report_due_days: Gauge
+    disk_free_bytes: Gauge
 
     http_requests: Counter
 
@@ -114,6 +115,7 @@ def metrics() -> Metrics:
         journal_seq=gauge("journal_seq", "Sequence of the last journal line."),
         journal_unacknowledged=gauge("journal_unacknowledged", "Journal lines that no receipt covers yet."),
         report_due_days=gauge("report_due_days", "Days until a report must be acknowledged; negative when overdue."),
+        disk_free_bytes=gauge("disk_free_bytes", "Free bytes of a disk, by what is kept there.", "place"),
         http_requests=counter(
             "http_requests_total", "Requests answered, by route pattern and status.", "route", "status"
         ),

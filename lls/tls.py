@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import os
 import ssl
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -72,6 +73,29 @@ def spki_sha256(certificate: Path) -> str:
         raise SetupFault(f"The TLS certificate {certificate} cannot be read.") from error
     public = first.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(public).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a certificate says: the names and addresses that it is for, and its dates."""
+
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+
+
+def look_at(certificate: Path) -> Seen:
+    """The first certificate of a PEM file. Raises SetupFault."""
+    try:
+        first = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SetupFault(f"The TLS certificate {certificate} cannot be read.") from error
+    try:
+        found = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
+    except x509.ExtensionNotFound:
+        names = []
+    return Seen(names=tuple(names), not_before=first.not_valid_before_utc, not_after=first.not_valid_after_utc)
 
 
 def _general_name(name: str) -> x509.GeneralName:

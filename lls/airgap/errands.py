@@ -131,6 +131,7 @@ class Airgap(Reports):
         setting: Setting,
         host: Callable[[], Mapping[str, str]],
         policy_file: Path | None = None,
+        archive_dir: Path | None = None,
     ) -> None:
         """``vendor_keys`` is the key set that was installed with the server: the anchor of all trust.
 
@@ -138,7 +139,7 @@ class Airgap(Reports):
 
         Raises SetupFault when it is none, or when the site's policy cannot be read.
         """
-        super().__init__(identity=identity, store=store, state_dir=state_dir)
+        super().__init__(identity=identity, store=store, state_dir=state_dir, archive_dir=archive_dir)
         self.name, self.version, self._host = name, version, host
         self.capabilities = CapabilitySigner(identity.signing, identity.server_id)
         self._clock, self._setting, self._policy_file = clock, setting, policy_file
@@ -235,6 +236,11 @@ class Airgap(Reports):
     def keys_version(self) -> int:
         """The newest key set's version."""
         return max(self._keys)
+
+    @property
+    def newest_keys(self) -> KeySet:
+        """The key set by which the next bundle is judged."""
+        return self._keys[self.keys_version]
 
     @property
     def customer(self) -> Mapping[str, str] | None:

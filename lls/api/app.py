@@ -19,6 +19,7 @@ from aiohttp import web
 
 from lls.api import (
     admin,
+    admin_care,
     admin_events,
     admin_hosting,
     admin_policy,
@@ -39,6 +40,7 @@ ADMIN_ROUTES: Final = (
     *admin.ROUTES,
     *admin_hosting.ROUTES,
     *admin_policy.ROUTES,
+    *admin_care.ROUTES,
     *admin_events.ROUTES,
     *status.ROUTES,
     status.METRICS,

@@ -26,6 +26,7 @@ from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
+from lls.care.upkeep import Care
 from lls.events import Herald
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
@@ -77,6 +78,8 @@ class Edge:
         self.herald: Herald | None = None
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
+        self.care: Care | None = None
+        """The upkeep; the daemon sets it before the doors open."""
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}

@@ -55,6 +55,7 @@ class Ready(Struct, kw_only=True, frozen=True):
     license: str
     chain: str
     binding: str
+    disk: str
 
 
 async def livez(_request: web.Request) -> web.StreamResponse:
@@ -75,6 +76,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
             license=ledger.server.license(now),
             chain=chain_state(ledger),
             binding=binding_state(ledger),
+            disk="ok" if edge.care is None else edge.care.disk.room,
         )
     )
     status = problems.KINDS[troubles[0].code].status if troubles else 200
@@ -83,11 +85,15 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Rule 3."""
-    edge = request.app[EDGE]
+    return web.Response(body=await metrics_text(request.app[EDGE]), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def metrics_text(edge: Edge) -> bytes:
+    """Prometheus' page."""
     await edge.writer.settled()
     edge.count()
     set_levels(edge.metrics, edge, edge.writer.now())
-    return web.Response(body=generate_latest(edge.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return generate_latest(edge.metrics.registry)
 
 
 async def lan_metrics(request: web.Request) -> web.StreamResponse:

@@ -29,15 +29,18 @@ from lls.cli import (
     clock,
     config,
     denials,
+    doctor,
     entitlement,
     events,
     journal,
     lease,
+    log,
     policy,
     receipt,
     report,
     serve,
     server,
+    support_bundle,
     usage,
 )
 from lls.cli.frame import Commands, noun
@@ -85,8 +88,12 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, config):
+for part in (
+    *(server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, log, config),
+):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)
 usage.register(app)
+doctor.register(app)
+support_bundle.register(app)

@@ -19,6 +19,7 @@ from typing import Final
 from lls.faults import LeaseEnd
 from lls.licensing.journal import Entry, Head
 from lls.licensing.lease import Lease
+from lls.licensing.retention import ArchivedRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +182,11 @@ class Batch:
     requests: dict[tuple[str, str], AnsweredRequest] = field(default_factory=dict)
     """By lease and request id."""
     returns: list[ReturnedEntitlement] = field(default_factory=list)
+    archives: list[ArchivedRange] = field(default_factory=list)
+    prune_upto: int | None = None
+    """Lines up to this one are in an archive and go."""
+    forget_names: set[str] = field(default_factory=set)
+    """Commitments whose names go; before ``names`` come."""
     forget_ended_before: datetime | None = None
     forget_requests_before: datetime | None = None
     """Requests that were kept until before this instant go."""
@@ -190,7 +196,8 @@ class Batch:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
-        forgotten = self.forget_ended_before or self.forget_requests_before
+        pruned = self.prune_upto is not None or self.forget_names
+        forgotten = self.forget_ended_before or self.forget_requests_before or pruned
         return not (self.entries or self.facts or self.key_sets or self.requests or forgotten or self.stamp)
 
 
@@ -216,5 +223,7 @@ class Loaded:
     requests: Sequence[AnsweredRequest] = ()
     """In the order of ``at``."""
     returns: Sequence[ReturnedEntitlement] = ()
+    archives: Sequence[ArchivedRange] = ()
+    """In their order."""
     last_at: datetime | None = None
     last_line: bytes | None = None

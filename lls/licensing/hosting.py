@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -37,6 +38,7 @@ from lls.licensing.journal import LONGEST_LINE, Kind
 from lls.licensing.lease import Lease, LeaseState
 from lls.licensing.leases import Setting
 from lls.licensing.policy import Policy
+from lls.licensing.retention import ArchivedRange, prunable
 from lls.licensing.seating import Pool, occupied
 from lls.licensing.seats import Seats
 from lls.licensing.terms import RESET_USAGE, Acknowledgement, Change, Installation, Outcome, ServerTerms
@@ -76,6 +78,7 @@ class Hosting(Seats):
         self.closed_sessions = set(loaded.closed_sessions)
         self.commands, self.receipts = set(loaded.commands), set(loaded.receipts)
         self.reports: dict[str, SealedReport] = {report.report_id: report for report in loaded.reports}
+        self.archives: list[ArchivedRange] = list(loaded.archives)
         self.returns: dict[str, ReturnedEntitlement] = {one.entitlement_id: one for one in loaded.returns}
         self._returns_before: dict[str, ReturnedEntitlement | None] = {}
         self._dropped: dict[str, Pool] = {}
@@ -121,6 +124,8 @@ class Hosting(Seats):
         self.server.terms = self._server_terms_before
         for report in self.batch.reports:
             del self.reports[report.report_id]
+        for _archive in self.batch.archives:
+            self.archives.pop()
         for kept in self.batch.bundles:
             self.bundles.pop(kept.bundle_id, None)
         for entitlement_id, before in self._returns_before.items():
@@ -132,6 +137,7 @@ class Hosting(Seats):
         self.closed_sessions -= self.batch.closed_sessions
         super().abandon()
         self._posting.batch.reports.clear()
+        self._posting.batch.archives.clear()
         self._posting.batch.placed.clear()
         self._dropped.clear()
         self.installing = False
@@ -422,6 +428,41 @@ class Hosting(Seats):
                 Fact.SYNC_FROM: write_instant(report.made_at if report is not None else receipt.made_at),
             }
         )
+
+    # ---------------------------------------------------------------- verbs: what leaves the journal
+
+    def archived(self, archive: ArchivedRange, *, actor: str, now: Now) -> None:
+        """Note that a range is in an archive that was read back. Raises Forbidden where it may not leave."""
+        last = self.archives[-1].end.seq if self.archives else 0
+        if archive.from_seq != last + 1 or archive.end.seq > self._may_leave():
+            raise Forbidden(
+                "These lines must stay in the journal: they are not acknowledged, or not the next to leave."
+            )
+        lines = {"from_seq": str(archive.from_seq), "to_seq": str(archive.end.seq), "head": archive.end.hash}
+        self.note_act("journal_archived", actor=actor, now=now, **lines)
+        self.archives.append(archive)
+        self.batch.archives.append(archive)
+
+    def prune(self, upto: int) -> None:
+        """Let lines up to this one go from the store. Raises Forbidden where they are not archived."""
+        if not self.archives or upto > min(self.archives[-1].end.seq, self._may_leave()):
+            raise Forbidden("These lines must stay in the journal: they are in no archive yet.")
+        self.batch.prune_upto = upto
+
+    def _may_leave(self) -> int:
+        return prunable(head=self.head.seq, acknowledged=self.server.acknowledged.seq, older_than=self.head.seq)
+
+    def watch_names(self) -> None:
+        """Begin to look for names that nobody needs: those that lines are given from now on are needed."""
+        self._posting.watch_names()
+
+    def end_watch(self) -> None:
+        """Enough was looked for."""
+        self._posting.end_watch()
+
+    def forget_names(self, commitments: AbstractSet[str]) -> int:
+        """Drop the names behind these commitments, but for those that came again since the watch began; how many."""
+        return self._posting.forget_names(commitments)
 
     def note_act(self, act: str, *, actor: str, now: Now, **ids: str) -> None:
         """Journal what an administrator did where no other line says it."""

@@ -262,7 +262,7 @@ class Leases:
             if known is not None and known.state is lease.state:
                 lease.deadline = max(lease.deadline, known.deadline)
                 lease.beat, lease.nonce, lease.clone_alarms = known.beat, known.nonce, known.clone_alarms
-        self.clone_alarms = old.clone_alarms
+        self.clone_alarms, self.server.no_room = old.clone_alarms, old.server.no_room
         self._remembered.adopt(old._remembered)
         self.waiting, self._folding = old.waiting, old._folding
         for denial, holder in old._folded:

@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -43,6 +44,7 @@ class Posting:
         self._committed = dict(facts)
         self._stored: set[tuple[str, str]] = set()
         """Names that the store has: the same few people and machines come again and again."""
+        self._watched: set[str] | None = None
         self.commit_to = lru_cache(COMMITMENTS_KEPT)(commit_to)
 
     def settle(self) -> None:
@@ -70,9 +72,28 @@ class Posting:
     def name(self, field: str, value: str) -> str:
         """The commitment that stands for a text; the text goes beside the journal."""
         commitment = self.commit_to(value)
+        if self._watched is not None:
+            self._watched.add(commitment)
         if (commitment, field) not in self._stored:
             self.batch.names[commitment, field] = value
         return commitment
+
+    def watch_names(self) -> None:
+        """From now on note which commitments lines are given: those must not be forgotten."""
+        self._watched = {commitment for commitment, _field in self.batch.names}
+
+    def end_watch(self) -> None:
+        """Note no more."""
+        self._watched = None
+
+    def forget_names(self, commitments: AbstractSet[str]) -> int:
+        """Let the store drop names that no line needs any more; how many. Without a watch nothing goes."""
+        if self._watched is None:
+            return 0
+        gone = commitments - self._watched
+        self.batch.forget_names |= gone
+        self._stored = {known for known in self._stored if known[0] not in gone}
+        return len(gone)
 
     def set_facts(self, facts: Mapping[Fact, str]) -> None:
         """Single values, with the group."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from lls.faults import ClockBehind, Unbound
+from lls.faults import ClockBehind, StoreDown, Unbound
 from lls.licensing.changes import Fact
 from lls.licensing.fields import read_instant, write_instant
 from lls.licensing.instant import ClockState, Now
@@ -23,6 +23,7 @@ from lls.licensing.seating import Denial
 from lls.licensing.terms import License, ServerTerms
 
 _NOT_LICENSED: Final = "The server's own licence does not cover {} now; import a newer bundle."
+_NO_ROOM: Final = "The license server's disk is nearly full, so nothing new is granted; what is held goes on."
 _OVERDUE: Final = "The vendor has had no usage report for too long; export one and import its receipt."
 
 
@@ -36,22 +37,26 @@ class Server:
         self._posting = posting
         self.terms = terms
         self.host = host
+        self.no_room = False
+        """The disk is nearly full: what is left is for what gives seats back. Lives in memory only."""
 
     # ---------------------------------------------------------------- what refuses
 
     def refuse_new(self, now: Now) -> None:
-        """Raise ClockBehind or Unbound when nothing new may be granted."""
+        """Raise ClockBehind, Unbound or StoreDown when nothing new may be granted."""
         if now.state is ClockState.BEHIND:
             raise ClockBehind(behind_seconds=now.behind_seconds)
         ends = self.unbound_ends_at
         if ends is not None and now.strict >= ends:
             raise Unbound
+        if self.no_room:
+            raise StoreDown(_NO_ROOM)
 
     def may_grant(self, now: Now) -> bool:
         """Whether nothing of the server's own refuses: a waiter is not seated where a newcomer would not be."""
         try:
             self.refuse_new(now)
-        except (ClockBehind, Unbound):
+        except (ClockBehind, Unbound, StoreDown):
             return False
         return True
 

@@ -23,7 +23,9 @@ from lls.licensing.changes import (
     ReturnedEntitlement,
     SealedReport,
 )
+from lls.licensing.journal import Head
 from lls.licensing.lease import NOTHING_HELD, Holder, Lease, LeaseState, Mode
+from lls.licensing.retention import ArchivedRange
 
 Row = Sequence[Any]
 
@@ -43,6 +45,7 @@ REQUEST_COLUMNS: Final = (
 )
 RETURN_COLUMNS: Final = "entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at"
 REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, pseudonymised"
+ARCHIVE_COLUMNS: Final = "to_seq, from_seq, prev_head, head, last_at, made_at, file, sha256, carry"
 BUNDLE_COLUMNS: Final = "bundle_id, sequence, keys_version, issued_at, imported_at, digest, jws"
 
 
@@ -324,6 +327,27 @@ def read_report(row: Row) -> SealedReport:
         head=head,
         made_at=from_micros(made_at),
         pseudonymised=pseudonymised == 1,
+    )
+
+
+def archive_row(archive: ArchivedRange) -> Row:
+    """In the order of ``ARCHIVE_COLUMNS``."""
+    chain = archive.end.seq, archive.from_seq, archive.prev_head, archive.end.hash
+    return *chain, to_micros(archive.last_at), to_micros(archive.made_at), archive.file, archive.sha256, archive.carry
+
+
+def read_archive(row: Row) -> ArchivedRange:
+    """The other way."""
+    to_seq, from_seq, prev_head, head, last_at, made_at, file, sha256, carry = row
+    return ArchivedRange(
+        from_seq=from_seq,
+        end=Head(seq=to_seq, hash=head),
+        prev_head=prev_head,
+        last_at=from_micros(last_at),
+        made_at=from_micros(made_at),
+        file=file,
+        sha256=sha256,
+        carry=carry,
     )
 
 

@@ -51,8 +51,8 @@ class SqliteStore:
         self._path = state_dir / DATABASE
         self._lock_path = state_dir / "lls.lock"
         self._lock: int | None = None
-        self._writing: _Connection | None = None
-        self._reading: _Connection | None = None
+        self._writing: Connection | None = None
+        self._reading: Connection | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
@@ -84,11 +84,20 @@ class SqliteStore:
             yield [line for _seq, line in chunk]
             after = chunk[-1][0]
 
+    async def first_seq(self) -> int:
+        return await self._on_reader(_first_seq)
+
     async def seq_at(self, at: datetime) -> int:
         return await self._on_reader(_seq_at, rows.to_micros(at))
 
     async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
         return await self._on_reader(_names, sorted(commitments), upto)
+
+    async def known_names(self, *, limit: int) -> list[tuple[str, str]]:
+        return await self._on_reader(_known_names, limit)
+
+    async def commitments(self, *, upto: int) -> set[str]:
+        return await self._on_reader(_commitments, upto)
 
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
@@ -121,21 +130,21 @@ class SqliteStore:
             await self._drop()
             raise StoreDown(_explain(error)) from error
 
-    async def _open_writer(self) -> _Connection:
+    async def _open_writer(self) -> Connection:
         async with self._opening:
             self._writing = self._writing or await self._open()
             return self._writing
 
-    async def _open_reader(self) -> _Connection:
+    async def _open_reader(self) -> Connection:
         # Two that ask at once must not open two: nobody would close the other, and its thread keeps the process alive.
         async with self._opening:
             self._reading = self._reading or await self._open()
             return self._reading
 
-    async def _open(self) -> _Connection:
+    async def _open(self) -> Connection:
         if self._closed:
             raise StoreDown("The server is stopping and its store is closed; nothing was changed.")
-        return await _connect(self._path)
+        return await connected(lambda: _connect(self._path))
 
     async def _drop(self) -> None:
         writing, reading, self._writing, self._reading = self._writing, self._reading, None, None
@@ -144,7 +153,7 @@ class SqliteStore:
                 await connection.close()
 
 
-class _Connection(aiosqlite.Connection):
+class Connection(aiosqlite.Connection):
     """aiosqlite with one more door: a whole function in the connection's thread is one hop."""
 
     async def run(self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs) -> T:
@@ -156,15 +165,17 @@ class _Connection(aiosqlite.Connection):
         await asyncio.to_thread(self._thread.join)
 
 
-async def _connect(path: Path) -> _Connection:
-    def connector() -> sqlite3.Connection:
-        database = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute("PRAGMA foreign_keys=ON")
-        return database
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("PRAGMA foreign_keys=ON")
+    return database
 
-    connection = _Connection(connector, iter_chunk_size=64)
+
+async def connected(connector: Callable[[], sqlite3.Connection]) -> Connection:
+    """A connection in a thread of its own, opened by ``connector`` there. Raises what that raises."""
+    connection = Connection(connector, iter_chunk_size=64)
     try:
         await connection
     except Exception:
@@ -214,6 +225,8 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, "INSERT INTO ended (lease_id, secret, reason, at) VALUES", ended)
     if batch.lots or batch.requests:
         _write_uses(database, batch)
+    if batch.archives or batch.prune_upto is not None or batch.forget_names:
+        _write_retention(database, batch)
     names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
     _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
@@ -229,6 +242,14 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     if batch.returns:
         returns = [rows.return_row(one) for one in batch.returns]
         _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
+
+
+def _write_retention(database: sqlite3.Connection, batch: Batch) -> None:
+    archives = [rows.archive_row(archive) for archive in batch.archives]
+    _put(database, f"INSERT INTO archives ({rows.ARCHIVE_COLUMNS}) VALUES", archives)
+    if batch.prune_upto is not None:
+        database.execute("DELETE FROM journal WHERE seq <= ?", (batch.prune_upto,))
+    database.executemany("DELETE FROM names WHERE commitment = ?", [(one,) for one in sorted(batch.forget_names)])
 
 
 def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
@@ -342,6 +363,7 @@ def _read(database: sqlite3.Connection) -> Loaded:
         receipts=column("SELECT receipt_id FROM receipts"),
         reports=list(map(rows.read_report, every(f"SELECT {rows.REPORT_COLUMNS} FROM reports ORDER BY to_seq"))),
         facts={Fact(key): value for key, value in every("SELECT key, value FROM facts")},
+        archives=list(map(rows.read_archive, every(f"SELECT {rows.ARCHIVE_COLUMNS} FROM archives ORDER BY to_seq"))),
         lots=list(map(rows.read_lot, every(f"SELECT {rows.LOT_COLUMNS} FROM lots"))),
         requests=rows.read_requests(every(f"SELECT {rows.REQUEST_COLUMNS} FROM requests ORDER BY +at")),
         returns=list(map(rows.read_return, every(f"SELECT {rows.RETURN_COLUMNS} FROM returns ORDER BY up_to_seq"))),
@@ -370,6 +392,11 @@ def _verify(database: sqlite3.Connection, epoch: int) -> None:
 def _lines(database: sqlite3.Connection, after: int, upto: int) -> list[tuple[int, bytes]]:
     query = "SELECT seq, line FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
     return database.execute(query, (after, upto, CHUNK)).fetchall()
+
+
+def _first_seq(database: sqlite3.Connection) -> int:
+    (first,) = database.execute("SELECT COALESCE(MIN(seq), 1) FROM journal").fetchone()
+    return int(first)
 
 
 def _seq_at(database: sqlite3.Connection, at: int) -> int:
@@ -406,6 +433,15 @@ def _names(database: sqlite3.Connection, commitments: list[str], upto: int) -> l
     return sorted(found)
 
 
+def _known_names(database: sqlite3.Connection, limit: int) -> list[tuple[str, str]]:
+    return database.execute("SELECT field, value FROM names ORDER BY seq DESC LIMIT ?", (limit,)).fetchall()
+
+
+def _commitments(database: sqlite3.Connection, upto: int) -> set[str]:
+    query = "SELECT DISTINCT commitment FROM names WHERE seq <= ?"
+    return {commitment for (commitment,) in database.execute(query, (upto,))}
+
+
 def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
     query = f"SELECT {rows.BUNDLE_COLUMNS.removesuffix('jws')}'' FROM bundles ORDER BY sequence DESC"
     return [rows.read_bundle(row) for row in database.execute(query)]
@@ -436,7 +472,7 @@ def _take_lock(path: Path) -> int:
 def _migrate(database: sqlite3.Connection) -> None:
     database.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL)")
     done = dict(database.execute("SELECT version, sha256 FROM migrations").fetchall())
-    steps = dict(_steps())
+    steps = known_steps()
     if newer := sorted(set(done) - set(steps)):
         raise SetupFault(
             f"The database is of a newer version of this server (schema {newer[-1]}, this program knows {max(steps)});"
@@ -451,6 +487,11 @@ def _migrate(database: sqlite3.Connection) -> None:
                 database.execute("INSERT INTO migrations (version, sha256) VALUES (?, ?)", (version, checksum))
         elif done[version] != checksum:
             raise SetupFault(f"Step {version} of the database's schema is not the one that this program knows.")
+
+
+def known_steps() -> dict[int, str]:
+    """The steps of the schema that this program knows, by number, in order."""
+    return dict(_steps())
 
 
 def _steps() -> Iterator[tuple[int, str]]:

@@ -30,13 +30,18 @@ ARROWS: dict[str, set[str]] = {
     "host": set(),
     "events": {"licensing", "writer", "config", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
-    "schedule": {"writer", "airgap", "store", "clock", "faults"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry"},
+    # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
+    "care": {
+        *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
+        *("telemetry", "tls", "writer"),
+    },
+    "schedule": {"writer", "airgap", "store", "clock", "care", "faults"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry", "care"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    "cli": {"config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
+    "cli": {"care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients
