@@ -31,6 +31,7 @@ from lls.cli import (
     denials,
     entitlement,
     journal,
+    key,
     lease,
     policy,
     receipt,
@@ -38,6 +39,7 @@ from lls.cli import (
     serve,
     server,
     usage,
+    user,
 )
 from lls.cli.frame import Commands, noun
 
@@ -84,7 +86,7 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config):
+for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config, user, key):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)
