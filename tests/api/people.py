@@ -9,6 +9,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 
 import pyotp
+from yarl import URL
 
 from lls.api.sessions import COOKIE, TOKEN_HEADER
 from tests.api.conftest import World
@@ -33,7 +34,7 @@ class Answer:
         return cookie[COOKIE].value
 
 
-async def asked(world: World, method: str, path: str, **more: Any) -> Answer:
+async def asked(world: World, method: str, path: str | URL, **more: Any) -> Answer:
     """A call on the network with nothing but what is given."""
     async with world.http.request(method, path, **more) as response:
         data = await response.read()
