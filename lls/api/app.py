@@ -21,6 +21,7 @@ from aiohttp import web
 from lls.api import (
     admin,
     admin_accounts,
+    admin_events,
     admin_hosting,
     admin_policy,
     admin_session,
@@ -45,6 +46,7 @@ ADMIN_ROUTES: Final = (
     *admin_hosting.ROUTES,
     *admin_policy.ROUTES,
     *admin_accounts.ROUTES,
+    *admin_events.ROUTES,
     *status.ROUTES,
     status.METRICS,
 )

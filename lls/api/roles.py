@@ -67,6 +67,7 @@ _VIEWER: Final = (
     ("GET", "/v1/admin/journal/verify"),
     ("GET", "/v1/admin/reports"),
     ("GET", "/v1/admin/reports/preview"),
+    ("GET", "/v1/admin/events"),
     ("GET", "/metrics"),
 )
 _OPERATOR: Final = (
@@ -81,6 +82,7 @@ _OPERATOR: Final = (
     ("GET", "/v1/admin/reports/{report_id}"),
     ("POST", "/v1/admin/receipts"),
     ("POST", "/v1/admin/reload"),
+    ("POST", "/v1/admin/events"),
 )
 _ADMIN: Final = (
     ("POST", "/v1/admin/clock"),

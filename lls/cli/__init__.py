@@ -30,6 +30,7 @@ from lls.cli import (
     config,
     denials,
     entitlement,
+    events,
     journal,
     key,
     lease,
@@ -86,7 +87,9 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config, user, key):
+for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, config):
+    app.add_typer(part.app)
+for part in (user, key):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)

@@ -54,6 +54,8 @@ ALLOWED: Final = {
     "POST /v1/admin/policy/check": "vk",
     "GET /v1/admin/policy/explain": "vk",
     "POST /v1/admin/reload": "ok",
+    "GET /v1/admin/events": "vk",
+    "POST /v1/admin/events": "ok",
     "GET /v1/admin/users": "a",
     "POST /v1/admin/users": "a",
     "DELETE /v1/admin/users/{name}": "a",

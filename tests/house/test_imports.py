@@ -27,9 +27,11 @@ ARROWS: dict[str, set[str]] = {
     "store": {"licensing", "faults"},
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
+    "host": set(),
+    "events": {"licensing", "writer", "config", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
-    "schedule": {"writer", "airgap", "store", "clock"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry"},
+    "schedule": {"writer", "airgap", "store", "clock", "faults"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
@@ -45,7 +47,7 @@ CHOSEN_BY_THE_DAEMON = {"store.sqlite", "store.postgres"}
 
 # Library -> the rooms where it lives.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"api", "console", "daemon", "issuer.intake", "demo", "cli"},
+    "aiohttp": {"api", "console", "daemon", "events", "issuer.intake", "demo", "cli"},
     "aiosqlite": {"store.sqlite"},
     "apscheduler": {"schedule"},
     "argon2": {"api.credentials"},
