@@ -116,7 +116,7 @@ ROUTES: Final = (
         form=BorrowForm,
         answers={200: CheckoutAnswer},
         faults=(
-            *(*BODY, *HELD, "overloaded", "wrong_machine", "borrow_not_allowed", "borrow_too_long", "borrowed"),
+            *(*BODY, *HELD, "overloaded", "wrong_machine", "borrow_not_allowed", "borrow_too_long"),
             *("entitlement_expired", "entitlement_disabled", "clock_behind", "unbound"),
         ),
         by="secret",

@@ -24,7 +24,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, UnknownLease
+from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, StillBorrowed, UnknownLease
 from lls.licensing.accounts import Accounts
 from lls.licensing.changes import Batch, Ended, Fact, Loaded, Placed
 from lls.licensing.deadlines import Deadlines
@@ -278,7 +278,7 @@ class Leases:
     def heartbeat(self, lease_id: str, *, secret: bytes, beat: int, nonce: str, now: Now) -> Lease:
         """Prolong a lease. The caller has made sure that it is not pending.
 
-        Raises UnknownLease (also for a wrong secret), LeaseEnded, LeaseCloned.
+        Raises UnknownLease (also for a wrong secret), LeaseEnded, LeaseCloned, StillBorrowed.
         """
         lease = self.lease(lease_id, secret=secret, now=now)
         if lease.until is not None:
@@ -292,7 +292,7 @@ class Leases:
         return lease
 
     def lease(self, lease_id: str, *, secret: bytes, now: Now) -> Lease:
-        """A live lease. Raises UnknownLease (also for a wrong secret) and LeaseEnded."""
+        """A live lease. Raises UnknownLease (also for a wrong secret), LeaseEnded, StillBorrowed (without terms)."""
         lease = self.leases.get(lease_id)
         if lease is None:
             ended = self._remembered.ended(lease_id)
@@ -309,9 +309,11 @@ class Leases:
         if lease.state is LeaseState.LINGERING:
             raise LeaseEnded(LeaseEnd.EXPIRED if lease.mode is Mode.NODE_LOCKED else LeaseEnd.CHECKED_IN)
         pool = self.pools.get(lease.entitlement_id)
-        if pool is not None and lease.until is not None:
+        if lease.until is not None:
             if now.wall >= lease.until:
                 raise LeaseEnded(LeaseEnd.BORROW_ENDED)
+            if pool is None:  # it is away all the same (decision 0016)
+                raise StillBorrowed(lease.until, hosted=False)
             return
         if pool is None or (pool.entitlement.ends_at is not None and now.wall >= pool.entitlement.ends_at):
             raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -224,6 +225,11 @@ class Meters:
         """The counted and tracked features of an entitlement's terms, in the vendor's order."""
         hosted = self._hosted.get(entitlement_id)
         return _NO_METERS if hosted is None else hosted.metered
+
+    def counters(self, entitlement_id: str) -> AbstractSet[str]:
+        """The features of which anything is kept, whether terms name them or not."""
+        hosted = self._hosted.get(entitlement_id)
+        return frozenset() if hosted is None else hosted.meters.keys()
 
     def held(self, entitlement_id: str, key: str) -> int:
         """The units of a feature that leases hold, whether terms name it or not."""
