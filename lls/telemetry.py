@@ -67,6 +67,7 @@ class Metrics:
     disk_free_bytes: Gauge
 
     http_requests: Counter
+    logins: Counter
 
 
 def metrics() -> Metrics:
@@ -119,6 +120,7 @@ def metrics() -> Metrics:
         http_requests=counter(
             "http_requests_total", "Requests answered, by route pattern and status.", "route", "status"
         ),
+        logins=counter("logins_total", "Logins over the network, by outcome (ok, refused, paused, busy).", "outcome"),
     )
 
 

@@ -33,6 +33,7 @@ from lls.cli import (
     entitlement,
     events,
     journal,
+    key,
     lease,
     log,
     policy,
@@ -42,6 +43,7 @@ from lls.cli import (
     server,
     support_bundle,
     usage,
+    user,
 )
 from lls.cli.frame import Commands, noun
 
@@ -91,6 +93,8 @@ serve.register(app)
 for part in (
     *(server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, log, config),
 ):
+    app.add_typer(part.app)
+for part in (user, key):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from lls.faults import LeaseEnd
+from lls.licensing.account import ApiKey, User
 from lls.licensing.journal import Entry, Head
 from lls.licensing.lease import Lease
 from lls.licensing.retention import ArchivedRange
@@ -187,6 +188,8 @@ class Batch:
     """Lines up to this one are in an archive and go."""
     forget_names: set[str] = field(default_factory=set)
     """Commitments whose names go; before ``names`` come."""
+    users: dict[str, User | None] = field(default_factory=dict)
+    api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     forget_ended_before: datetime | None = None
     forget_requests_before: datetime | None = None
     """Requests that were kept until before this instant go."""
@@ -198,7 +201,8 @@ class Batch:
         """Whether there is nothing that the store would have to take."""
         pruned = self.prune_upto is not None or self.forget_names
         forgotten = self.forget_ended_before or self.forget_requests_before or pruned
-        return not (self.entries or self.facts or self.key_sets or self.requests or forgotten or self.stamp)
+        alone = self.facts or self.key_sets or self.requests or self.users  # rows that have no line of their own
+        return not (self.entries or alone or forgotten or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,5 +229,7 @@ class Loaded:
     returns: Sequence[ReturnedEntitlement] = ()
     archives: Sequence[ArchivedRange] = ()
     """In their order."""
+    users: Sequence[User] = ()
+    api_keys: Sequence[ApiKey] = ()
     last_at: datetime | None = None
     last_line: bytes | None = None

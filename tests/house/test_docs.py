@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from lls import cli, faults
 from lls.api import problems
-from lls.api.app import ADMIN_ROUTES, LAN_ROUTES
+from lls.api.app import ADMIN_ROUTES, LAN_ROUTES, NETWORK_ADMIN_ROUTES
 from lls.config import PREFIX, Config
 from lls.faults import Fault, LeaseEnd, Refusal
 from lls.issuer import billing, history, order_table, refusals
@@ -215,7 +215,7 @@ def test_no_document_names_a_metric_that_is_not_there(document: str) -> None:
 
 
 def test_every_http_call_is_documented_and_no_other() -> None:
-    served = {f"{route.method} {route.path}" for route in (*LAN_ROUTES, *ADMIN_ROUTES)}
+    served = {f"{route.method} {route.path}" for route in (*LAN_ROUTES, *ADMIN_ROUTES, *NETWORK_ADMIN_ROUTES)}
     assert served == {name for name in named(text(FORMATS)) if re.match(r"[A-Z]+ /", name)}
 
 
