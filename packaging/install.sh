@@ -124,7 +124,7 @@ install_service() {
     [ -d "$state" ] || install -d -m 0700 -o lls -g lls "$state"
     install -d "$(dirname "$link")" "$(dirname "$unit")" /etc/tmpfiles.d
     ln -sfn "$prefix/current/bin/lls" "$link"
-    sed "s,^ExecStart=/usr/bin/lls,ExecStart=$prefix/current/bin/lls," systemd/lls.service >"$work/unit"
+    sed "s,^\(Exec[A-Za-z]*\)=/usr/bin/lls,\1=$prefix/current/bin/lls," systemd/lls.service >"$work/unit"
     install -m 0644 "$work/unit" "$unit"
     install -m 0644 systemd/lls.tmpfiles /etc/tmpfiles.d/lls.conf
     # Where SELinux rules, files get the type of their place.

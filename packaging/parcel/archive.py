@@ -1,4 +1,4 @@
-"""The offline archive: wheels for several Pythons, ``install.sh``, and checksums that it verifies before it runs anything.
+"""The offline archive: wheels for several Pythons, ``install.sh``, and checksums that it verifies before it installs.
 
 It serves systems without dpkg (RHEL and its kin), containers, and whoever wants the program under a folder of his own.
 """

@@ -1,8 +1,8 @@
 """The .deb: a virtual environment of its own under /usr/lib/lls, on the distribution's Python and nothing else.
 
-The environment is written, not made by ``venv``: a link to /usr/bin/python3, ``pyvenv.cfg``, and site-packages. It holds
-compiled wheels, so the package is for one minor version of Python, and says so in ``Depends``. Bytecode is made on the
-machine (``postinst``): bytes of a build machine's interpreter would neither repeat nor always fit.
+The environment is written, not made by ``venv``: a link to /usr/bin/python3, ``pyvenv.cfg``, and site-packages. It
+holds compiled wheels, so the package is for one minor version of Python, and says so in ``Depends``. Bytecode is made
+on the machine (``postinst``): bytes of a build machine's interpreter would neither repeat nor always fit.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _tree(root: Path, target: Target, packages: Path, *, sbom: str, vendor_keys:
     shutil.rmtree(packages / "bin", ignore_errors=True)  # scripts of libraries; ours is the launcher
     tree.add_folder(f"{HOME}/lib/python{target.python}/site-packages", packages)
     tree.link(f"{HOME}/bin/python3", "/usr/bin/python3")
-    tree.add(f"{HOME}/pyvenv.cfg", f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {target.python}\n")
+    environment = ["home = /usr/bin", "include-system-site-packages = false", f"version = {target.python}", ""]
+    tree.add(f"{HOME}/pyvenv.cfg", "\n".join(environment))
     shebang = f"#!/{HOME}/bin/python3 -I\n".encode()
     tree.add(f"{HOME}/bin/lls", shebang + (root / site.LAUNCHER).read_bytes(), mode=PROGRAM)
     tree.link("usr/bin/lls", "../lib/lls/bin/lls")

@@ -40,7 +40,7 @@ def bill(house: Mapping[Target, Iterable[Wheel]], *, time: int, extra: Iterable[
     bom.metadata.component = components[PROJECT]
     bom.metadata.timestamp = datetime.fromtimestamp(time, UTC)
     bom.metadata.tools.components.add(this_component())
-    bom.serial_number = uuid.uuid5(_SPACE, "\n".join(sorted(w.sha256 for some in files.values() for w in some.values())))
+    bom.serial_number = uuid.uuid5(_SPACE, "\n".join(sorted(w.sha256 for f in files.values() for w in f.values())))
     for name, component in components.items():
         bom.register_dependency(component, [components[one] for one in _direct(name, house) if one in components])
     written: str = JsonV1Dot6(bom).output_as_string(indent=2)
@@ -59,7 +59,7 @@ def _component(wheels: list[Wheel]) -> Component:
         bom_ref=f"pkg:{first.name}@{first.version}",
         purl=PackageURL("pypi", name=first.name, version=first.version),
         licenses=[_licence(metadata)],
-        description=metadata.get("Summary"),
+        description=_told(metadata, "Summary"),
         hashes=[_hash(first)] if len(wheels) == 1 else [],
     )
     if len(wheels) > 1:
@@ -83,10 +83,13 @@ def _hash(wheel: Wheel) -> HashType:
 def _licence(metadata: importlib.metadata.PackageMetadata) -> License:
     """The newest field first: an expression, else the trove's word, else what somebody wrote."""
     trove = [one.removeprefix(_TROVE) for one in metadata.get_all("Classifier") or [] if one.startswith(_TROVE)]
-    written = (metadata.get("License") or "").strip().splitlines()
-    told = metadata.get("License-Expression") or " OR ".join(trove) or (written[0] if written else "not declared")
-    made = LicenseFactory().make_from_string(told, license_acknowledgement=LicenseAcknowledgement.DECLARED)
-    return made  # type: ignore[return-value]
+    written = _told(metadata, "License").strip().partition("\n")[0]
+    told = _told(metadata, "License-Expression") or " OR ".join(trove) or written or "not declared"
+    return LicenseFactory().make_from_string(told, license_acknowledgement=LicenseAcknowledgement.DECLARED)
+
+
+def _told(metadata: importlib.metadata.PackageMetadata, name: str) -> str:
+    return (metadata.get_all(name) or [""])[0]
 
 
 def _direct(name: str, house: Mapping[Target, Iterable[Wheel]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What both packages hand out beside the program: the texts of this checkout that people need where there is no network."""
+"""What both packages hand out beside the program: texts of this checkout that people need where there is no network."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Tree:
         """A compressed archive, whose bytes depend on nothing but the tree and the time."""
         packed = io.BytesIO()
         with (
-            gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=time, compresslevel=9) as squeezed,
+            gzip.GzipFile(filename="", mode="wb", fileobj=packed, mtime=time, compresslevel=6) as squeezed,
             tarfile.open(fileobj=squeezed, mode="w", format=tarfile.GNU_FORMAT) as tar,
         ):
             members = [*((folder, None) for folder in self.folders()), *self.entries()]

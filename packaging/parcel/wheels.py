@@ -1,8 +1,8 @@
 """Which wheels the appliance needs, and the wheels: from the lock, and no other way.
 
 Rules
-1. What is needed is what ``pyproject.toml`` names and what that in turn requires, for the system and the Python that the
-   package is for (PEP 508 markers), found in the metadata of the environment that `make venv` made from the same lock.
+1. What is needed is what ``pyproject.toml`` names and what that in turn requires, for the system and the Python that
+   the package is for (PEP 508 markers), found in the metadata of the environment that `make venv` made from the lock.
 2. All extras are carried but those of developers: a site cannot fetch a driver afterwards.
 3. pip downloads with ``--require-hashes``; what it brings is compared with the lock once more.
 """
@@ -19,9 +19,9 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from packaging.markers import Marker, default_environment
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
@@ -52,13 +52,15 @@ class Target:
 
     def environment(self) -> dict[str, str]:
         """What markers are judged by."""
-        return dict(default_environment().items()) | {  # type: ignore[dict-item]
+        return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
             "os_name": "posix",
             "platform_machine": self.machine,
             "platform_python_implementation": "CPython",
+            "platform_release": "",
             "platform_system": "Linux",
+            "platform_version": "",
             "python_full_version": f"{self.python}.0",
             "python_version": self.python,
             "sys_platform": "linux",
@@ -116,7 +118,7 @@ def read_lock(text: str) -> list[Pin]:
     return pins
 
 
-def needed(project: Mapping[str, object], pins: Iterable[Pin], target: Target) -> list[Pin]:
+def needed(project: Mapping[str, Any], pins: Iterable[Pin], target: Target) -> list[Pin]:
     """What must be carried for that Python, by name. Raises Refused when the environment is not that of the lock."""
     known = {pin.name: pin for pin in pins if pin.is_for(target)}
     found: dict[str, Pin] = {}
@@ -137,11 +139,9 @@ def needed(project: Mapping[str, object], pins: Iterable[Pin], target: Target) -
     return [found[name] for name in sorted(found)]
 
 
-def _direct(project: Mapping[str, object]) -> Iterator[Requirement]:
-    table = project["project"]
-    assert isinstance(table, dict)
-    extras = table.get("optional-dependencies", {})
-    yield from map(Requirement, table["dependencies"])
+def _direct(project: Mapping[str, Any]) -> Iterator[Requirement]:
+    extras = project["project"].get("optional-dependencies", {})
+    yield from map(Requirement, project["project"]["dependencies"])
     for name in sorted(set(extras) - NOT_CARRIED):
         yield from map(Requirement, extras[name])
 
@@ -169,7 +169,7 @@ def wheelhouse(root: Path, folder: Path, targets: Iterable[Target]) -> dict[Targ
 
 
 def installer(root: Path, folder: Path, target: Target) -> Wheel:
-    """pip's own wheel: it runs from the file, on systems whose Python came without it."""
+    """The wheel of pip itself: it runs from the file, on systems whose Python came without it."""
     pins = read_lock((root / "requirements.lock").read_text("utf-8"))
     (wheel,) = download([pin for pin in pins if pin.name == INSTALLER and pin.is_for(target)], target, folder)
     return wheel

@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
+    "watchdog": {"writer", "faults"},
     "schedule": {"writer", "airgap", "store", "clock"},
     "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry"},
     "console": {"api"},
