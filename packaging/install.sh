@@ -68,7 +68,8 @@ verify() {
 find_python() {
     [ -z "$python" ] || { echo "$python"; return; }
     for one in python3.13 python3.12 python3.11 python3; do
-        if command -v "$one" >/dev/null && [ -r "wheels-$(minor "$one").txt" ]; then
+        # A name may be there and no program behind it (pyenv).
+        if [ -r "wheels-$(minor "$one" 2>/dev/null).txt" ]; then
             echo "$one"
             return
         fi
@@ -80,7 +81,7 @@ minor() { "$1" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 install_program() {
     python=$(find_python)
     [ -n "$python" ] || refuse "no Python that this archive has wheels for was found; it has: $(echo wheels-*.txt)"
-    wheels=wheels-$(minor "$python").txt
+    wheels=wheels-$(minor "$python" || echo unknown).txt
     [ -r "$wheels" ] || refuse "this archive has no wheels for the Python that $python is"
     home=$prefix/versions/$(cat VERSION)
     if [ ! -e "$home/.whole" ]; then

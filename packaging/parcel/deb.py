@@ -51,10 +51,10 @@ def build_deb(
         staged.chmod(0o755)
         os.utime(staged, (time, time))
         path = out / f"{PACKAGE}_{version}_{DEBIAN[target.machine]}.deb"
-        # One thread: the blocks of a compressor with several differ with their number.
+        # Level 1: a tenth more bytes for a seventh of the time. One thread: more of them cut other blocks.
         environ = os.environ | {"SOURCE_DATE_EPOCH": str(time), "DPKG_DEB_THREADS_MAX": "1"}
         done = subprocess.run(  # noqa: S603
-            ["dpkg-deb", "--root-owner-group", "-Zxz", "-z6", "--build", str(staged), str(path)],  # noqa: S607
+            ["dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", str(staged), str(path)],  # noqa: S607
             env=environ,
             capture_output=True,
             text=True,

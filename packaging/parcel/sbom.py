@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from cyclonedx.builder.this import this_component
-from cyclonedx.factory.license import LicenseFactory
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.contrib.this.builders import this_component
 from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
@@ -89,7 +89,8 @@ def _licence(metadata: importlib.metadata.PackageMetadata) -> License:
 
 
 def _told(metadata: importlib.metadata.PackageMetadata, name: str) -> str:
-    return (metadata.get_all(name) or [""])[0]
+    found: list[str] = metadata.get_all(name) or []
+    return found[0] if found else ""
 
 
 def _direct(name: str, house: Mapping[Target, Iterable[Wheel]]) -> list[str]:
