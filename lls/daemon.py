@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connection
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
 from lls.faults import Fault, SetupFault
+from lls.host import host_components
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
@@ -141,8 +143,9 @@ class Daemon:
         setting = Setting(
             grace_seconds=float(config.lease.grace_seconds), heartbeats_per_second=config.lease.heartbeats_per_second
         )
+        identity = load_identity(state_dir / "keys")
         self.airgap = Airgap(
-            identity=load_identity(state_dir / "keys"),
+            identity=identity,
             name=config.server.name,
             version=__version__,
             vendor_keys=_read_vendor_keys(Path(config.trust.keys)),
@@ -150,6 +153,7 @@ class Daemon:
             clock=clock,
             state_dir=state_dir,
             setting=setting,
+            host=partial(host_components, identity.server_id, state_dir),
             policy_file=Path(config.policy.file) if config.policy.file else None,
         )
         self.writer = self.airgap.writer = Writer(

@@ -1,4 +1,4 @@
-"""Keys and components that systemd hands over as credentials."""
+"""Keys that systemd hands over as credentials."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lls.identity import (
     SERVER_ID_FILE,
     SIGNING_FILE,
     SITE_KEY_FILE,
-    host_components,
     load_identity,
 )
 
@@ -82,18 +81,3 @@ def test_a_damaged_credential_is_refused_with_its_name(tmp_path: Path, credentia
     (credentials / name).write_bytes(b"lls_short")
     with pytest.raises(SetupFault, match=name):
         load_identity(tmp_path / "keys")
-
-
-def test_components_that_only_root_may_read_come_from_systemd(credentials: Path) -> None:
-    (credentials / "host.product_uuid").write_text("4c4c4544-0042\n", "ascii")
-    one = host_components("lls_a")
-    (credentials / "host.product_uuid").write_text("4c4c4544-0043\n", "ascii")
-    other = host_components("lls_a")
-    assert {"product_uuid"} == {name for name in one if one[name] != other[name]}
-    assert one["product_uuid"] != host_components("lls_b")["product_uuid"]
-
-
-@pytest.mark.parametrize("value", ["none", "", "none\n"])
-def test_a_component_that_the_machine_does_not_have_is_not_counted(credentials: Path, value: str) -> None:
-    (credentials / "host.board_serial").write_text(value, "ascii")
-    assert "board_serial" not in host_components("lls_a")

@@ -27,9 +27,10 @@ ARROWS: dict[str, set[str]] = {
     "store": {"licensing", "faults"},
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
+    "host": set(),
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
-    "schedule": {"writer", "airgap", "store", "clock"},
+    "schedule": {"writer", "airgap", "store", "clock", "faults"},
     "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
