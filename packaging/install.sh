@@ -139,8 +139,8 @@ install_service() {
 }
 
 uninstall() {
-    if running; then
-        systemctl disable --now lls.service || :
+    if running && [ -e "$unit" ]; then
+        systemctl disable --now lls.service
     fi
     if [ -n "$systemd" ]; then
         rm -f "$unit" /etc/tmpfiles.d/lls.conf
