@@ -13,10 +13,10 @@ refuse() {
     exit 1
 }
 
-[ $# -ge 1 ] && [ $# -le 2 ] || {
+if [ $# -lt 1 ] || [ $# -gt 2 ]; then
     echo "usage: sh verify.sh KEY.pem [FOLDER]" >&2
     exit 2
-}
+fi
 [ -r "$1" ] || refuse "the public key $1 cannot be read"
 key=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 cd "${2:-.}" || refuse "there is no folder ${2:-.}"

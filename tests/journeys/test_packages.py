@@ -5,6 +5,7 @@ One journey, because a bare system costs a minute. Its parts stand below it, eac
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -125,6 +126,7 @@ class Service:
 
 
 def test_packages_live_their_whole_life_without_any_network(tmp_path: Path, short: Path) -> None:
+    faulthandler.cancel_dump_traceback_later()  # it may take longer than a test that hangs is given
     root = short / "root"
     vendor = Vendor(tmp_path / "vendor")
     with ThreadPoolExecutor(max_workers=1) as beside:
@@ -304,7 +306,7 @@ def an_upgrade_keeps_what_there_is(guest: Guest, service: Service, newer: Path) 
     assert before["server_id"] == after["server_id"]
     assert before["writership"]["epoch"] + 1 == after["writership"]["epoch"], "the running server was started again"
     assert "site-a" == after["name"], "what the site wrote stays"
-    assert "CAD-1Y" in guest.said("lls", "entitlement", "list")
+    assert " cad " in guest.said("lls", "entitlement", "list")
 
 
 def removed_keeps_and_purged_puts_aside(guest: Guest, service: Service, newer: Path) -> None:
@@ -325,7 +327,16 @@ def removed_keeps_and_purged_puts_aside(guest: Guest, service: Service, newer: P
     assert f"/var/lib/{aside.name}" in told
     assert before == (aside / "keys/server-id").read_text("ascii")
     assert (0, 0o40700) == (aside.stat().st_uid, aside.stat().st_mode)
-    left = guest.said("find", "/etc", "/usr", "/lib/systemd", "/run", "/var/lib/dpkg/info", "-name", "*lls*")
+    left = guest.said(
+        "find",
+        "/etc",
+        "/usr",
+        "/lib/systemd",
+        "/run",
+        "/var/lib/dpkg/info",
+        "-regex",
+        r".*/\(lls\|lls[.-].*\|local-license-server.*\)",
+    )
     assert [] == [path for path in left.splitlines() if "purged" not in path]
     guest.run("dpkg", "--purge", NAME)
     shutil.rmtree(aside)

@@ -29,6 +29,9 @@ PROGRAM = {
 }
 
 
+TOOLS = {"a-library": "a-library-tool", "local-license-server": "lls-issuer"}
+
+
 def make_wheel(folder: Path, name: str, files: Mapping[str, str], *, version: str = "1.0") -> Wheel:
     """A wheel as flit would make one."""
     stem = name.replace("-", "_")
@@ -36,7 +39,7 @@ def make_wheel(folder: Path, name: str, files: Mapping[str, str], *, version: st
     members = dict(files) | {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": f"[console_scripts]\n{stem}-tool = {stem}:main\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{TOOLS.get(name, stem)} = {stem}:main\n",
     }
     lines = [f"{path},sha256={_digest(text)},{len(text.encode())}\n" for path, text in members.items()]
     members[f"{info}/RECORD"] = "".join([*lines, f"{info}/RECORD,,\n"])

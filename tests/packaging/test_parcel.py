@@ -93,7 +93,11 @@ def test_the_same_checkout_gives_the_same_deb_wherever_it_lies(tmp_path: Path) -
     listed = subprocess.run(["dpkg-deb", "--contents", path], capture_output=True, text=True, check=True).stdout
     assert {"root/root"} == {line.split()[1] for line in listed.splitlines()}
     assert {"drwxr-xr-x", "-rw-r--r--", "-rwxr-xr-x", "lrwxrwxrwx"} == {line.split()[0] for line in listed.splitlines()}
-    assert not [line for line in listed.splitlines() if ".pyc" in line or "-tool" in line or str(tmp_path) in line]
+    assert not [
+        line
+        for line in listed.splitlines()
+        if ".pyc" in line or "-tool" in line or "lls-issuer" in line or str(tmp_path) in line
+    ]
     conffiles = subprocess.run(["dpkg-deb", "--info", path, "conffiles"], capture_output=True, text=True, check=True)
     assert ["/etc/lls/lls.toml", "/etc/lls/vendor.llskeys"] == conffiles.stdout.split()
 
