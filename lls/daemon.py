@@ -24,7 +24,7 @@ import stat
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -37,9 +37,10 @@ from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
+from lls.events import Herald, Looking, Outbox, Sender, destinations
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
-from lls.identity import load_identity
+from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
 from lls.schedule import scheduled
 from lls.store.sqlite import SqliteStore
@@ -175,9 +176,38 @@ class Daemon:
         # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
         gc.set_threshold(GARBAGE, 10, 10)
         await self._open_doors(state_dir)
-        housekeeping = scheduled(self.writer, self.airgap)
+        await self._send_heralds(state_dir)
+        housekeeping = scheduled(self.airgap)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
+
+    async def _send_heralds(self, state_dir: Path) -> None:
+        settings, edge = self.config.events, self.edge
+        sender = Sender(server_id=self.airgap.identity.server_id, name=self.config.server.name)
+        looking = Looking(
+            self.writer,
+            denied=lambda: edge.denied,
+            seats_percent=settings.seats_percent,
+            denials_per_hour=settings.denials_per_hour,
+        )
+
+        def now() -> datetime:
+            return self.writer.now().wall
+
+        herald = Herald(
+            Outbox(state_dir),
+            looks=[looking],
+            destinations=destinations(settings, sender, now=now),
+            now=now,
+            new_id=partial(new_id, "evt_"),
+            retry_for=timedelta(hours=settings.retry_hours),
+        )
+        try:
+            await herald.start()
+        except OSError as error:
+            raise SetupFault(str(error)) from error
+        self._stack.push_async_callback(herald.stop)
+        edge.herald = herald
 
     async def stop(self) -> None:
         """Drain and close; safe to call at any point of the start."""

@@ -28,10 +28,11 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
+    "events": {"licensing", "writer", "config", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
     "schedule": {"writer", "airgap", "store", "clock", "faults"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
@@ -47,7 +48,7 @@ CHOSEN_BY_THE_DAEMON = {"store.sqlite", "store.postgres"}
 
 # Library -> the rooms where it lives.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"api", "console", "daemon", "issuer.intake", "demo", "cli"},
+    "aiohttp": {"api", "console", "daemon", "events", "issuer.intake", "demo", "cli"},
     "aiosqlite": {"store.sqlite"},
     "apscheduler": {"schedule"},
     "cryptography": {"signed", "client", "tls"},
