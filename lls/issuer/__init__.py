@@ -31,9 +31,10 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 
 from __future__ import annotations
 
+from lls.issuer.founding import sample_catalog
 from lls.issuer.issue import Terms
 from lls.issuer.issuing import WrittenBundle
-from lls.issuer.office import Issuer, sample_catalog
+from lls.issuer.office import Issuer
 from lls.issuer.ordering import Fulfilled
 from lls.issuer.refusals import IssuerRefused, ReportProblem, ReportRefused
 

@@ -73,8 +73,10 @@ class Deed(StrEnum):
     SEATS_ADDED = "seats_added"
     UPGRADED = "upgraded"
     GRANT_ADDED = "grant_added"
+    GRANT_RELEASED = "grant_released"
     GRANT_ALTERED = "grant_altered"
     GRANT_REVOKED = "grant_revoked"
+    PARTED = "parted"
     USAGE_RESET = "usage_reset"
     DISABLED = "disabled"
     ENABLED = "enabled"
@@ -84,6 +86,7 @@ class Deed(StrEnum):
     LOST = "lost"
     BUNDLE_ISSUED = "bundle_issued"
     REPORT_INGESTED = "report_ingested"
+    REPORT_REFUSED = "report_refused"
     RECEIPT_ISSUED = "receipt_issued"
     PERIOD_CLOSED = "period_closed"
 

@@ -77,15 +77,20 @@ def ingest(
     now: datetime,
     server_id: str | None = None,
     progress: Progress = lambda _done, _all: None,
+    claims: Callable[[str], None] = lambda _server_id: None,
 ) -> Ingested:
     """Takes the report in ``path`` in. Raises ReportRefused, RefusedDocument, and OSError of the file.
 
-    ``server_id``: refuse a report of any other server.
+    ``server_id``: refuse a report of any other server. ``claims`` is told which server the report says to be of, before
+    anything proves it.
     """
+
+    def key_of(claimed: str) -> Mapping[str, object]:
+        claims(claimed)
+        return _key_of(register, claimed, server_id)
+
     with (
-        open_report(
-            path, report_key=report_key, server_jwk=lambda claimed: _key_of(register, claimed, server_id)
-        ) as report,  # 1
+        open_report(path, report_key=report_key, server_jwk=key_of) as report,  # 1
         register.transaction(),
     ):
         return _take_in(report, register, now=now, progress=progress)

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lls.faults import RefusedDocument
 from lls.issuer.binding import usual_number
-from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
+from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_id, print_json, say, show, stdout
 from lls.issuer.cli.when import instant_of
 from lls.issuer.files import read_bounded
 from lls.issuer.issue import Terms
@@ -48,16 +49,21 @@ def server_register(  # noqa: PLR0917 - Typer makes options out of parameters
     """Take an activation request in, or a newer one of the same server."""
     data = read_bounded(request, what="activation request", most=MOST_TOKEN)
     with open_issuer(ctx) as issuer:
-        server = issuer.register_server(data, customer=customer, binding=binding, rebind=rebind, now=now())
+        try:
+            server = issuer.register_server(data, customer=customer, binding=binding, rebind=rebind, now=now())
+        except RefusedDocument as refused:
+            raise RefusedDocument(
+                refused.reason,
+                f"{request} is no activation request to register: {refused.detail} The site writes one with: lls "
+                "server request -o FILE.",
+            ) from refused
         document = _server_document(server, issuer)
     if as_json:
         print_json(document)
         return
-    say(
-        f"Registered {server.name}: {server.server_id} "
-        f"(version {server.version}, journal at line {server.journal_seq})."
-    )
+    say(f"Registered {server.name} (version {server.version}, journal at line {server.journal_seq}).")
     say(f"Compare its key with the site, over the telephone: {document['fingerprint']}")
+    print_id(server.server_id)
 
 
 @noun.command("list")
