@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import grp
 import logging
@@ -54,6 +55,7 @@ from lls.store import Store
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics
 from lls.tls import make_certificate, server_context, spki_sha256
+from lls.watchdog import SelfCheck, feed, interval_seconds, notify
 from lls.writer import Writer
 
 ADMIN_GROUP: Final = "lls-admin"
@@ -66,6 +68,7 @@ _log = logging.getLogger(__name__)
 def serve(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
     logs = Logs.set_up(config)
+    faulthandler.enable()  # a watchdog's SIGABRT says where every thread stood
     os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(config, logs))
@@ -80,20 +83,34 @@ async def _serve(config: Config, logs: Logs) -> int:
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     try:
         await daemon.start()
-        _notify("READY=1")
+        notify("READY=1")
         feeding = asyncio.create_task(_feed_watchdog(daemon))
         ended = asyncio.create_task(daemon.writer.wait_closed())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         feeding.cancel()
         stopping.cancel()
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
         if not ended.done():
             ended.cancel()
             return 0
         return _why_it_ended(ended)
     finally:
         await daemon.stop()
+
+
+async def _feed_watchdog(daemon: Daemon) -> None:
+    every = interval_seconds()
+    if not every:
+        return
+    server = daemon.config.server
+    check = SelfCheck(
+        writer=daemon.writer,
+        admin_socket=Path(server.admin_socket),
+        state_dir=Path(server.state_dir),
+        patience_seconds=every / 2,
+    )
+    await feed(check, every_seconds=every)
 
 
 def _why_it_ended(ended: asyncio.Task[None]) -> int:
@@ -467,28 +484,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _for_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, when it started us (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        notify.sendall(state.encode())
-
-
-async def _feed_watchdog(daemon: Daemon) -> None:
-    """Feed systemd's watchdog only while the store itself answers: a server that cannot commit is restarted."""
-    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
-    if not microseconds:
-        return
-    while True:
-        await asyncio.sleep(microseconds / 2_000_000)
-        try:
-            await daemon.writer.prove()
-        except Fault as fault:
-            _log.error("watchdog_not_fed", extra={"fields": {"why": fault.detail}})
-            continue
-        _notify("WATCHDOG=1")

@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "host": set(),
     "events": {"licensing", "writer", "config", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
+    "watchdog": {"writer", "faults"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
     "care": {
         *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
