@@ -31,8 +31,8 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 import aiosqlite
 
 from lls.faults import Fault, SetupFault, StoreDown, WritershipLost
-from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded
-from lls.licensing.journal import Head
+from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded, Rebase
+from lls.licensing.journal import Entry, Head
 from lls.store import rows
 
 P = ParamSpec("P")
@@ -201,11 +201,10 @@ def _commit(database: sqlite3.Connection, batch: Batch, epoch: int, mark: dateti
 
 def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     many = database.executemany
+    if batch.rebase is not None:
+        _rebase(database, batch.rebase)
     if batch.entries:
-        stamps = [rows.to_micros(entry.at) for entry in batch.entries]
-        latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
-        entries = [(e.seq, at, high, e.line) for e, at, high in zip(batch.entries, stamps, latest, strict=True)]
-        _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
+        _append(database, batch.entries)
     gone = [(lease_id,) for lease_id, lease in batch.leases.items() if lease is None]
     live = [rows.lease_row(lease) for lease in batch.leases.values() if lease is not None]
     _put(database, "DELETE FROM leases WHERE (lease_id) IN (VALUES", gone, after=")")
@@ -214,7 +213,8 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, "INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES", ended)
     if batch.lots or batch.requests:
         _write_uses(database, batch)
-    names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
+    first = batch.before.seq + 1 if batch.rebase is None else batch.rebase.entries[0].seq
+    names = [(commitment, field, value, first) for (commitment, field), value in batch.names.items()]
     _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
         facts = [(key.value, value) for key, value in batch.facts.items()]
@@ -229,6 +229,22 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     if batch.returns:
         returns = [rows.return_row(one) for one in batch.returns]
         _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
+
+
+def _append(database: sqlite3.Connection, posted: Sequence[Entry]) -> None:
+    stamps = [rows.to_micros(entry.at) for entry in posted]
+    latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
+    entries = [(e.seq, at, high, e.line) for e, at, high in zip(posted, stamps, latest, strict=True)]
+    _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
+
+
+def _rebase(database: sqlite3.Connection, rebase: Rebase) -> None:
+    """The lines after ``keep`` stand behind another head. Their names may be told in any report from there on."""
+    database.execute("DELETE FROM journal WHERE seq > ?", (rebase.keep,))
+    database.execute("DELETE FROM reports WHERE to_seq > ?", (rebase.keep,))
+    database.execute("DELETE FROM returns WHERE up_to_seq > ?", (rebase.keep,))
+    database.execute("UPDATE names SET seq = ? WHERE seq > ?", (rebase.entries[0].seq, rebase.keep))
+    _append(database, rebase.entries)
 
 
 def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
@@ -380,7 +396,9 @@ def _seq_at(database: sqlite3.Connection, at: int) -> int:
     )
     while low < high:
         middle = (low + high + 1) // 2
-        (stamp,) = database.execute("SELECT latest FROM journal WHERE seq = ?", (middle,)).fetchone()
+        # Or the last one before it: after a restore there are ranges of which only the vendor has the lines.
+        find = "SELECT latest FROM journal WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+        (stamp,) = database.execute(find, (middle,)).fetchone()
         if stamp < at:
             low = middle
         else:
