@@ -14,13 +14,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import hashlib
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -33,7 +31,8 @@ import aiosqlite
 from lls.faults import Fault, SetupFault, StoreDown, WritershipLost
 from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded, Rebase
 from lls.licensing.journal import Entry, Head
-from lls.store import rows
+from lls.store import copies, rows
+from lls.store.locking import give_lock_back, take_lock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +40,7 @@ T = TypeVar("T")
 CHUNK: Final = 5_000
 MOST_ROWS: Final = 64
 """Rows in one statement; fewer where SQLite takes fewer parameters (999 before 3.32)."""
-DATABASE: Final = "lls.sqlite3"
+DATABASE: Final = copies.DATABASE
 
 
 class SqliteStore:
@@ -57,7 +56,7 @@ class SqliteStore:
         self._closed = False
 
     async def take_writership(self) -> int:
-        self._lock = _take_lock(self._lock_path)
+        self._lock = take_lock(self._lock_path)
         try:
             await self._on_writer(_migrate)
             return await self._on_writer(_next_epoch)
@@ -93,12 +92,16 @@ class SqliteStore:
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
 
+    async def copy(self, target: Path) -> None:
+        """A consistent copy in one new file, while commits go on. Raises StoreDown."""
+        await asyncio.to_thread(copies.copy, self._path, target)
+
     async def close(self) -> None:
         self._closed = True
         async with self._opening:  # who was opening a connection is done, and its connection is ours to close
             await self._drop()
         if self._lock is not None:
-            os.close(self._lock)
+            give_lock_back(self._lock)
             self._lock = None
 
     async def _on_writer(
@@ -430,25 +433,6 @@ def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
 
 
 # -------------------------------------------------------------------- opening
-
-
-def _take_lock(path: Path) -> int:
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupFault(f"The state directory {path.parent} cannot be written: {error.strerror}.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise SetupFault(
-            f"Another daemon (process {owner}) runs on {path.parent}; stop it first, or use another state_dir."
-        ) from None
-    with suppress(OSError):  # the number is a courtesy to the next one; a full disk must not cost the writership
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def _migrate(database: sqlite3.Connection) -> None:
