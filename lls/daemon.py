@@ -33,12 +33,13 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
+from lls.backup import Backups, Plan, Taken, refuse_unfinished
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.identity import load_identity
 from lls.licensing.ledger import Setting
-from lls.schedule import scheduled
+from lls.schedule import schedule_backups, scheduled
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics, set_up_logging
 from lls.tls import make_certificate, server_context, spki_sha256
@@ -51,16 +52,19 @@ PROBE_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
+def serve(config: Config, *, source: Path | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open.
+
+    ``source`` is the settings' file, for backups.
+    """
     set_up_logging(level=config.server.log_level.value, as_json=config.server.log_format is LogFormat.JSON)
     os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, source))
 
 
-async def _serve(config: Config) -> int:
-    daemon = Daemon(config)
+async def _serve(config: Config, source: Path | None) -> int:
+    daemon = Daemon(config, source=source)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,11 +97,18 @@ def _why_it_ended(ended: asyncio.Task[None]) -> int:
 class Daemon:
     """One server in this process: ``start``, then ``stop``. Tests use it in a loop of their own."""
 
-    def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[GuardedClock], GuardedClock] | None = None,
+        source: Path | None = None,
+    ) -> None:
+        self.config, self._source = config, source
         self.metrics: Metrics = metrics()
         self.writer: Writer
         self.airgap: Airgap
+        self.backups: Backups
         self.edge: Edge
         self.urls: list[str] = []
         self._adjust = clock
@@ -117,6 +128,7 @@ class Daemon:
         config = self.config
         state_dir = Path(config.server.state_dir)
         _make_folder(state_dir)
+        refuse_unfinished(state_dir)
         store = _store(config, state_dir)
         self._stack.push_async_callback(store.close)
         epoch = await store.take_writership()
@@ -153,8 +165,11 @@ class Daemon:
         gc.freeze()
         # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
         gc.set_threshold(GARBAGE, 10, 10)
+        self.backups = self._backups(store, state_dir)
         await self._open_doors(state_dir)
         housekeeping = scheduled(self.writer, self.airgap)
+        if config.backup.folder:
+            schedule_backups(housekeeping, self.backups, every_hours=config.backup.every_hours)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
 
@@ -187,6 +202,39 @@ class Daemon:
         )
         return clock if self._adjust is None else self._adjust(clock)
 
+    def _backups(self, store: SqliteStore, state_dir: Path) -> Backups:
+        config, asked = self.config, self.config.backup
+        others = {"vendor.llskeys": Path(config.trust.keys)}
+        if config.policy.file:
+            others["policy.toml"] = Path(config.policy.file)
+        if self._source is not None:
+            others["lls.toml"] = self._source
+        plan = None
+        if asked.folder:
+            plan = Plan(
+                folder=Path(asked.folder),
+                keep=asked.keep,
+                passphrase_file=Path(asked.passphrase_file) if asked.passphrase_file else None,
+                recipient_file=Path(asked.recipient_file) if asked.recipient_file else None,
+            )
+        return Backups(
+            store,
+            state_dir=state_dir,
+            server_id=self.airgap.identity.server_id,
+            name=config.server.name,
+            version=__version__,
+            now=lambda: self.writer.now().wall,
+            others=others,
+            plan=plan,
+            observed=self._count_backup,
+        )
+
+    def _count_backup(self, taken: Taken | None) -> None:
+        if taken is None:
+            self.metrics.backup_failures.inc()
+        else:
+            self.metrics.backup_made.set(taken.manifest.made_at.timestamp())
+
     async def _open_doors(self, state_dir: Path) -> None:
         config = self.config
         context, pins = _tls(config, state_dir)
@@ -194,6 +242,7 @@ class Daemon:
             writer=self.writer,
             airgap=self.airgap,
             metrics=self.metrics,
+            backups=self.backups,
             setting=EdgeSetting(
                 name=config.server.name,
                 version=__version__,

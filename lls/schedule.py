@@ -14,6 +14,7 @@ from typing import Final
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from lls.airgap import Airgap
+from lls.backup import Backups
 from lls.writer import Writer
 
 WARN_BEFORE_DAYS: Final = (30, 7, 1)
@@ -43,6 +44,21 @@ def scheduled(writer: Writer, airgap: Airgap) -> AsyncIOScheduler:
             next_run_time=datetime.now(UTC),
         )
     return scheduler
+
+
+def schedule_backups(scheduler: AsyncIOScheduler, backups: Backups, *, every_hours: int) -> None:
+    """Have backups made; the first one when the last one that is there is old enough."""
+    every, last = timedelta(hours=every_hours), backups.newest_made_at()
+    scheduler.add_job(
+        backups.take_scheduled,
+        "interval",
+        hours=every_hours,
+        id="backup",
+        coalesce=True,
+        max_instances=1,
+        misfire_grace_time=None,
+        next_run_time=max(datetime.now(UTC), last + every) if last is not None else datetime.now(UTC),
+    )
 
 
 class Endings:

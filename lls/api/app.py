@@ -17,7 +17,18 @@ from typing import Final
 
 from aiohttp import web
 
-from lls.api import admin, admin_hosting, admin_policy, documents, features, leases, openapi, problems, status
+from lls.api import (
+    admin,
+    admin_backup,
+    admin_hosting,
+    admin_policy,
+    documents,
+    features,
+    leases,
+    openapi,
+    problems,
+    status,
+)
 from lls.api.auth import COUNTED, administrator
 from lls.api.connections import Refuse
 from lls.api.edge import ACTOR, EDGE, Edge, Handler, Route
@@ -28,6 +39,7 @@ ADMIN_ROUTES: Final = (
     *admin.ROUTES,
     *admin_hosting.ROUTES,
     *admin_policy.ROUTES,
+    *admin_backup.ROUTES,
     *status.ROUTES,
     status.METRICS,
 )

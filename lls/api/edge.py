@@ -26,6 +26,7 @@ from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
+from lls.backup import Backups
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
@@ -71,8 +72,17 @@ class Shown:
 class Edge:
     """One process's edge, shared by its applications. ``setting`` may be replaced on reload; ``drain`` is one-way."""
 
-    def __init__(self, *, writer: Writer, airgap: Airgap, metrics: Metrics, setting: EdgeSetting) -> None:
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        airgap: Airgap,
+        metrics: Metrics,
+        setting: EdgeSetting,
+        backups: Backups | None = None,
+    ) -> None:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
+        self.backups = backups
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
         self.draining = False

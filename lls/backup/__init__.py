@@ -6,12 +6,13 @@ follows from a restore is the domain's (``lls.licensing.restoring``).
 
 from lls.backup.archive import Manifest, lock_of
 from lls.backup.putting import Found, Put, look_into, put_back, refuse_unfinished
-from lls.backup.taking import Backups, Taken
+from lls.backup.taking import Backups, Plan, Taken
 
 __all__ = [
     "Backups",
     "Found",
     "Manifest",
+    "Plan",
     "Put",
     "Taken",
     "lock_of",

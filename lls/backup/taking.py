@@ -21,7 +21,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -99,7 +99,7 @@ class Backups:
         self.last: Last | None = None
 
     async def take(self, folder: Path, *, lock: Lock | None, alone: bool = False) -> Taken:
-        """Make one in ``folder``; ``alone``: in place of what is there. Raises StoreDown and SetupFault."""
+        """Make one in ``folder``; ``alone``: in place of what is there. Raises StoreDown."""
         async with self._one:
             if alone:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -107,12 +107,22 @@ class Backups:
             try:
                 await self._store.copy(work / copies.DATABASE)
                 return await asyncio.to_thread(self._packed, work, folder, lock, self._now())
+            except SetupFault as fault:  # what keeps a start from happening keeps nothing else from going on
+                raise StoreDown(fault.detail) from fault
             finally:
                 await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     async def take_out(self, *, lock: Lock | None) -> Taken:
         """The same for who carries it away at once: whoever asks next finds it gone."""
         return await self.take(self._state_dir / ".backup-out", lock=lock, alone=True)
+
+    def newest_made_at(self) -> datetime | None:
+        """When the newest scheduled one that is there was made, by its file's date."""
+        try:
+            found = [] if self.plan is None else _ours(self.plan, self._server_id)
+            return max((datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in found), default=None)
+        except OSError:
+            return None  # the folder is not there yet; what is wrong with it the backup itself will say
 
     async def take_scheduled(self) -> None:
         """The one of the clock, and retention after it; never raises."""
@@ -201,12 +211,15 @@ def _lock(plan: Plan) -> Lock | None:
 
 def _prune(plan: Plan, server_id: str) -> int:
     """Keep the newest; how many went. Names begin with the instant, so their order is that of time."""
-    ours = re.compile(rf"{re.escape(server_id)}-\d{{8}}T\d{{6}}Z(-\d+)?{re.escape(SUFFIX)}")
-    found = sorted((path for path in plan.folder.iterdir() if ours.fullmatch(path.name)), key=_age)
-    old = found[: -plan.keep]
+    old = sorted(_ours(plan, server_id), key=_age)[: -plan.keep]
     for path in old:
         path.unlink()
     return len(old)
+
+
+def _ours(plan: Plan, server_id: str) -> list[Path]:
+    name = re.compile(rf"{re.escape(server_id)}-\d{{8}}T\d{{6}}Z(-\d+)?{re.escape(SUFFIX)}")
+    return [path for path in plan.folder.iterdir() if name.fullmatch(path.name)]
 
 
 def _age(path: Path) -> tuple[str, int]:

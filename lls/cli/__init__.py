@@ -24,6 +24,7 @@ import typer
 
 from lls import __version__
 from lls.cli import (
+    backup,
     borrow,
     bundle,
     clock,
@@ -84,6 +85,7 @@ def _options(
 
 
 serve.register(app)
+backup.register(app)
 for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config):
     app.add_typer(part.app)
 policy.register(app)

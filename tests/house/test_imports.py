@@ -28,13 +28,19 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
-    "schedule": {"writer", "airgap", "store", "clock"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry"},
+    # What a server's whole state is, and its one file (decision 0020).
+    "backup": {"signed", "store", "licensing", "identity", "faults"},
+    "schedule": {"writer", "airgap", "store", "clock", "backup"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry", "backup"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    "cli": {"config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
+    # A restore runs while no daemon does; the key or passphrase for it is asked for here.
+    "cli": {
+        *("config", "daemon", "client", "faults", "demo", "licensing.policy_file"),
+        *("backup", "signed.jose", "signed.vault"),
+    },
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients
