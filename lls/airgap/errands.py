@@ -23,6 +23,7 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Protocol
 from lls.airgap.reports import Reports
 from lls.airgap.starting import chain_of_key_sets, check_head, check_identity, in_force, server_terms, verified
 from lls.clock import Clock, Snapshot
-from lls.faults import Refusal, RefusedDocument, Restored, SetupFault
+from lls.faults import Refusal, RefusedDocument, Restored, SetupFault, UnknownLease
 from lls.identity import Identity, host_components
 from lls.licensing.changes import Fact, KeptBundle, Loaded, ReturnedEntitlement
 from lls.licensing.denial import Denial
@@ -45,7 +46,7 @@ from lls.licensing.policy_file import LONGEST_TEXT, read_policy
 from lls.licensing.terms import Acknowledgement, Adoption, Command, Installation, Moved, Outcome
 from lls.signed.borrow import lease_secret, make_grant, read_borrow_request, read_borrow_return
 from lls.signed.bundle import Bundle, OpenedBundle, open_bundle
-from lls.signed.capability import CapabilitySigner
+from lls.signed.capability import CapabilitySigner, read_own_loan
 from lls.signed.jose import unverified_payload
 from lls.signed.keys import KeySet, read_key_set
 from lls.signed.receipt import Receipt, read_receipt
@@ -468,6 +469,19 @@ class Airgap(Reports):
         """The file for the machine: the capability, what proves it, and the lease to look at."""
         certificate = self.certificate() or ""
         return make_grant(capability=capability, certificate=certificate, keys=self.key_sets(1), lease=lease)
+
+    async def take_up(self, capability: str, *, lease_id: str, secret: bytes) -> None:
+        """Count a loan that the backup does not know, on our own signed word for it; nothing where there is none such.
+
+        Raises RefusedDocument when the capability is not ours or not this lease's.
+        """
+        if not self.writer.ledger.server.lost_times:
+            return
+        shown = read_own_loan(capability, key=self.identity.signing.public, server_id=self.identity.server_id)
+        if shown.lease_id != lease_id or shown.key is not None:
+            raise RefusedDocument(Refusal.AUDIENCE, "The capability is of another lease, or of one that goes by file.")
+        with suppress(UnknownLease):  # whoever asks for the lease next is told so
+            await self.writer.do(lambda ledger, now: ledger.take_up(shown, secret=secret, now=now))
 
     async def return_borrow(self, data: bytes, *, actor: str) -> str:
         """Take a seat back on its machine's signed word; the lease's id. Raises RefusedDocument, UnknownLease."""

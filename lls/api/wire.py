@@ -144,10 +144,19 @@ class CheckoutForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
 
 
 class HeartbeatForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """``POST /v1/leases/{lease_id}/heartbeat``."""
+    """``POST /v1/leases/{lease_id}/heartbeat``.
+
+    ``capability`` is the server's own signed word for a borrowed lease: a server that was restored from a backup takes
+    a loan up by it that the backup does not know.
+    """
 
     beat: Beat
     nonce: Nonce
+    capability: Annotated[str, Meta(min_length=1, max_length=32_768)] | None = None
+
+    def __repr__(self) -> str:
+        """Without nonce and capability."""
+        return f"HeartbeatForm(beat={self.beat!r})"
 
 
 class BeatForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
