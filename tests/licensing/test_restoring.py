@@ -23,7 +23,9 @@ from tests.ledgers import T0, checkout, counted, entitlement, secret_of, units
 from tests.licensing.restores import Restorable
 
 FRAMES = counted("frames", 100, undo_seconds=86_400)
-CAD = entitlement("cad", seats=3, features=(FRAMES, units("tokens", 4)), borrow=BorrowTerms(max_seconds=86_400, max_seats=3))
+CAD = entitlement(
+    "cad", seats=3, features=(FRAMES, units("tokens", 4)), borrow=BorrowTerms(max_seconds=86_400, max_seats=3)
+)
 ENT = CAD.entitlement_id
 
 
