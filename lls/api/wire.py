@@ -363,7 +363,7 @@ class Form(Generic[T]):
             raise BadRequest("The body is not JSON in UTF-8.") from None
         # msgspec lets the last of two equal names win. Two readers of one request could then see two requests.
         # Each name has its colon, so as many colons as different names leave no room for a second one.
-        plain = type(form) is HeartbeatForm and form.capability is None
+        plain = isinstance(form, HeartbeatForm) and form.capability is None
         names = _NAMES_OF_A_BEAT if plain else _names(msgspec.json.decode(body))
         if body.count(b":") != names:
             _refuse_twice(body.decode())

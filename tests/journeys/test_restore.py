@@ -109,7 +109,7 @@ def billed(site: Site) -> int:
 
 
 @pytest.mark.parametrize("reported", ["before the backup", "after the backup"])
-def test_a_server_that_was_lost_comes_back_from_its_backup_on_another_machine(
+def test_a_server_that_was_lost_comes_back_from_its_backup_on_another_machine(  # noqa: PLR0915 - one story
     licensed: Site, elsewhere: Site, tmp_path: Path, reported: str
 ) -> None:
     site = licensed
