@@ -1,5 +1,5 @@
 """Backups: consistent beside a writer, read back before they count, kept by number; and what is in them comes back."""
-# ruff: noqa: ASYNC240 - nothing else runs in these loops
+# ruff: noqa: ASYNC110, ASYNC240 - nothing else runs in these loops, and the writer is another task
 
 from __future__ import annotations
 
