@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lls.faults import Fault
@@ -15,7 +15,12 @@ from tests.ledgers import checkout, counted, entitlement, secret_of, units
 from tests.licensing.restores import Restorable
 
 CAD = entitlement("cad", seats=3, features=(counted("frames", 1_000_000, undo_seconds=86_400), units("tokens", 4)))
-ACTS = ("use", "use", "undo", "sit", "leave", "hold", "report", "report", "backup", "restore", "answer", "start")
+ACTS = (
+    *("use", "use", "use", "undo", "sit", "leave", "hold", "report", "report"),
+    *("backup", "restore", "restore", "answer", "start"),
+)
+AFTER = [("use", 2), ("report", 0), ("use", 1), ("restore", 0), ("sit", 0), ("answer", 0), ("use", 2)]
+"""The vendor has more than the backup."""
 
 
 class Anyhow(Restorable):
@@ -23,8 +28,9 @@ class Anyhow(Restorable):
 
     def __init__(self) -> None:
         super().__init__(CAD)
-        self.backups: list[bytes] = [self.backup()]
         self.count = 0
+        self._sit(0)
+        self.backups: list[bytes] = [self.backup()]
 
     def play(self, act: str, number: int) -> None:
         self.seconds += 1
@@ -106,6 +112,8 @@ class Anyhow(Restorable):
 
 
 @settings(max_examples=150, deadline=None)
+@example(acts=[*AFTER, *AFTER])
+@example(acts=[*AFTER, ("backup", 0), *AFTER[:3], ("restore", 1), ("report", 0), ("restore", 0)])
 @given(acts=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 20)), max_size=40))
 def test_in_any_order_each_use_is_billed_once_and_both_sides_agree(acts: list[tuple[str, int]]) -> None:
     server = Anyhow()
