@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from lls.faults import SetupFault
 
@@ -43,6 +44,14 @@ class TlsMode(StrEnum):
     SELF = "self"
     FILES = "files"
     OFF = "off"
+
+
+class SmtpSecurity(StrEnum):
+    """How the way to the mail relay is protected."""
+
+    NONE = "none"
+    STARTTLS = "starttls"
+    TLS = "tls"
 
 
 class LogLevel(StrEnum):
@@ -156,6 +165,29 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """[events]: who is told of what should not wait until somebody looks."""
+
+    webhook_urls: tuple[str, ...] = setting((), "addresses that get each event as a signed POST; http or https")
+    webhook_secret_file: str = setting(
+        "", "file with the secret that signs them, base64, 24 bytes or more: openssl rand -base64 32"
+    )
+    ca_file: str = setting("", "certificates, PEM, that vouch for webhooks and the mail relay; empty: the system's")
+    smtp_server: str = setting("", "mail relay, host:port; empty: no mail")
+    smtp_security: SmtpSecurity = setting(SmtpSecurity.STARTTLS, "none, starttls or tls")
+    smtp_from: str = setting("", "sender's address")
+    smtp_to: tuple[str, ...] = setting((), "receivers' addresses")
+    smtp_user: str = setting("", "account at the relay; empty: none")
+    smtp_password_file: str = setting("", "file with its password")
+    syslog: str = setting("", "udp://host:514, tcp://host:514 or unix:///dev/log; empty: none")
+    seats_percent: int = setting(80, "tell when so many seats of an entitlement are taken; 0: never", least=0, most=100)
+    denials_per_hour: int = setting(
+        20, "tell when so many requests for a product were refused; 0: never", least=0, most=1_000_000
+    )
+    retry_hours: int = setting(72, "how long an event is sent again to who does not take it", least=0, most=8_760)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
     """[backup]: backups that the server makes by itself."""
 
@@ -177,6 +209,7 @@ class Config:
     policy: Policy = Policy()
     clock: ClockTable = ClockTable()
     lease: Lease = Lease()
+    events: Events = Events()
     backup: Backup = Backup()
 
 
@@ -423,12 +456,14 @@ def _span(least: int | None, most: int | None) -> str:
 
 def _check(config: Config, source: str, tell: Tell) -> None:
     """What goes together. The order is that of the file, so that an administrator mends it from the top."""
-    for fault in (
+    faults = (
         *_server_faults(config.server),
         *_tls_faults(config),
         *_other_faults(config),
+        *_events_faults(config.events),
         *_backup_faults(config.backup),
-    ):
+    )
+    for fault in faults:
         tell(SetupFault(f"{source}: {fault}"))
 
 
@@ -489,6 +524,32 @@ def _other_faults(config: Config) -> Iterator[str]:
             f"[lease] grace_seconds ({lease.grace_seconds}) must be at least proof_seconds "
             f"({lease.proof_seconds}), or a seat could be lent twice."
         )
+
+
+def _events_faults(events: Events) -> Iterator[str]:
+    for url in events.webhook_urls:
+        if not _is_url(url, "http", "https"):
+            yield f"[events] webhook_urls: {url[:_SHOWN]} is not http://host/path or https://host/path."
+    if events.webhook_urls and not events.webhook_secret_file:
+        yield "[events] webhook_urls need webhook_secret_file, or a receiver cannot tell our events from others."
+    if events.smtp_server:
+        host, _, port = events.smtp_server.rpartition(":")
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port[:_PORT_DIGITS]) <= _LAST_PORT):
+            yield "[events] smtp_server must be host:port, such as mail.example.org:587."
+        if not events.smtp_from or not events.smtp_to:
+            yield "[events] smtp_server needs smtp_from and smtp_to."
+        if events.smtp_user and events.smtp_security is SmtpSecurity.NONE:
+            yield "[events] smtp_user would send its password in clear; set smtp_security to starttls or tls."
+    if events.syslog and not _is_url(events.syslog, "udp", "tcp") and not events.syslog.startswith("unix:///"):
+        yield "[events] syslog must be udp://host:514, tcp://host:514 or unix:///dev/log."
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return False
 
 
 def _is_loopback(entry: str) -> bool:

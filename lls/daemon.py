@@ -23,7 +23,8 @@ import stat
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +37,10 @@ from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connection
 from lls.backup import Backups, Plan, Taken, refuse_unfinished
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, LogFormat, TlsMode, addresses
+from lls.events import Herald, Looking, Outbox, Sender, destinations
 from lls.faults import Fault, SetupFault
-from lls.identity import load_identity
+from lls.host import host_components
+from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
 from lls.schedule import schedule_backups, scheduled
 from lls.store.sqlite import SqliteStore
@@ -136,8 +139,9 @@ class Daemon:
         setting = Setting(
             grace_seconds=float(config.lease.grace_seconds), heartbeats_per_second=config.lease.heartbeats_per_second
         )
+        identity = load_identity(state_dir / "keys")
         self.airgap = Airgap(
-            identity=load_identity(state_dir / "keys"),
+            identity=identity,
             name=config.server.name,
             version=__version__,
             vendor_keys=_read_vendor_keys(Path(config.trust.keys)),
@@ -145,6 +149,7 @@ class Daemon:
             clock=clock,
             state_dir=state_dir,
             setting=setting,
+            host=partial(host_components, identity.server_id, state_dir),
             policy_file=Path(config.policy.file) if config.policy.file else None,
         )
         self.writer = self.airgap.writer = Writer(
@@ -167,11 +172,40 @@ class Daemon:
         gc.set_threshold(GARBAGE, 10, 10)
         self.backups = self._backups(store, state_dir)
         await self._open_doors(state_dir)
-        housekeeping = scheduled(self.writer, self.airgap)
+        await self._send_heralds(state_dir)
+        housekeeping = scheduled(self.airgap)
         if config.backup.folder:
             schedule_backups(housekeeping, self.backups, every_hours=config.backup.every_hours)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
+
+    async def _send_heralds(self, state_dir: Path) -> None:
+        settings, edge = self.config.events, self.edge
+        sender = Sender(server_id=self.airgap.identity.server_id, name=self.config.server.name)
+        looking = Looking(
+            self.writer,
+            denied=lambda: edge.denied,
+            seats_percent=settings.seats_percent,
+            denials_per_hour=settings.denials_per_hour,
+        )
+
+        def now() -> datetime:
+            return self.writer.now().wall
+
+        herald = Herald(
+            Outbox(state_dir),
+            looks=[looking],
+            destinations=destinations(settings, sender, now=now),
+            now=now,
+            new_id=partial(new_id, "evt_"),
+            retry_for=timedelta(hours=settings.retry_hours),
+        )
+        try:
+            await herald.start()
+        except OSError as error:
+            raise SetupFault(str(error)) from error
+        self._stack.push_async_callback(herald.stop)
+        edge.herald = herald
 
     async def stop(self) -> None:
         """Drain and close; safe to call at any point of the start."""

@@ -1,4 +1,4 @@
-"""Who this server is: its id, its keys, and what identifies the machine under it.
+"""Who this server is: its id and its keys.
 
 Rules (design §4)
 1. Keys are made at the first start, with mode 0600, all of them or none, and never leave the machine. A name on a
@@ -7,12 +7,10 @@ Rules (design §4)
    does not start. Whether an empty folder is a first start or a loss, the store's history says (``airgap``).
 3. The site key makes commitments of names; it is symmetric and stays here, so that nobody outside can guess a name from
    one.
-4. Components of the host are hashed together with the server id: the vendor can compare, never read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -35,11 +33,6 @@ SITE_KEY_BYTES: Final = 32
 
 _SERVER_ID = re.compile(rb"lls_[A-Za-z0-9_-]{22}\s*")
 _OPEN_TO_OTHERS: Final = 0o077
-_COMPONENTS: Final = {
-    "machine_id": "/etc/machine-id",
-    "product_uuid": "/sys/class/dmi/id/product_uuid",
-    "board_serial": "/sys/class/dmi/id/board_serial",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +73,6 @@ def load_identity(folder: Path) -> Identity:
 def new_id(prefix: str) -> str:
     """An opaque id: its prefix and 16 random bytes in base64url (contract, common rules)."""
     return prefix + urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode("ascii")
-
-
-def host_components(server_id: str) -> dict[str, str]:
-    """What the machine under us has to say for itself, hashed; a component that cannot be read is left out."""
-    found: dict[str, str] = {}
-    for name, path in _COMPONENTS.items():
-        value = _read_component(Path(path))
-        if value:
-            found[name] = hashlib.sha256(f"{server_id}\0{name}\0{value}".encode()).hexdigest()
-    return found
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -165,10 +148,3 @@ def _read_site_key(path: Path) -> bytes:
 
 def _damaged(path: Path, complaint: str) -> SetupFault:
     return SetupFault(f"The key file {path} {complaint}; put it back from your backup.")
-
-
-def _read_component(path: Path) -> str:
-    try:
-        return path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""  # not this kind of machine, or not for our eyes; the binding counts what is there

@@ -55,6 +55,7 @@ class World:
             server_id=site.server_id, signing=site.signing, encryption=site.encryption, site_key=b"k" * 32
         )
         airgap = Airgap(
+            host=dict,
             identity=identity,
             name="site",
             version="1",

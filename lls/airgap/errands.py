@@ -22,7 +22,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,7 +33,7 @@ from lls.airgap.reports import Reports
 from lls.airgap.starting import chain_of_key_sets, check_head, check_identity, in_force, server_terms, verified
 from lls.clock import Clock, Snapshot
 from lls.faults import Refusal, RefusedDocument, Restored, SetupFault, UnknownLease
-from lls.identity import Identity, host_components
+from lls.identity import Identity
 from lls.licensing.changes import Fact, KeptBundle, Loaded, ReturnedEntitlement
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Entitlement
@@ -131,14 +131,17 @@ class Airgap(Reports):
         clock: ResettableClock,
         state_dir: Path,
         setting: Setting,
+        host: Callable[[], Mapping[str, str]],
         policy_file: Path | None = None,
     ) -> None:
         """``vendor_keys`` is the key set that was installed with the server: the anchor of all trust.
 
+        ``host`` reads the hashed parts of the machine as they are when it is called; none in a container.
+
         Raises SetupFault when it is none, or when the site's policy cannot be read.
         """
         super().__init__(identity=identity, store=store, state_dir=state_dir)
-        self.name, self.version = name, version
+        self.name, self.version, self._host = name, version, host
         self.capabilities = CapabilitySigner(identity.signing, identity.server_id)
         self._clock, self._setting, self._policy_file = clock, setting, policy_file
         try:
@@ -182,7 +185,7 @@ class Airgap(Reports):
             now=now,
             commit_to=self._commit_to,
             setting=self._setting,
-            host=host_components(self.identity.server_id),
+            host=self._host(),
             policy=_policy_in_force(loaded),
         )
         ledger.keep_key_sets({version: one.token for version, one in keys.items()})
@@ -203,6 +206,18 @@ class Airgap(Reports):
 
     def _commit_to(self, value: str) -> str:
         return hmac.digest(self.identity.site_key, value.encode(), "sha256").hex()
+
+    # ---------------------------------------------------------------- the machine
+
+    async def look_at_host(self) -> None:
+        """Parts may be exchanged while we run: post what that means, ``Unbound`` or ``Rebound``. Raises StoreDown."""
+        host = await asyncio.to_thread(self._host)
+
+        def look(ledger: Ledger, now: Now) -> None:
+            ledger.server.host = host
+            ledger.server.note_binding(now=now)
+
+        await self.writer.do(look)
 
     # ---------------------------------------------------------------- what clients may have
 
@@ -238,7 +253,7 @@ class Airgap(Reports):
             name=self.name,
             signing_key=self.identity.signing,
             encryption_jwk=self.identity.encryption.public_jwk(),
-            host=host_components(self.identity.server_id),
+            host=self._host(),
             version=self.version,
             keys_version=self.keys_version,
             bundle_sequence=ledger.server.sequence_seen,
@@ -261,18 +276,19 @@ class Airgap(Reports):
             if dry_run:
                 outcome = self.writer.ledger.preview(installation, now=now)
             else:
-                outcome = await self._applied(installation, actor)
+                host = await asyncio.to_thread(self._host)
+                outcome = await self._applied(installation, actor, host)
                 self._took_in(opened, outcome)
             return Imported(bundle=bundle, outcome=outcome, dry_run=dry_run, keys_added=added)
 
         return await self._to_its_end(errand)
 
-    async def _applied(self, installation: Installation, actor: str) -> Outcome:
+    async def _applied(self, installation: Installation, actor: str, host: Mapping[str, str]) -> Outcome:
         answer = self._answer(installation.commands)
         if answer is not None and installation.adopted_hash != answer.onto.hash:
             installation = replace(installation, moved=await self._moved(answer))
         try:
-            return await self.writer.do(lambda ledger, at: self._install(ledger, installation, actor, at))
+            return await self.writer.do(lambda ledger, at: self._install(ledger, installation, actor, host, at))
         finally:
             self.writer.ledger.keep_tail(keep=False)
 
@@ -363,7 +379,10 @@ class Airgap(Reports):
             head = Head(seq=entries[-1].seq, hash=entries[-1].hash)
         return Moved(upto=upto, entries=entries)
 
-    def _install(self, ledger: Ledger, installation: Installation, actor: str, now: Now) -> Outcome:
+    def _install(
+        self, ledger: Ledger, installation: Installation, actor: str, host: Mapping[str, str], now: Now
+    ) -> Outcome:
+        ledger.server.host = host  # a bundle for the machine as it is now must not be judged by what was there before
         outcome = ledger.install(installation, actor=actor, now=now)
         if outcome.clock_reset_to is not None:
             # In the verb, so that the lowered mark is written by the very transaction that marks the command as

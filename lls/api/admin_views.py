@@ -288,8 +288,15 @@ def _license(ledger: Ledger, now: Now) -> LicenseView:
 
 
 def _binding(ledger: Ledger) -> BindingView:
+    server = ledger.server
+    terms = None if server.terms is None else server.terms.binding
     return BindingView(
-        state=binding_state(ledger), since=ledger.server.unbound_since, ends_at=ledger.server.unbound_ends_at
+        state=binding_state(ledger),
+        since=server.unbound_since,
+        ends_at=server.unbound_ends_at,
+        changed=server.changed_parts,
+        required=0 if terms is None else terms.required,
+        enrolled=0 if terms is None else len(terms.components),
     )
 
 

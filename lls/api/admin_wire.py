@@ -88,11 +88,17 @@ class ClockView(Struct, kw_only=True, frozen=True):
 
 
 class BindingView(Struct, kw_only=True, frozen=True):
-    """Whether this is the licensed machine; while it is not, since when, and when new leases end with the grace."""
+    """Whether this is the licensed machine; while it is not, since when, and when new leases end with the grace.
+
+    ``changed``: the enrolled parts that are not there any more; ``required`` of the ``enrolled`` must be.
+    """
 
     state: str
     since: datetime | None
     ends_at: datetime | None
+    changed: list[str]
+    required: int
+    enrolled: int
 
 
 class WritershipView(Struct, kw_only=True, frozen=True):

@@ -20,6 +20,7 @@ from aiohttp import web
 from lls.api import (
     admin,
     admin_backup,
+    admin_events,
     admin_hosting,
     admin_policy,
     documents,
@@ -40,6 +41,7 @@ ADMIN_ROUTES: Final = (
     *admin_hosting.ROUTES,
     *admin_policy.ROUTES,
     *admin_backup.ROUTES,
+    *admin_events.ROUTES,
     *status.ROUTES,
     status.METRICS,
 )

@@ -27,6 +27,7 @@ from lls.api.auth import FailureLimit
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
 from lls.backup import Backups
+from lls.events import Herald
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
@@ -83,6 +84,7 @@ class Edge:
     ) -> None:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
         self.backups = backups
+        self.herald: Herald | None = None
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
         self.draining = False
@@ -92,6 +94,8 @@ class Edge:
         self.signing = Signing(airgap.capabilities)
         self.grants: Counter[tuple[str, str]] = Counter()
         self.denials: Counter[str] = Counter()
+        self.denied: Counter[str] = Counter()
+        """Denials by product since the start; never handed over, so that somebody else may take differences."""
         self.shown: dict[str, Shown] = {}
 
     def drain(self) -> None:

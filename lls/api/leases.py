@@ -226,6 +226,7 @@ async def granted_answer(edge: Edge, lease: Lease, terms: Entitlement, now: Now,
 def denied(edge: Edge, denial: Denial) -> web.Response:
     """The problem of a denial, which is counted."""
     edge.denials[denial.code] += 1
+    edge.denied[denial.product] += 1
     return problems.response(problems.of_denial(denial))
 
 

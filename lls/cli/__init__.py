@@ -31,6 +31,7 @@ from lls.cli import (
     config,
     denials,
     entitlement,
+    events,
     journal,
     lease,
     policy,
@@ -86,7 +87,7 @@ def _options(
 
 serve.register(app)
 backup.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, clock, config):
+for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, config):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)

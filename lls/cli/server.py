@@ -77,6 +77,8 @@ def _next_steps(answer: Mapping[str, Any]) -> Iterator[str]:
             yield "lls report export -o FILE and send it to your vendor; its receipt opens new leases again."
     if _part(answer, "binding").get("state") == "unbound":
         yield "lls server request -o FILE and send it to your vendor, who issues a bundle for this machine; import it."
+    elif _part(answer, "binding").get("changed"):
+        yield "a part of this machine was exchanged; send your vendor a new lls server request before another one is."
     if step := clock.ADVICE.get(str(_part(answer, "clock").get("state"))):
         yield step
     if answer.get("chain") == "restored":
@@ -109,11 +111,19 @@ def _machine(binding: Mapping[str, Any], now: object) -> object:
         case "key_only":
             return "any: the licence is bound to this server's key alone"
         case "bound":
-            return "the licensed one"
+            return f"the licensed one{_changed(binding)}"
         case "unbound":
-            since = show.instant(binding.get("since"))
-            return f"NOT THE LICENSED ONE since {since}; new leases until {show.until(binding.get('ends_at'), now)}"
+            since, ends = show.instant(binding.get("since")), show.until(binding.get("ends_at"), now)
+            return f"NOT THE LICENSED ONE since {since}; new leases until {ends}{_changed(binding)}"
     return binding.get("state")
+
+
+def _changed(binding: Mapping[str, Any]) -> str:
+    parts = binding.get("changed")
+    if not isinstance(parts, list) or not parts:
+        return ""
+    names = ", ".join(str(part).replace("_", " ") for part in parts)
+    return f" (changed: {names}; {binding.get('required')} of {binding.get('enrolled')} parts must still be there)"
 
 
 def _part(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:

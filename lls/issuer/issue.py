@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from math import ceil
 from typing import Final
 
 from lls.faults import RefusedDocument
+from lls.issuer.binding import binding_member
 from lls.issuer.consumption import left_of
 from lls.issuer.register import Customer, IssuedReceipt, Json, Server, Sold
 from lls.licensing.fields import write_instant
@@ -41,7 +41,7 @@ REBIND_GRACE: Final = timedelta(days=7)
 class Terms:
     """The vendor's terms for a server's bundles; each has an option of ``server terms`` or ``bundle issue``.
 
-    ``license_until`` None: as long as the certificate; ``required`` None: three fifths of the machine's parts.
+    ``license_until`` None: as long as the certificate; ``required`` None: see :func:`lls.issuer.binding.host_binding`.
     """
 
     bundle_life: timedelta = timedelta(days=60)
@@ -123,7 +123,7 @@ def bundle_payload(
         "server_license": {
             "expires_at": write_instant(terms.license_until or certificate_ends_at),
             "sync_within_days": terms.sync_within_days,
-            "binding": _binding(server, terms),
+            "binding": binding_member(server, terms),
         },
         "customer": {
             "customer_id": customer.customer_id,
@@ -134,20 +134,6 @@ def bundle_payload(
         "entitlements": [left_of(sold.document, sold.carried) for sold in entitlements],
         "receipt": receipt,
         "commands": list(commands[:MOST_COMMANDS]),
-    }
-
-
-def _binding(server: Server, terms: Terms) -> dict[str, object]:
-    grace_seconds = int(terms.rebind_grace.total_seconds())
-    if server.binding == "key_only":
-        return {"policy": "key_only", "required": 0, "components": {}, "grace_seconds": grace_seconds}
-    # Three of five: a new disk and a new network card leave the machine itself.
-    required = terms.required or ceil(len(server.host) * 3 / 5)
-    return {
-        "policy": "host",
-        "required": min(required, len(server.host)),
-        "components": dict(server.host),
-        "grace_seconds": grace_seconds,
     }
 
 

@@ -39,6 +39,7 @@ from lls.issuer.amending import Amending, Changed
 from lls.issuer.auditing import Audit
 from lls.issuer.balances import Balances
 from lls.issuer.billing import BillingLine
+from lls.issuer.binding import HOST, KEY_ONLY, changed_parts, check_bindable, check_same_machine
 from lls.issuer.catalog import Action, Catalog
 from lls.issuer.catalog_file import read_catalog
 from lls.issuer.closing import Closing
@@ -62,6 +63,7 @@ from lls.issuer.register import (
     Customer,
     IngestedReport,
     IssuedReceipt,
+    Json,
     Register,
     Server,
     Sold,
@@ -237,12 +239,19 @@ class Issuer:
     # -- servers ------------------------------------------------------------------------------------------------------
 
     def register_server(
-        self, request: bytes | str, *, customer: str | None = None, binding: str | None = None, now: datetime
+        self,
+        request: bytes | str,
+        *,
+        customer: str | None = None,
+        binding: str | None = None,
+        rebind: str | None = None,
+        now: datetime,
     ) -> Server:
         """Takes an activation request in: a new server, or the newer state of one that is known.
 
-        ``customer`` is an account reference; without it the first order settles whose server it is. Raises
-        :class:`Conflict` when the server id is known with another signing key, or from a newer request.
+        ``customer`` is an account reference; without it the first order settles whose server it is. ``rebind``: why a
+        request from another machine is believed (:mod:`lls.issuer.binding`). Raises :class:`Conflict` when the server
+        id is known with another signing key, from a newer request, or from another machine.
         """
         asked = read_request(request)
         if asked.restores and self.register.server(asked.server_id) is not None:
@@ -254,7 +263,6 @@ class Issuer:
             known = self.register.server(asked.server_id)
             if known is not None:
                 check_served(known)
-            if known is not None:
                 _check_key(asked, known)
                 _check_newer(asked, known)
             self._check_branch(asked)
@@ -262,16 +270,24 @@ class Issuer:
             if known is not None and known.customer_id not in (None, owner):
                 raise Conflict(f"The server {asked.server_id} belongs to another customer than {customer}.")
             server = _server(asked, known, customer_id=owner, binding=binding, now=now)
+            moved = self._check_machine(known, server, rebind=rebind)
             self.register.put_server(server)
-            self._note_server(server, again=known is not None, now=now)
+            self._note_server(server, {"again": known is not None, **moved}, now=now)
         return server
 
     def adopt(
-        self, request: bytes | str, *, confirm: str | None, binding: str | None = None, now: datetime
+        self,
+        request: bytes | str,
+        *,
+        confirm: str | None,
+        binding: str | None = None,
+        rebind: str | None = None,
+        now: datetime,
     ) -> Answered:
         """Takes in the request of a server that was put back from a backup, and orders it to go on.
 
-        Raises NotKnown, and Conflict where its journal is not one that can go on.
+        ``rebind`` as for :meth:`register_server`. Raises NotKnown, and Conflict where its journal is not one that can
+        go on, or its machine is another one.
         """
         asked = read_request(request)
         with self.register.transaction():
@@ -292,18 +308,29 @@ class Issuer:
                     f"--confirm {known.name!r}."
                 )
             server = _server(asked, known, customer_id=known.customer_id, binding=binding, now=now)
+            moved = self._check_machine(known, server, rebind=rebind)
             self.register.put_server(server)
-            self._note_server(server, again=True, now=now)
+            self._note_server(server, {"again": True, **moved}, now=now)
             return self.restoring.answer(asked, server, now=now)
 
-    def _note_server(self, server: Server, *, again: bool, now: datetime) -> None:
+    def _check_machine(self, known: Server | None, server: Server, *, rebind: str | None) -> Json:
+        terms = self.serving.terms(server.server_id)
+        check_bindable(server.server_id, server.host, binding=server.binding, required=terms.required)
+        if known is None:
+            return {}
+        if server.binding == HOST:
+            check_same_machine(known, server.host, terms, rebind=rebind)
+        changed = changed_parts(known, server.host, terms)
+        return {"changed_parts": changed, "rebind": rebind} if changed else {}
+
+    def _note_server(self, server: Server, more: Json, *, now: datetime) -> None:
         told = {key: getattr(server, key) for key in ("name", "version", "binding", "keys_version", "fingerprint")}
         self.register.note(
             Deed.SERVER_REGISTERED,
             at=now,
             customer_id=server.customer_id,
             server_id=server.server_id,
-            what={**told, "again": again},
+            what={**told, **more},
         )
 
     def _check_branch(self, asked: ActivationRequest) -> None:
@@ -387,9 +414,7 @@ def sample_catalog() -> str:
 def _server(
     asked: ActivationRequest, known: Server | None, *, customer_id: str | None, binding: str | None, now: datetime
 ) -> Server:
-    chosen = binding or (known.binding if known else "key_only")
-    if chosen == "host" and not asked.host:
-        raise Conflict(f"The request of {asked.server_id} names no parts of its machine, so it cannot be bound to it.")
+    chosen = binding or (known.binding if known else KEY_ONLY)
     return Server(
         server_id=asked.server_id,
         customer_id=customer_id,

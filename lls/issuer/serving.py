@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from lls.faults import RefusedDocument
+from lls.issuer.binding import check_bindable
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.issue import Terms
@@ -106,7 +107,7 @@ class Serving:
                     "disable entitlements; to stop serving this server, retire it."
                 )
             chosen = binding or server.binding
-            _check_binding(server, chosen, terms)
+            check_bindable(server_id, server.host, binding=chosen, required=terms.required)
             changed = replace(server, binding=chosen)
             if changed != server:
                 self._register.put_server(changed)
@@ -200,16 +201,6 @@ def with_terms(terms: Terms, said: Json) -> Terms:
     except RefusedDocument as refused:
         raise Conflict(f"These terms were refused: {refused.detail}") from refused
     return replace(terms, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _check_binding(server: Server, binding: str, terms: Terms) -> None:
-    if binding == "host" and not server.host:
-        raise Conflict(f"The request of {server.server_id} names no parts of its machine, so it cannot be bound to it.")
-    if terms.required is not None and terms.required > len(server.host):
-        raise Conflict(
-            f"The machine of {server.server_id} has {len(server.host)} parts in its newest request, so "
-            f"{terms.required} of them can never match."
-        )
 
 
 def _certificate(server: Server, keys: KeySet) -> ServerCertificate | None:

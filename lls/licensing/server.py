@@ -57,12 +57,15 @@ class Gap:
 
 
 class Server:
-    """This server's own standing. ``host`` are the machine's hashed components, ``terms`` the newest bundle's word."""
+    """This server's own standing. ``host`` are the machine's hashed components, ``terms`` the newest bundle's word.
+
+    ``host`` may be set anew at any time (parts are exchanged while we run); ``note_binding`` says what that means.
+    """
 
     def __init__(self, posting: Posting, *, terms: ServerTerms | None, host: Mapping[str, str]) -> None:
         self._posting = posting
         self.terms = terms
-        self._host = host
+        self.host = host
 
     # ---------------------------------------------------------------- what refuses
 
@@ -177,6 +180,12 @@ class Server:
         text = self._posting.facts.get(Fact.GAPS)
         return tuple(Gap(**gap) for gap in json.loads(text)) if text else ()
 
+    @property
+    def changed_parts(self) -> list[str]:
+        """The parts of the machine that are not the enrolled ones; none where no machine is asked for."""
+        binding = None if self.terms is None else self.terms.binding
+        return [] if binding is None else binding.changed(self.host)
+
     def _instant(self, fact: Fact) -> datetime | None:
         text = self._posting.facts.get(fact)
         return read_instant(text, place=fact.value) if text else None
@@ -220,12 +229,13 @@ class Server:
     def note_binding(self, *, now: Now) -> None:
         """Post when this machine stopped being the one that was licensed, and when it is again."""
         binding = None if self.terms is None else self.terms.binding
-        holds = binding is None or binding.holds(self._host)
+        holds = binding is None or binding.holds(self.host)
         if holds and self.unbound_since is not None:
             self._posting.post(Kind.REBOUND, {}, now)
             self._posting.set_facts({Fact.UNBOUND_SINCE: ""})
         elif binding is not None and not holds and self.unbound_since is None:
-            self._posting.post(Kind.UNBOUND, {"required": binding.required}, now)
+            told = {"required": binding.required, "changed": binding.changed(self.host)}
+            self._posting.post(Kind.UNBOUND, told, now)
             self._posting.set_facts({Fact.UNBOUND_SINCE: write_instant(now.wall)})
 
     def note_clock(self, *, now: Now) -> None:

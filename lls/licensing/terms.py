@@ -83,7 +83,10 @@ class License(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostBinding:
-    """``required`` of these hashed components must still be the machine's; a changed one goes on for ``grace``."""
+    """``required`` of these hashed components must still be the machine's; a changed one goes on for ``grace``.
+
+    A component with several hashes (network ports) is still there while one of them is.
+    """
 
     required: int
     components: Mapping[str, str]
@@ -91,7 +94,15 @@ class HostBinding:
 
     def holds(self, host: Mapping[str, str]) -> bool:
         """Whether this machine is still the one that was licensed."""
-        return sum(host.get(name) == value for name, value in self.components.items()) >= self.required
+        return len(self.components) - len(self.changed(host)) >= self.required
+
+    def changed(self, host: Mapping[str, str]) -> list[str]:
+        """The names of the components that are not the enrolled ones any more."""
+        return [
+            name
+            for name, value in self.components.items()
+            if not set(value.split()).intersection(host.get(name, "").split())
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,6 +108,7 @@ class World:
     port: int
     http: aiohttp.ClientSession
     admin: aiohttp.ClientSession
+    parts: dict[str, str]
 
     async def host(self, *entitlements: Document, **members: Any) -> None:
         """Import a bundle with these entitlements."""
@@ -192,7 +193,9 @@ async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]
     epoch = await store.take_writership()
     clock = GuardedClock(wall=lambda: machine.wall, elapsed=lambda: machine.elapsed)
     identity = load_identity(tmp_path / "keys")
+    parts: dict[str, str] = {}
     airgap = Airgap(
+        host=parts.copy,
         identity=identity,
         name="site",
         version="9.9",
@@ -224,7 +227,7 @@ async def world(tmp_path: Path, setting: dict[str, Any]) -> AsyncIterator[World]
         aiohttp.ClientSession(f"http://127.0.0.1:{site.port}") as http,
         aiohttp.ClientSession("http://admin", connector=aiohttp.UnixConnector(str(door))) as admin,
     ):
-        yield World(vendor, customer, machine, store, writer, airgap, edge, gate, policy, site.port, http, admin)
+        yield World(vendor, customer, machine, store, writer, airgap, edge, gate, policy, site.port, http, admin, parts)
     async with asyncio.timeout(CLOSING_SECONDS):
         await lan.cleanup()
         await desk.cleanup()

@@ -14,7 +14,6 @@ from lls.api import auth
 from lls.api.admin_views import leases_view
 from lls.api.edge import encode
 from lls.api.wire import CheckoutForm, Form
-from lls.schedule import warn_of_unbound
 from tests.api.conftest import Held, Seat, World, until
 from tests.vendor import entitlement, new_id
 
@@ -154,26 +153,49 @@ async def test_a_clock_that_jumped_is_shown_and_accepted(world: World) -> None:
     assert "AdminActed" in kinds
 
 
-async def test_a_machine_that_is_not_the_licensed_one_is_visible_everywhere(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_machine_that_is_not_the_licensed_one_is_visible_everywhere(world: World) -> None:
     async def told() -> tuple[str, str, bool]:
         _, shown = await world.ask("GET", "/server")
         _, ready = await world.call("GET", "/readyz")
         async with world.admin.get("/metrics") as response:
             metric = "lls_unbound 1.0" in (await response.text()).splitlines()
-        warn_of_unbound(world.writer)
-        assert metric == bool(caplog.records)
+        await world.airgap.look_at_host()
         return shown["binding"]["state"], ready["binding"], metric
 
     assert ("key_only", "key_only", False) == await told()
-    terms = {"policy": "host", "required": 1, "components": {"machine_id": "of another"}, "grace_seconds": 86_400}
+    world.parts |= {"machine_id": "1", "disk": "2", "macs": "3 4"}
+    terms = {"policy": "host", "required": 2, "components": dict(world.parts), "grace_seconds": 86_400}
     license_ = {"expires_at": "2027-11-21T07:00:00Z", "sync_within_days": 90, "binding": terms}
     await world.host(server_license=license_)
+    assert ("bound", "bound", False) == await told()
+
+    world.parts |= {"disk": "a new one", "macs": "4 5"}
+    assert ("bound", "bound", False) == await told()
+    _, shown = await world.ask("GET", "/server")
+    assert ["disk"] == shown["binding"]["changed"]
+
+    del world.parts["machine_id"]
+    await world.airgap.look_at_host()
     assert ("unbound", "unbound", True) == await told()
     _, shown = await world.ask("GET", "/server")
-    assert {"state": "unbound", "since": "2026-11-21T07:00:00Z", "ends_at": "2026-11-22T07:00:00Z"} == shown["binding"]
-    assert ["unbound"] == [record.message for record in caplog.records]
+    assert {
+        "state": "unbound",
+        "since": "2026-11-21T07:00:00Z",
+        "ends_at": "2026-11-22T07:00:00Z",
+        "changed": ["machine_id", "disk"],
+        "required": 2,
+        "enrolled": 3,
+    } == shown["binding"]
+
+    terms["components"] = dict(world.parts)
+    terms["required"] = 1
+    await world.host(server_license=license_)
+    assert ("bound", "bound", False) == await told()
+    async with world.admin.get("/v1/admin/journal?after=0&limit=100") as response:
+        lines = [json.loads(line) for line in (await response.text()).splitlines()]
+    assert [("Unbound", {"required": 2, "changed": ["machine_id", "disk"]}), ("Rebound", {})] == [
+        (line["kind"], line["data"]) for line in lines if "bound" in line["kind"]
+    ]
 
 
 async def test_a_seat_is_taken_back(world: World) -> None:

@@ -508,6 +508,10 @@ def test_a_clock_that_is_right_needs_no_word_and_one_that_is_behind_takes_none(d
             {"state": "unbound", "since": "2026-11-20T10:00:00Z", "ends_at": "2026-11-27T10:00:00Z"},
             "NOT THE LICENSED ONE since 2026-11-20 10:00:00Z; new leases until 2026-11-27 10:00:00Z (in 6 d)",
         ),
+        (
+            {"state": "bound", "changed": ["board_serial", "disk"], "required": 3, "enrolled": 5},
+            "the licensed one (changed: board serial, disk; 3 of 5 parts must still be there)",
+        ),
     ],
 )
 def test_the_server_says_whether_this_is_its_machine(
@@ -516,4 +520,5 @@ def test_the_server_says_whether_this_is_its_machine(
     daemon.says("GET server", {**SERVER, "binding": binding})
     out = lls("server", "show").out
     assert said in out
-    assert ("lls server request -o FILE" in out) == (binding["state"] == "unbound")
+    assert ("issues a bundle for this machine" in out) == (binding["state"] == "unbound")
+    assert ("a part of this machine was exchanged" in out) == (binding["state"] == "bound" and "changed" in binding)

@@ -27,11 +27,13 @@ ARROWS: dict[str, set[str]] = {
     "store": {"licensing", "faults"},
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
+    "host": set(),
+    "events": {"licensing", "writer", "config", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     # What a server's whole state is, and its one file (decision 0020).
     "backup": {"signed", "store", "licensing", "identity", "faults"},
-    "schedule": {"writer", "airgap", "store", "clock", "backup"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "faults", "telemetry", "backup"},
+    "schedule": {"writer", "airgap", "store", "clock", "backup", "faults"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "backup", "events", "faults", "telemetry"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
@@ -51,7 +53,7 @@ CHOSEN_BY_THE_DAEMON = {"store.sqlite", "store.postgres"}
 
 # Library -> the rooms where it lives.
 HOMES: dict[str, set[str]] = {
-    "aiohttp": {"api", "console", "daemon", "issuer.intake", "demo", "cli"},
+    "aiohttp": {"api", "console", "daemon", "events", "issuer.intake", "demo", "cli"},
     "aiosqlite": {"store.sqlite"},
     "apscheduler": {"schedule"},
     "cryptography": {"signed", "client", "tls"},

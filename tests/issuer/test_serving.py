@@ -61,6 +61,54 @@ def test_a_server_is_bound_to_as_many_parts_as_its_terms_say(
     assert ("host", expected, HOST) == (binding.policy, binding.required, dict(binding.components))
 
 
+@pytest.mark.parametrize(("parts", "expected"), [(1, 1), (2, 1), (3, 2), (4, 3)])
+def test_one_exchanged_part_never_stops_a_site_that_has_two(
+    issuer: Issuer, appliance: Appliance, parts: int, expected: int
+) -> None:
+    hosted(issuer, appliance)
+    host = dict(list(HOST.items())[:parts])
+    issuer.register_server(appliance.request(host=host), binding="host", now=NOW)
+    assert expected == imported(issuer, appliance).server_license.binding.required
+
+
+def test_a_machine_may_be_renewed_part_by_part(issuer: Issuer, appliance: Appliance) -> None:
+    hosted(issuer, appliance)
+    host = dict(HOST)
+    issuer.register_server(appliance.request(host=host), binding="host", now=NOW)
+    for name in HOST:
+        host[name] = f"new {name}"
+        issuer.register_server(appliance.request(host=host), now=NOW)
+        assert host == dict(imported(issuer, appliance).server_license.binding.components)
+    told = [line.what.get("changed_parts") for line in issuer.audit.lines() if line.kind == "server_registered"]
+    assert [[name] for name in HOST] == [changed for changed in told if changed]
+
+
+def test_another_machine_is_believed_for_a_reason_only(issuer: Issuer, appliance: Appliance) -> None:
+    hosted(issuer, appliance)
+    issuer.register_server(appliance.request(host=HOST), binding="host", now=NOW)
+    other = appliance.request(host={**HOST, "disk": "x", "board": "y"})
+    with pytest.raises(Conflict, match=r"board, disk of its 4 parts differ.*--rebind REASON"):
+        issuer.register_server(other, now=NOW)
+    assert HOST == dict(imported(issuer, appliance).server_license.binding.components)
+
+    issuer.register_server(other, rebind="lightning, says Mr Weber", now=NOW)
+    assert "x" == imported(issuer, appliance).server_license.binding.components["disk"]
+    line = [line for line in issuer.audit.lines() if line.kind == "server_registered"][-1]
+    assert (["board", "disk"], "lightning, says Mr Weber") == (
+        sorted(line.what["changed_parts"]),
+        line.what["rebind"],
+    )
+
+
+def test_a_server_that_moves_into_a_container_is_bound_to_its_key(issuer: Issuer, appliance: Appliance) -> None:
+    hosted(issuer, appliance)
+    issuer.register_server(appliance.request(host=HOST), binding="host", now=NOW)
+    with pytest.raises(Conflict, match="--binding key_only"):
+        issuer.register_server(appliance.request(host={}), now=NOW)
+    issuer.register_server(appliance.request(host={}), binding="key_only", now=NOW)
+    assert "key_only" == imported(issuer, appliance).server_license.binding.policy
+
+
 @pytest.mark.parametrize(
     ("said", "binding", "sentence"),
     [

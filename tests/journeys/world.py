@@ -146,6 +146,9 @@ class Https:
 class Site:
     """One customer's site and, beyond the gap, its vendor. Close it: that ends whatever runs."""
 
+    program = "lls"
+    """What stands behind ``python -m`` to run the daemon."""
+
     def __init__(self, root: Path, **settings: int) -> None:
         self.root = root
         self.vendor = root / "vendor"
@@ -249,7 +252,7 @@ class Site:
         """The daemon's process, at its very beginning; ``before`` stands in front of the command (setpriv …)."""
         # A pipe and not a file: a limit on the size of files must not silence the log.
         self.process = subprocess.Popen(
-            [*before, sys.executable, "-m", "lls", "--config", str(self.config), "serve"],
+            [*before, sys.executable, "-m", self.program, "--config", str(self.config), "serve"],
             cwd=self.root,
             env=environment(),
             stdin=subprocess.DEVNULL,

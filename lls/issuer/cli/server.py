@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lls.issuer.binding import usual_number
 from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
 from lls.issuer.cli.when import instant_of
 from lls.issuer.files import read_bounded
@@ -29,7 +30,7 @@ class Binding(StrEnum):
 
 
 @noun.command("register")
-def server_register(
+def server_register(  # noqa: PLR0917 - Typer makes options out of parameters
     ctx: typer.Context,
     request: Annotated[Path, typer.Argument(help="Activation request (.llsreq).")],
     customer: Annotated[
@@ -38,12 +39,16 @@ def server_register(
     binding: Annotated[
         Binding | None, typer.Option("--binding", help="Bind to its key alone, or to its machine too.")
     ] = None,
+    rebind: Annotated[
+        str | None,
+        typer.Option("--rebind", metavar="REASON", help="Why a request from another machine than before is believed."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take an activation request in, or a newer one of the same server."""
     data = read_bounded(request, what="activation request", most=MOST_TOKEN)
     with open_issuer(ctx) as issuer:
-        server = issuer.register_server(data, customer=customer, binding=binding, now=now())
+        server = issuer.register_server(data, customer=customer, binding=binding, rebind=rebind, now=now())
         document = _server_document(server, issuer)
     if as_json:
         print_json(document)
@@ -156,7 +161,7 @@ def terms_document(terms: Terms) -> dict[str, Any]:
 def _binding_words(document: dict[str, Any]) -> str:
     if document["binding"] == Binding.KEY_ONLY:
         return "its keys alone"
-    required = document["terms"]["required"] or "three fifths"
+    required = document["terms"]["required"] or usual_number(len(document["host"]))
     days = document["terms"]["rebind_grace_days"]
     return f"{required} of the {len(document['host'])} parts of its machine; {days} days after a change"
 
@@ -227,19 +232,23 @@ def server_reset_clock(
 
 
 @noun.command("adopt")
-def server_adopt(
+def server_adopt(  # noqa: PLR0917 - Typer makes options out of parameters
     ctx: typer.Context,
     request: Annotated[Path, typer.Argument(help="Activation request (.llsreq) of the server that was restored.")],
     confirm: Annotated[str | None, typer.Option("--confirm", help="The server's name.")] = None,
     binding: Annotated[
         Binding | None, typer.Option("--binding", help="Bind to its key alone, or to its machine too.")
     ] = None,
+    rebind: Annotated[
+        str | None,
+        typer.Option("--rebind", metavar="REASON", help="Why a request from another machine than before is believed."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a server that was put back from a backup go on, with the counters that it reported last."""
     data = read_bounded(request, what="activation request", most=MOST_TOKEN)
     with open_issuer(ctx) as issuer:
-        answered = issuer.adopt(data, confirm=confirm, binding=binding and binding.value, now=now())
+        answered = issuer.adopt(data, confirm=confirm, binding=binding and binding.value, rebind=rebind, now=now())
     command, server = answered.command, answered.server
     if as_json:
         document = {"command_id": command.command_id, "server_id": server.server_id, "already_ordered": answered.again}

@@ -1,0 +1,90 @@
+"""A server that is bound to its machine, which is repaired, then replaced, then given up for a container."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.other_machine import FOLDER
+from tests.journeys.world import Asked, Site
+
+REQUEST, BUNDLE = "site.llsreq", "site.llsbundle"
+
+
+class Machine:
+    """What the daemon takes for its machine at its next start."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / FOLDER
+        self.has("one")
+
+    def has(self, name: str, *parts: str) -> None:
+        """These parts are now called so; without any all of them."""
+        for part in parts or ("etc/machine-id", "sys/class/dmi/id/product_uuid", "sys/class/dmi/id/board_serial"):
+            (self.root / part).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / part).write_text(f"{part} {name}", "ascii")
+
+
+@pytest.fixture
+def machine(site: Site) -> Machine:
+    site.program = "tests.journeys.other_machine"
+    return Machine(site.root)
+
+
+def machine_line(site: Site) -> str:
+    """What ``lls server show`` says of the machine."""
+    (line,) = [line for line in site.lls("server", "show").stdout.splitlines() if "Machine" in line]
+    return line
+
+
+def bind(site: Site, *how: str) -> None:
+    """The errand: request, registration, bundle, import."""
+    server_id = site.admin("GET", "/v1/admin/server")["server_id"]
+    site.lls("server", "request", "-o", REQUEST, "--force")
+    site.issuer("server", "register", REQUEST, *how)
+    site.issuer("bundle", "issue", "--server", server_id, "-o", BUNDLE)
+    site.lls("bundle", "import", BUNDLE)
+
+
+def test_a_changed_machine_goes_on_for_its_grace_until_the_vendor_binds_it_anew(site: Site, machine: Machine) -> None:
+    site.licensed()
+    bind(site, "--binding", "host")
+    assert machine_line(site).endswith("the licensed one")
+    held = Asked.new(random.Random(1))
+    assert 201 == site.https().checkout(held).status
+
+    site.stop()
+    machine.has("two", "sys/class/dmi/id/board_serial")
+    site.start()
+    assert "the licensed one (changed: board serial; 2 of 3 parts must still be there)" in machine_line(site)
+    bind(site)
+    assert machine_line(site).endswith("the licensed one")
+
+    site.stop()
+    machine.has("three")
+    site.start()
+    assert "NOT THE LICENSED ONE" in machine_line(site)
+    assert any("type=unbound" in line and "changed=machine_id,product_uuid,board_serial" in line for line in site.log)
+    https = site.https()
+    assert 200 == https.heartbeat(held).status
+    assert 201 == https.checkout(Asked.new(random.Random(2))).status, "the grace has not ended"
+    site.lls("server", "request", "-o", REQUEST, "--force")
+    refused = site.issuer("server", "register", REQUEST, status=1)
+    assert "--rebind REASON" in refused.stderr
+    bind(site, "--rebind", "a new server, says the site")
+    assert machine_line(site).endswith("the licensed one")
+
+    site.stop()
+    (machine.root / ".dockerenv").touch()
+    site.start()
+    assert "NOT THE LICENSED ONE" in machine_line(site)
+    site.lls("server", "request", "-o", REQUEST, "--force")
+    refused = site.issuer("server", "register", REQUEST, "--rebind", "moved", status=1)
+    assert "--binding key_only" in refused.stderr
+    bind(site, "--binding", "key_only")
+    assert "bound to this server's key alone" in machine_line(site)
+    assert 200 == site.https().heartbeat(held).status
+    kinds = [line["kind"] for line in site.journal() if "bound" in line["kind"]]
+    assert ["Unbound", "Rebound", "Unbound", "Rebound"] == kinds
