@@ -163,16 +163,20 @@ def counters(lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     over hosting sessions, as it does at the server, and ends with the entitlement's return.
     """
     accounts: defaultdict[str, _Account] = defaultdict(_Account)
+    sessions: dict[str, str] = {}
     for line in lines:
         kind, data = line["kind"], line["data"]
         if kind == Kind.INSTALLED:
+            sessions.update((item["entitlement_id"], item["session_id"]) for item in data.get("entitlements", ()))
             for reset in data.get("resets", ()):
                 accounts[reset["entitlement_id"]].begin_anew(reset["feature"])
         elif kind in (Kind.USED, Kind.UNDONE):
             accounts[data["entitlement_id"]].draw(data["feature"], data["draws"], 1 if kind == Kind.USED else -1)
         elif kind == Kind.GRANT_ENDED:
             accounts[data["entitlement_id"]].end(data["feature"], data["lot"], data.get("into"))
-        elif kind == Kind.RETURNED_ENTITLEMENT:
+        elif kind == Kind.RETURNED_ENTITLEMENT and data["session_id"] == sessions.get(
+            data["entitlement_id"], data["session_id"]
+        ):  # one that had ended before a backup was put back ends once more; the present one has counted since
             accounts.pop(data["entitlement_id"], None)
     return [
         {"entitlement_id": entitlement_id, "feature": feature, "lots": lots}

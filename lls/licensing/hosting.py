@@ -39,7 +39,7 @@ from lls.licensing.leases import Setting
 from lls.licensing.policy import Policy
 from lls.licensing.restoring import Restoring
 from lls.licensing.seating import Pool, occupied
-from lls.licensing.terms import RESET_USAGE, Acknowledgement, Change, Installation, Outcome, ServerTerms
+from lls.licensing.terms import RESET_USAGE, Acknowledgement, Adoption, Change, Installation, Outcome, ServerTerms
 
 LONGEST_METERS: Final = LONGEST_LINE - 65_536
 """What is told of meters must leave room for the rest of its line."""
@@ -151,12 +151,9 @@ class Hosting(Restoring):
         outcome = judge(self, installation, now=now)
         if outcome.already_applied:
             return outcome
-        moved = self._go_on(outcome, installation)
-        self.installing = True
-        if moved is not None:
-            self._renumber(moved)
         if outcome.adoption is not None:
-            self._end_sessions(outcome.adoption.closed_sessions, now)
+            self._adopt(outcome.adoption, installation, now)
+        self.installing = True
         kept = installation.kept
         self.server.terms = installation.terms
         self.bundles[kept.bundle_id] = replace(kept, jws="")
@@ -187,6 +184,14 @@ class Hosting(Restoring):
         for product in self.waiting.products():
             self._serve(product, now)
         return replace(outcome, leases_ended=ended)
+
+    def _adopt(self, adoption: Adoption, installation: Installation, now: Now) -> None:
+        moved = self._go_on(adoption, installation)
+        if moved is not None:
+            self._renumber(moved)
+        self._end_sessions(adoption.closed_sessions, now)
+        if moved is not None:  # last: an entitlement whose old session has ended may be hosted in a new one
+            self.meters.know(adoption.meters)
 
     def _renumber(self, moved: Rebase) -> None:
         """What was returned or sealed in lines that have moved: returns tell their new place, reports are void."""

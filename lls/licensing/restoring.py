@@ -27,7 +27,7 @@ from lls.licensing.instant import Now
 from lls.licensing.lease import NOTHING_HELD, Carried, Holder, Lease, LeaseState, Mode
 from lls.licensing.seats import Seats
 from lls.licensing.server import Gap, RestorePoint
-from lls.licensing.terms import Installation, Outcome
+from lls.licensing.terms import Adoption, Installation
 
 
 class Restoring(Seats):
@@ -65,14 +65,11 @@ class Restoring(Seats):
         self._posting.keep_tail(keep=keep)
         return self.head.seq
 
-    def _go_on(self, outcome: Outcome, installation: Installation) -> Rebase | None:
+    def _go_on(self, adoption: Adoption, installation: Installation) -> Rebase | None:
         """Carry out a ``chain_adopt``, as ``installing`` has judged it: which lines moved.
 
         Raises Restored before anything is changed.
         """
-        adoption = outcome.adoption
-        if adoption is None:
-            return None
         gap, onto = None, adoption.onto
         if installation.adopted_hash != onto.hash:
             keep = adoption.keep_seq or 0
@@ -81,7 +78,6 @@ class Restoring(Seats):
                     "The journal was loaded anew meanwhile, so nothing was changed; import the bundle again."
                 )
             gap = Gap(after=keep, upto=onto.seq, head=onto.hash)
-            self.meters.know(adoption.meters)
         if onto.seq > self.server.acknowledged.seq:
             self._posting.set_facts(
                 {

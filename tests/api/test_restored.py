@@ -13,9 +13,9 @@ from lls.backup import Backups, look_into
 from lls.licensing.changes import Fact
 from lls.licensing.fields import write_instant
 from lls.signed.capability import terms_claims
-from tests.api.conftest import NOW, Seat, World, nonce_of
+from tests.api.conftest import Seat, World, nonce_of
 from tests.backup.state import Known
-from tests.vendor import entitlement
+from tests.vendor import NOW, entitlement
 
 LENDS = {"max_seconds": 1_209_600, "max_seats": 5}
 

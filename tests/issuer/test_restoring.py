@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +182,7 @@ def test_of_several_restores_the_one_counts_behind_which_the_lines_part(
 
 def test_counters_follow_undos_ends_months_and_resets() -> None:
     def line(kind: str, **data: Any) -> dict[str, Any]:
-        return json.loads(json.dumps({"kind": kind, "data": {"entitlement_id": "ent_a", "feature": "f", **data}}))
+        return {"kind": kind, "data": {"entitlement_id": "ent_a", "feature": "f", **data}}
 
     told = [
         line("Used", draws={"allowance 2026-10": 5, "grt_1": 3}),
@@ -202,4 +201,6 @@ def test_counters_follow_undos_ends_months_and_resets() -> None:
     reset = {"kind": "Installed", "data": {"resets": [{"entitlement_id": "ent_a", "feature": "f"}]}}
     ((anew,),) = ([one["lots"] for one in counters([*told, reset])],)
     assert {0} == {one["used"] for one in anew}
-    assert [] == counters([*told, line("ReturnedEntitlement")])
+    assert [] == counters([*told, line("ReturnedEntitlement", session_id="ses_1")])
+    again = {"kind": "Installed", "data": {"entitlements": [{"entitlement_id": "ent_a", "session_id": "ses_2"}]}}
+    assert counters(told) == counters([*told, again, line("ReturnedEntitlement", session_id="ses_1")])

@@ -285,6 +285,20 @@ def test_a_session_that_is_over_for_the_vendor_ends_with_his_answer() -> None:
     assert {} == server.ledger.leases
 
 
+def test_what_a_new_session_has_used_stays_although_the_backup_knows_the_old_one_only() -> None:
+    server = site()
+    backup = server.backup()
+    server.report()
+    server.restore(backup)
+    new = replace(CAD, session_id=f"ses_{'new':A<22}", sequence=2)
+    known = KnownMeter(entitlement_id=ENT, feature="frames", lots=(("allowance", 30, False),))
+    bundle = server.answer(meters=(known,), closed_sessions=frozenset({CAD.session_id}))
+    server.vendor.said[bundle.kept.bundle_id] = {ENT: new}
+    server.install(replace(bundle, entitlements=(new,)))
+    assert 30 == consumed(server)
+    assert new.session_id == server.ledger.placed[ENT].session_id
+
+
 def test_the_vendors_counters_stand_for_what_he_names_and_nothing_was_used_of_the_rest() -> None:
     server = site()
     use(server, "ann", 5, "r1")
