@@ -316,7 +316,7 @@ class Posting:
             data = {
                 "restore_id": restore_id,
                 "backup": {"seq": end.seq, "head": end.hash, "made_at": made_at},
-                "customer_ref": account_ref,
+                "customer_ref": account_ref or None,
                 "part": number,
                 "entitlements": told,
             }

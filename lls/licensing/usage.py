@@ -315,6 +315,14 @@ class Fold:
         self._customer_ref = data.text("customer_ref")
         if data.has("clock_reset_to"):
             self._reset_to = _microseconds(data.instant("clock_reset_to"))
+        self._hosts(data)
+
+    def _restored(self, data: Fields) -> None:
+        """A backup of a server that had imported nothing yet names no customer."""
+        self._customer_ref = data.optional_text("customer_ref") or ""
+        self._hosts(data)
+
+    def _hosts(self, data: Fields) -> None:
         for item in data.objects("entitlements"):
             entitlement_id = item.text("entitlement_id")
             pool = self._pools.get(entitlement_id) or _Pool(entitlement_id=entitlement_id)
@@ -480,7 +488,7 @@ class Fold:
         Kind.OVERDRAFT: _overdrawn,
         Kind.DISTRUSTED: _distrusted,
         Kind.RETURNED_ENTITLEMENT: _went_back,
-        Kind.RESTORED: _installed,
+        Kind.RESTORED: _restored,
     }
 
 

@@ -93,6 +93,25 @@ def test_the_first_start_after_a_restore_says_so_once_and_leases_go_on() -> None
     server.check_chain()
 
 
+def test_a_server_that_had_imported_nothing_yet_can_be_restored_too() -> None:
+    server = Restorable()
+    server.database.execute("DELETE FROM facts WHERE key = 'terms_from'")
+    server.restore(server.backup())
+    server.report()
+    server.install(server.answer())
+    assert not server.ledger.server.restored
+
+
+def test_many_entitlements_are_told_in_several_lines_and_begin_anew_once() -> None:
+    many = [entitlement(f"e{number}", seats=1) for number in range(1_001)]
+    server = Restorable(*many)
+    sit(server, "ann")
+    server.restore(server.backup())
+    assert ["Restored", "Restored", "Resumed"] == server.kinds()[-3:]
+    (line,) = (line for line in server.report() if line.peak)
+    assert (1, 1, 1) == (line.peak, line.checkouts, line.low + 1)
+
+
 def test_seats_and_element_pools_go_on_and_what_is_consumed_is_refused() -> None:
     server = site()
     server.restore(server.backup())
