@@ -17,7 +17,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
-Field: TypeAlias = str | int | float | bool | None
+Scalar: TypeAlias = str | int | float | bool | None
+Field: TypeAlias = Scalar | tuple[str, ...]
 
 
 class Fault(Exception):
@@ -157,15 +158,16 @@ _ENDED = {
 
 
 class StillBorrowed(Fault):
-    """The seat is borrowed and is not lent again before its end."""
+    """The seat is borrowed and is not lent again before its end; ``hosted``: its terms are here to be shown."""
 
     code = "borrowed"
 
-    def __init__(self, until: datetime) -> None:
+    def __init__(self, until: datetime, *, hosted: bool = True) -> None:
         stamp = until.isoformat(timespec="seconds").replace("+00:00", "Z")
+        gone = "" if hosted else " Its entitlement is not hosted here any more, so it can be neither shown nor changed."
         super().__init__(
             f"The seat is borrowed until {stamp} and stays away until then, unless the machine that holds it returns"
-            " it earlier.",
+            f" it earlier.{gone}",
             until=stamp,
         )
 
@@ -217,9 +219,10 @@ class RefusedDocument(Fault):
 
     code = "refused_document"
 
-    def __init__(self, reason: Refusal, detail: str) -> None:
-        super().__init__(detail, reason=reason.value)
-        self.reason = reason
+    def __init__(self, reason: Refusal, detail: str, *, problems: tuple[str, ...] = ()) -> None:
+        """``problems``: what is wrong, one by one, where it is more than one thing."""
+        super().__init__(detail, reason=reason.value, **({"problems": problems} if problems else {}))
+        self.reason, self.problems = reason, problems
 
 
 class Overloaded(Fault):

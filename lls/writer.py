@@ -23,7 +23,7 @@ import asyncio
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -322,7 +322,9 @@ class Writer:
                 continue
             ledger = await asyncio.to_thread(self._build, loaded, self._clock.now())
             ledger.adopt(self.ledger)
-            self.ledger, self.down = ledger, None
+            known, self.ledger, self.down = frozenset(self.ledger.problems), ledger, None
+            if ledger.problems.keys() - known:
+                self._enqueue(_telling_problems(known))
             gc.freeze()  # as after the start: the collector need not walk the leases again and again
             _log.info("reloaded", extra={"fields": {"seq": loaded.head.seq, "leases": len(loaded.leases)}})
             return
@@ -422,6 +424,11 @@ def _attempt(verb: Callable[[Ledger, Now], T], ledger: Ledger, now: Now) -> T | 
         return fault
     except Exception as error:
         raise _Broken from error
+
+
+def _telling_problems(known: Collection[str]) -> Callable[[Ledger, Now], None]:
+    """What went bad on the disk since the last load is told at once."""
+    return lambda ledger, now: ledger.note_problems(now=now, known=known)
 
 
 def _raised(verdict: Verdict) -> Seated | Denial:

@@ -197,7 +197,7 @@ class Vendor:
         newest = loaded.facts.get(Fact.TERMS_FROM)
         return Ledger(
             loaded,
-            terms=self.terms[newest] if newest else None,
+            terms=self.terms[newest] if newest and newest not in distrusted else None,
             entitlements=trusted,
             problems={p.entitlement_id: "signature" for p in loaded.placed if p.entitlement_id not in trusted},
             now=now,

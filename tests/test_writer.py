@@ -306,3 +306,40 @@ async def test_a_lost_writership_ends_the_writer(site: Site) -> None:
         with pytest.raises(WritershipLost):
             await writer.wait_closed()
     assert [] == await site.stored()
+
+
+async def test_a_line_that_nobody_could_read_costs_its_group_and_not_the_server(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await site.begin(entitlement())
+    before = writer.ledger
+    monkeypatch.setattr("lls.licensing.posting.LONGEST_LINE", 1_000)
+    half = asyncio.create_task(writer.checkout(checkout("half")))
+    with pytest.raises(StoreDown):
+        await writer.do(lambda ledger, now: ledger.note_act("x" * 1_000, actor="ada", now=now))
+    with pytest.raises(StoreDown):
+        await half
+    await until(lambda: writer.ledger is not before and writer.down is None)
+    assert isinstance(await writer.checkout(checkout("next")), Seated)
+    assert ["next"] == await site.stored()
+    assert [] == await site.lines("AdminActed")
+
+
+async def test_what_went_bad_on_the_disk_is_journalled_when_a_failed_commit_has_it_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await site.begin(entitlement())
+    before = writer.ledger
+    monkeypatch.setattr(site.vendor, "verified", lambda _loaded, **_more: {})
+    site.store.fails = "before"
+    with pytest.raises(StoreDown):
+        await writer.checkout(checkout("lost"))
+    await until(lambda: writer.ledger is not before and writer.down is None)
+    await writer.do(lambda _ledger, _now: None)
+    assert [entitlement().entitlement_id] == [line["entitlement_id"] for line in await site.lines("Distrusted")]
+    site.store.fails = "before"
+    with pytest.raises(StoreDown):
+        await writer.do(lambda ledger, now: ledger.note_act("anything", actor="ada", now=now))
+    await until(lambda: writer.down is None)
+    await writer.do(lambda _ledger, _now: None)
+    assert 1 == len(await site.lines("Distrusted")), "what is known is not told again by each failure"

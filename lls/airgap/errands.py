@@ -154,7 +154,11 @@ class Airgap(Reports):
             self.policy_text = self._read_policy_file()
             read_policy(self.policy_text)
         except RefusedDocument as fault:
-            raise SetupFault(f"The site policy (policy.file) is refused: {fault.detail}") from fault
+            told = fault.problems
+            words = f"{len(told)} problems; nothing was started." if len(told) > 1 else fault.detail
+            raise SetupFault(
+                f"The site policy (policy.file) is refused: {words}", problems=told[1:] and told
+            ) from fault
 
     # ---------------------------------------------------------------- at each start
 
@@ -432,7 +436,8 @@ class Airgap(Reports):
             policy = await asyncio.to_thread(read_policy, text)
             doubts = policy.doubts(self.writer.ledger.pools)
             if doubts and self.writer.ledger.pools:
-                raise RefusedDocument(Refusal.MALFORMED, f"The site policy was not taken: {' '.join(doubts)}")
+                detail = f"The site policy was not taken: {' '.join(doubts)}"
+                raise RefusedDocument(Refusal.MALFORMED, detail, problems=tuple(doubts))
             added, removed = await self.writer.do(
                 lambda ledger, now: ledger.govern(policy, text=text, actor=actor, now=now)
             )

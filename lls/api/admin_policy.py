@@ -25,7 +25,7 @@ from lls.api.admin_wire import (
 )
 from lls.api.edge import ACTOR, BYTES, EDGE, Query, Route, answer, number_of, parameters, read_document
 from lls.api.wire import MOST_SEATS
-from lls.faults import BadRequest, Field, Refusal, RefusedDocument
+from lls.faults import BadRequest, Refusal, RefusedDocument, Scalar
 from lls.licensing.changes import Fact
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import normalise_code
@@ -124,7 +124,7 @@ def _explanation_view(told: Explanation) -> ExplanationView:
     if isinstance(outcome, Denial):
         return ExplanationView(steps=steps, granted=False, outcome=problems.of_denial(outcome))
     entitlement_id = outcome.pool.entitlement.entitlement_id
-    seat: dict[str, Field] = {"entitlement_id": entitlement_id, "taken": outcome.taken, "overdraft": outcome.overdraft}
+    seat: dict[str, Scalar] = {"entitlement_id": entitlement_id, "taken": outcome.taken, "overdraft": outcome.overdraft}
     return ExplanationView(steps=steps, granted=True, outcome=seat)
 
 

@@ -258,7 +258,7 @@ def _wait_seconds(request: web.Request) -> int:
 # ---------------------------------------------------------------- routes
 
 BODY = ("bad_request", "too_large", "unsupported_media_type", "timeout", "too_many_requests")
-HELD = ("unauthenticated", "unknown_lease", "lease_ended", "store_down", "not_primary", "internal")
+HELD = ("unauthenticated", "unknown_lease", "lease_ended", "borrowed", "store_down", "not_primary", "internal")
 
 ROUTES: Final = (
     # First, because the router tries them in this order.

@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from lls.faults import BadRequest, Fault, Field, MethodNotAllowed, NotFound, Timeout, TooLarge
+from lls.faults import BadRequest, Fault, Field, MethodNotAllowed, NotFound, Scalar, Timeout, TooLarge
 from lls.licensing.denial import Denial
 
 MEDIA_TYPE: Final = "application/problem+json"
+F = TypeVar("F", bound=Field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,9 @@ def of_fault(fault: Fault) -> dict[str, Field]:
     return _members(fault.code if fault.code in KINDS else Fault.code, fault.detail, fault.fields)
 
 
-def of_denial(denial: Denial) -> dict[str, Field]:
+def of_denial(denial: Denial) -> dict[str, Scalar]:
     """The members of a denial's answer: in words and in fields which rule decided, and what would have helped."""
-    fields: dict[str, Field] = {
+    fields: dict[str, Scalar] = {
         "rule": denial.rule,
         "cause": denial.cause.value,
         "product": denial.product,
@@ -117,7 +118,8 @@ def of_denial(denial: Denial) -> dict[str, Field]:
         "remedy": denial.remedy or None,
     }
     # A null limit says "unlimited" nowhere among denials; what is not known is left out.
-    return _members(denial.code, denial.detail, {name: value for name, value in fields.items() if value is not None})
+    known: dict[str, Scalar] = {name: value for name, value in fields.items() if value is not None}
+    return _members(denial.code, denial.detail, known)
 
 
 def of_http(raised: web.HTTPException) -> dict[str, Field]:
@@ -152,7 +154,7 @@ def phrase(status: int) -> str:
     return HTTPStatus(status).phrase
 
 
-def _members(code: str, detail: str, fields: Mapping[str, Field]) -> dict[str, Field]:
+def _members(code: str, detail: str, fields: Mapping[str, F]) -> dict[str, F | str | int]:
     kind = KINDS[code]
     return {
         "type": f"urn:lls:problem:{code}",

@@ -214,6 +214,9 @@ def _refused(answer: http.client.HTTPResponse) -> Failure:
         return Failure(f"The license server failed with HTTP {answer.status} and no reason; see `journalctl -u lls`.")
     detail = str(problem.get("detail") or problem["title"]).rstrip()
     code = ": ".join(str(problem[name]) for name in ("code", "reason") if problem.get(name))
+    problems = problem.get("problems")
+    if isinstance(problems, list) and len(problems) > 1:
+        return Failure(f"Refused, nothing was changed: there are {len(problems)} problems. [{code}]", problems=problems)
     hint = problem.get("remedy") or _hint(problem)
     return Failure(f"{detail}{f' {hint}' if hint else ''}{f' [{code}]' if code else ''}")
 

@@ -14,7 +14,7 @@ from lls.cli.lease import columns
 
 app = noun("borrow", "Seats that leave the network for a while.")
 
-_NEXT: Final = "Next: carry it to the machine; its program takes the seat from there."
+_NEXT: Final = "Next: carry it to the machine, and there: python -m lls.client accept {} (or its own program takes it)"
 
 
 @app.command()
@@ -32,7 +32,7 @@ def grant(
     ):
         amount = arriving.save(file)
     show.say(f"Wrote {output}: the grant, {files.size(amount)}.")
-    show.say(_NEXT)
+    show.say(_NEXT.format(output.name))
 
 
 @app.command("return")

@@ -78,7 +78,8 @@ def _wrong_policy(name: str) -> Iterator[str]:
     except UnicodeDecodeError:
         yield f"[policy] file: {name} is not UTF-8; write it anew."
     except RefusedDocument as fault:
-        yield f"[policy] file: {name}: {fault.detail}"
+        for problem in fault.problems or (fault.detail,):
+            yield f"[policy] file: {name}: {problem}"
 
 
 def _unreadable(name: str, setting: str, remedy: str) -> Iterator[str]:

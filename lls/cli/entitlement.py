@@ -1,7 +1,8 @@
 """``lls entitlement``: what is hosted here, who is named in it, and giving it back to the vendor.
 
 Giving back drains: new seats are refused, held ones go on, and the command waits for the last of them. Whatever ends
-the command early, the drain goes on in the server until ``lls entitlement keep``.
+the command early, the drain goes on in the server until ``lls entitlement keep``: it is begun and not done, which is
+an exit status of its own (decision 0015).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import typer
 
 from lls.cli import files, show
 from lls.cli.admin import Admin, admin
-from lls.cli.frame import AsJson, Failure, Output, noun
+from lls.cli.frame import BEGUN, AsJson, Failure, Output, noun
 from lls.cli.show import column
 
 app = noun("entitlement", "What the vendor sold and this server hosts.")
@@ -83,15 +84,15 @@ def return_command(
     force: Annotated[
         bool, typer.Option("--force", help="End the leases that are held, but for borrowed ones.")
     ] = False,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not wait until the last lease has ended.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Begin, and do not wait for the last lease: exit status 4.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Drain an entitlement, give it back, and write the signed return. Again: the identical document."""
     wanted = _one(entitlement_id, "ID")
     files.free(output, force=overwrite, option="--overwrite")
     document = _returned(admin(ctx), wanted, force=force, wait=not no_wait)
-    if document is None:
-        return
     try:
         with files.written(output, mode=files.SHARED, force=overwrite, option="--overwrite") as file:
             file.write(document.encode())
@@ -131,8 +132,8 @@ def unassign(ctx: typer.Context, entitlement_id: _Id, user: _User) -> None:
 # ---------------------------------------------------------------- giving back
 
 
-def _returned(daemon: Admin, wanted: str, *, force: bool, wait: bool) -> str | None:
-    """The signed return; None when it drains on and nobody waits."""
+def _returned(daemon: Admin, wanted: str, *, force: bool, wait: bool) -> str:
+    """The signed return. Raises Failure when it drains on and nobody waits."""
     told: object = None
     try:
         while True:
@@ -141,10 +142,11 @@ def _returned(daemon: Admin, wanted: str, *, force: bool, wait: bool) -> str | N
                 return str(answer.get("document", ""))
             held = answer.get("leases")
             if not wait:
-                show.say(
-                    f"{_drains(wanted, held)}; nothing was written. Run the same command again when they have ended."
+                raise Failure(
+                    f"{_drains(wanted, held)}; nothing was written. Run the same command again when they have ended,"
+                    f" or lls entitlement keep {wanted} to keep it.",
+                    status=BEGUN,
                 )
-                return None
             if held != told:
                 told = held
                 sys.stderr.write(f"{_drains(wanted, held)}; waiting for them to end (Ctrl-C stops the waiting).\n")
@@ -153,7 +155,8 @@ def _returned(daemon: Admin, wanted: str, *, force: bool, wait: bool) -> str | N
     except KeyboardInterrupt:
         raise Failure(
             f"{wanted} is being drained all the same: nothing new is granted of it."
-            f" Run the same command again to go on, or lls entitlement keep {wanted} to keep it."
+            f" Run the same command again to go on, or lls entitlement keep {wanted} to keep it.",
+            status=BEGUN,
         ) from None
 
 
@@ -214,7 +217,9 @@ def _names(row: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         return
     yield "Named", ", ".join(row.get("named_users") or [])
     assignment = row.get("named_user_assignment") or {}
-    if assignment.get("by_site"):
+    if not assignment.get("by_site") and row.get("assigned"):
+        yield "Assigned", f"{', '.join(row['assigned'])}; not in force: the vendor names the users now"
+    elif assignment.get("by_site"):
         yield "Assigned", ", ".join(row.get("assigned") or [])
         yield "Changes", f"{assignment.get('changes_per_month')} a month"
 

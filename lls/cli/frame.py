@@ -1,8 +1,9 @@
 """How a command is declared and how it ends.
 
 Rules
-1. A :class:`Failure` is one sentence and an exit status. :class:`Commands` turns it, a fault of the settings and an
-   error of the operating system into that sentence; whatever else is raised is our own error and stays loud.
+1. A :class:`Failure` is one sentence and an exit status; where several things are wrong, each has a line below it.
+   :class:`Commands` turns it, a fault of the settings and an error of the operating system into that sentence; whatever
+   else is raised is our own error and stays loud.
 2. Help and usage errors are plain text: they are piped into ``less`` and mailed to support.
 3. ``lls run`` is loaded when it is asked for: it carries the client and its cryptography.
 """
@@ -10,7 +11,7 @@ Rules
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -22,6 +23,8 @@ from lls.faults import Fault
 
 FAILED: Final = 1
 UNREACHABLE: Final = 3
+BEGUN: Final = 4
+"""Begun, and not done yet (decision 0015)."""
 _LATE: Final = ("demo", "run")
 
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
@@ -32,12 +35,14 @@ Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace FILE if
 
 
 class Failure(Exception):
-    """A command cannot do what it was asked; ``sentence`` says why and what to do, ``status`` ends the program."""
+    """A command cannot do what it was asked; ``sentence`` says why and what to do, ``status`` ends the program.
 
-    def __init__(self, sentence: str, *, status: int = FAILED) -> None:
+    ``problems``: all that is wrong, one by one.
+    """
+
+    def __init__(self, sentence: str, *, status: int = FAILED, problems: Iterable[str] = ()) -> None:
         super().__init__(sentence)
-        self.sentence = sentence
-        self.status = status
+        self.sentence, self.status, self.problems = sentence, status, tuple(problems)
 
 
 class Commands(TyperGroup):
@@ -48,10 +53,11 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            complain(failure.sentence)
+            complain(failure.sentence, failure.problems)
             raise typer.Exit(failure.status) from None
         except Fault as fault:
-            complain(fault.detail)
+            problems = fault.fields.get("problems")
+            complain(fault.detail, problems if isinstance(problems, tuple) else ())
             raise typer.Exit(FAILED) from None
         except BrokenPipeError:  # `lls … | head` has read enough; Typer knows how to leave quietly
             raise
@@ -112,9 +118,10 @@ def given(ctx: typer.Context) -> tuple[Path | None, Mapping[str, str]]:
     return path, environ
 
 
-def complain(sentence: str) -> None:
-    """One line on standard error. Names in it may come from anybody, so it carries no control characters."""
+def complain(sentence: str, problems: Iterable[str] = ()) -> None:
+    """One line on standard error, and one for each problem. Names may come from anybody: no control characters."""
     sys.stderr.write(f"lls: {printable(sentence)}\n")
+    sys.stderr.writelines(f"  {printable(problem)}\n" for problem in problems)
     sys.stderr.flush()
 
 

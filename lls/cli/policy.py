@@ -6,18 +6,22 @@ running server can say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from lls.cli import files, show
 from lls.cli.admin import admin
-from lls.cli.frame import UNREACHABLE, AsJson, Failure, noun
+from lls.cli.frame import UNREACHABLE, AsJson, Failure, given, noun
 from lls.cli.show import column
+from lls.faults import RefusedDocument
 
 app = noun("policy", "The site's own rules: reservations, limits, who may use what.")
+
+_LONGEST_CODE: Final = 200
 
 
 def register(app: typer.Typer) -> None:
@@ -76,6 +80,8 @@ def check(
         rules = len(read_policy(content.decode("utf-8")).rules)
     except UnicodeDecodeError:
         raise Failure(f"{file} is not UTF-8; write it anew.") from None
+    except RefusedDocument as fault:
+        raise _wrong(file, fault.problems or (fault.detail,)) from None
     try:
         answer = admin(ctx).upload("policy/check", content)
     except Failure as failure:
@@ -85,9 +91,15 @@ def check(
         show.say("The server does not run here, so its products and seats were not looked at.")
         return
     if doubts := answer.get("doubts"):
-        raise Failure(" ".join(map(str, doubts)))
+        raise _wrong(file, [str(doubt) for doubt in doubts])
     show.say(f"{file} is right: {show.count(rules, 'rule')}.")
     show.say("Next: lls reload, if this is the file that policy.file names")
+
+
+def _wrong(file: Path, problems: Sequence[str]) -> Failure:
+    if len(problems) == 1:
+        return Failure(problems[0])
+    return Failure(f"{file} has {len(problems)} problems; mend them and check again.", problems=problems)
 
 
 @app.command()
@@ -102,9 +114,9 @@ def explain(
     version: Annotated[str | None, typer.Option(help="The application's version.", show_default=False)] = None,
     edition: Annotated[str | None, typer.Option(help="The edition asked for.", show_default=False)] = None,
     seats: Annotated[int, typer.Option(min=1, help="How many seats.")] = 1,
-    activation_code: Annotated[
-        str | None, typer.Option(metavar="CODE", help="Where the entitlement has any.", show_default=False)
-    ] = None,
+    with_code: Annotated[
+        bool, typer.Option("--with-code", help="Ask with an activation code: from LLS_CODE, else typed or piped in.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what would be decided of a checkout now, and by which rules. Nothing is granted or written."""
@@ -118,7 +130,7 @@ def explain(
         version=version,
         edition=edition,
         seats=seats,
-        activation_code=activation_code,
+        activation_code=_activation_code(ctx) if with_code else None,
     )
     if as_json:
         show.document(answer)
@@ -132,6 +144,18 @@ def explain(
     show.table(answer.get("steps", []), columns, empty="No rule was asked.")
     show.say()
     show.say(_outcome(answer))
+
+
+def _activation_code(ctx: typer.Context) -> str:
+    """No argument: every user of this machine may read those of a running program."""
+    code = given(ctx)[1].get("LLS_CODE", "")
+    if not code and sys.stdin.isatty():
+        code = str(typer.prompt("Activation code", hide_input=True))
+    elif not code:
+        code = sys.stdin.readline(_LONGEST_CODE)
+    if not code.strip():
+        raise typer.BadParameter("no code came: set LLS_CODE, type it, or pipe it in.", param_hint="--with-code")
+    return code.strip()
 
 
 def _outcome(answer: Mapping[str, Any]) -> str:

@@ -94,22 +94,26 @@ def _asked(what_if: str, product: str | None, *, lined: bool) -> tuple[int, str]
 
 
 def _say_outcome(outcome: Mapping[str, Any]) -> None:
-    if not outcome.get("true_denials"):
+    if not outcome.get("requests"):
+        show.say(f"Nobody asked for a seat of {show.said(outcome.get('product'))} in that time.")
+        return
+    wanting = bool(outcome.get("true_denials"))
+    if not wanting:
         show.say("No request was refused for want of a seat: more seats would have changed nothing.")
         show.say()
-    show.facts(
-        [
-            ("Product", outcome.get("product")),
-            ("Seats", outcome.get("seats")),
-            ("Requests", outcome.get("requests")),
-            ("Denials", _of_holders(outcome, "denials", "denied_holders")),
-            ("All seats taken", outcome.get("true_denials")),
-            ("Site's policy", outcome.get("policy_denials")),
-            ("Would remain", _of_holders(outcome, "would_remain", "would_remain_holders")),
-            ("Peak", outcome.get("peak")),
-        ]
-    )
-    if outcome.get("assumption"):
+    facts = [
+        ("Product", outcome.get("product")),
+        ("Seats", outcome.get("seats")),
+        ("Requests", outcome.get("requests")),
+        ("Denials", _of_holders(outcome, "denials", "denied_holders")),
+        ("All seats taken", outcome.get("true_denials")),
+        ("Site's policy", outcome.get("policy_denials")),
+        ("Would remain", _of_holders(outcome, "would_remain", "would_remain_holders")),
+        ("Peak", outcome.get("peak")),
+    ]
+    only_where_wanting = {"All seats taken", "Would remain"}
+    show.facts([fact for fact in facts if wanting or fact[0] not in only_where_wanting])
+    if wanting and outcome.get("assumption"):
         show.say()
         show.say(f"Assumed: {outcome['assumption']}")
 

@@ -31,7 +31,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,6 +68,7 @@ _KEEP_ENDED_SECONDS = 30 * 86400.0
 _NO_DATE = 1e11  # the year 5138: beyond it a NumericDate is a mistake, and none that `datetime` can hold
 _BORROWED = "borrowed"
 _GONE = frozenset({"lease_ended", "unknown_lease"})
+_WITHOUT_TERMS = "borrowed"  # the server counts the seat, and has nothing to show of it: its entitlement went back
 
 
 class Borrowed:
@@ -553,13 +554,13 @@ def give_back(kept: Kept, *, store: Store, route: Route, leaving: Callable[[], o
     path, server_id = f"/v1/leases/{kept.lease_id}", kept.server_id or None
     question, goodbye = (Request(method=method, path=path, secret=kept.secret) for method in ("GET", "DELETE"))
     try:
-        with _gone_is_fine():
+        with _fine(_GONE | {_WITHOUT_TERMS}):
             route.ask(question, server_id=server_id)
         leaving()
         with store.changing():
             store.write(replace(kept, state=State.RETURNING))
         # Also to a server that knows the lease no more: it may count the seat all the same, until it is returned.
-        with _gone_is_fine():
+        with _fine(_GONE):
             route.insist(goodbye, server_id=server_id)
     except NoAnswer:
         return False
@@ -569,11 +570,11 @@ def give_back(kept: Kept, *, store: Store, route: Route, leaving: Callable[[], o
 
 
 @contextlib.contextmanager
-def _gone_is_fine() -> Iterator[None]:
+def _fine(codes: Collection[str]) -> Iterator[None]:
     try:
         yield
     except Refused as refusal:
-        if refusal.code not in _GONE:
+        if refusal.code not in codes:
             raise
 
 

@@ -51,6 +51,8 @@ from lls.licensing.terms import RESET_USAGE
 
 _SALES: Final = frozenset({Deed.RENEWED, Deed.SEATS_ADDED, Deed.UPGRADED})
 """What sells something: refused while the customer is disabled."""
+_DATES: Final = ("expires_at", "maintenance_expires_on")
+_CHAIN: Final = "origin of grace_seconds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,38 @@ class Amending:
         content = {"act": "renew", **({"plan": plan.key} if plan else {})}
         return self._once(entitlement_id, renewal, deed=Deed.RENEWED, content=content, ref=ref, now=now)
 
+    def take_back_renewal(self, entitlement_id: str, *, was: Json, became: Json, now: datetime) -> Changed:
+        """The terms as they were before the newest renewal, both by :func:`moved_by_renewal`.
+
+        Raises Conflict where something else has moved them since. Counters that began anew with it stay so.
+        """
+        with self._register.transaction():
+            sold = entitlement_in(self._register, entitlement_id)
+            now_is = moved_by_renewal(sold)
+            if any(now_is[name] != became[name] for name in _DATES):
+                raise Conflict(
+                    f"A renewal of {entitlement_id} is to be taken back, but its term was changed since. Set right by "
+                    "hand what it should be; then there is nothing to take back."
+                )
+            document, origins = {**following(sold.document), **{name: was[name] for name in _DATES}}, dict(sold.origins)
+            if was["plan"] != became["plan"] == now_is["plan"]:
+                document |= {name: was[name] for name in ("plan", "grace_seconds")}
+                origins = {**origins, "values": {**origins["values"], "grace_seconds": was[_CHAIN]}}
+            changed = replace(sold, document=document, origins=origins)
+            self._put(changed)
+            self._register.note_change(Deed.RENEWAL_TAKEN_BACK, was=sold, became=changed, at=now)
+        return Changed(sold=changed, again=False, outcome={"expires_at": was["expires_at"]})
+
+    def switched_by(self, entitlement_id: str) -> str | None:
+        """Who disabled or enabled it last, as far as the history says; None: nobody ever did."""
+        found = self._register.select(
+            dict,
+            """SELECT json_extract(line, '$.data.by') AS switched_by FROM history
+               WHERE entitlement_id = ? AND kind IN ('disabled', 'enabled') ORDER BY seq DESC LIMIT 1""",
+            entitlement_id,
+        )
+        return str(found[0]["switched_by"]) if found else None
+
     def add_seats(
         self,
         entitlement_id: str,
@@ -193,9 +227,12 @@ class Amending:
                     f"The entitlement {entitlement_id} stays disabled while its customer is; enable that first: "
                     f"lls-issuer customer enable {sold.customer_id}."
                 )
+            was = sold
             if not again:
-                was, sold = sold, replace(sold, document={**following(sold.document), "status": status.value})
+                sold = replace(sold, document={**following(sold.document), "status": status.value})
                 self._put(sold)
+            # Disabled by a second one, too, it stays so when the first takes it back: so the history must say it.
+            if not again or (status is Status.DISABLED and self.switched_by(entitlement_id) != self._register.who.by):
                 deed = Deed.ENABLED if status is Status.ACTIVE else Deed.DISABLED
                 self._register.note_change(deed, was=was, became=sold, at=now)
         return Changed(sold=sold, again=again, outcome={"status": status.value})
@@ -257,6 +294,15 @@ class Amending:
     def _put(self, sold: Sold) -> None:
         read_back(sold.document)  # rule 5
         self._register.put_entitlement(sold)
+
+
+def moved_by_renewal(sold: Sold) -> dict[str, Any]:
+    """The terms of an entitlement that a renewal moves, for :meth:`Amending.take_back_renewal`."""
+    chains: Any = sold.origins.get("values", {})
+    return {
+        **{name: sold.document[name] for name in (*_DATES, "plan", "grace_seconds")},
+        _CHAIN: chains.get("grace_seconds"),
+    }
 
 
 def has_not_begun(document: Json) -> bool:

@@ -9,7 +9,8 @@ Rules
 4. Disabling is for a time: with the next bundle of each server all that the customer bought rests there, and comes back
    with the bundle after enabling. What was disabled by itself stays so. While disabled, nothing is sold to it.
 5. Deleting is for good, with all that hangs below, reports and usage too. It is refused while a server hosts, and asks
-   for the customer's name; without it, it says what would go. The history's lines stay.
+   for the customer's name; without it, it says what would go. The history's lines stay. No order brings the customer
+   back; who buys again is added by hand.
 
 It refuses to own what was sold (``amending``), and the form of a file (``customer_file``).
 """
@@ -29,6 +30,7 @@ from lls.issuer.customer_fields import CustomerFields, read_customer_fields
 from lls.issuer.customer_file import OWN, CustomerFile, Row, RowRefused
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
+from lls.issuer.intake.forgetting import forget, known_of
 from lls.issuer.lookup import customer_in
 from lls.issuer.refusals import Conflict
 from lls.issuer.register import Customer, Register, Sold
@@ -435,12 +437,14 @@ class Customers:
                     f"{customer.name!r}. To stop it for a time only: lls-issuer customer disable."
                 )
             told = {"account_ref": customer.account_ref, "name": customer.name, "below": hanging}
+            forget(self._register, customer.account_ref, now=now)
             below.delete(self._register, "customer", key="customer_id", value=customer.customer_id)
             self._register.note(Deed.CUSTOMER_DELETED, at=now, customer_id=customer.customer_id, what=told)
         return Deleted(customer=customer, below=hanging)
 
     def _below(self, customer: Customer) -> dict[str, int]:
-        return below.below(self._register, "customer", key="customer_id", value=customer.customer_id)
+        rows = below.below(self._register, "customer", key="customer_id", value=customer.customer_id)
+        return {**rows, **known_of(self._register, customer.account_ref)}
 
     def _check_hosted(self, customer: Customer) -> None:
         hosted = [
@@ -478,6 +482,7 @@ _PLURALS: Final = {
     "server": "servers", "sale": "orders", "entitlement": "entitlements", "session": "hosting sessions",
     "command": "commands", "activation_code": "activation codes", "bundle": "bundles", "report": "reports",
     "journal": "journal lines", "receipt": "receipts", "usage": "usage lines", "carry": "usage states",
+    "event": "bodies of purchase events", "subscription": "subscriptions",
     "name": "clear names", "customer_contact": "contacts", "customer_note": "notes",
 }  # fmt: skip
 

@@ -70,6 +70,7 @@ class Deed(StrEnum):
     ORDER_FULFILLED = "order_fulfilled"
     SOLD = "sold"
     RENEWED = "renewed"
+    RENEWAL_TAKEN_BACK = "renewal_taken_back"
     SEATS_ADDED = "seats_added"
     UPGRADED = "upgraded"
     GRANT_ADDED = "grant_added"

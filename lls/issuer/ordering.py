@@ -15,6 +15,8 @@ Rules
 6. ``quantity`` is seats where something has seats: a renewal or an upgrade that names it must name all that there are,
    because half an entitlement cannot be renewed. It is left out where whatever is there is meant.
 7. A renewal gives what its SKU grants from the beginning of the new term on.
+8. An order that describes its customer adds it, but never one that was deleted: orders come again for years, in exports
+   and from shops.
 
 It refuses to own reading (``orders``, ``order_table``) and what each change means (``amending``, ``balances``).
 """
@@ -191,7 +193,22 @@ class Ordering:
                 f"there is no customer {order.account_ref}; "
                 "add it (lls-issuer customer add), or describe it in the order's member customer."
             )
+        self._refuse_deleted(order.account_ref)
         return self._add_customer(order.account_ref, order.customer, now)
+
+    def _refuse_deleted(self, account_ref: str) -> None:
+        """Rule 8. The history is asked, because of the deleted nothing else is left."""
+        (found,) = self._register.select(
+            dict,
+            """SELECT max(at) AS deleted_at FROM history
+               WHERE kind = 'customer_deleted' AND json_extract(line, '$.data.what.account_ref') = ?""",
+            account_ref,
+        )
+        if found["deleted_at"] is not None:
+            raise Conflict(
+                f"the customer {account_ref} was deleted on {found['deleted_at'][:10]}, and no order brings it back. "
+                f"If it buys again, add it first: lls-issuer customer add {account_ref}."
+            )
 
     def _customer(self, sale: Sale) -> Customer:
         customer = self._register.customer(sale.customer_id)

@@ -2,10 +2,11 @@
 
 Rules
 1. It asks the very functions that decide (``seating``, ``quotas``), in their order; the outcome is ``seat``'s own.
+   Who waits comes from the ledger (:class:`Queue`), as a checkout of now would find it.
 2. Each entitlement of the product has its steps. After the first refusal the rest are ``skipped``: nobody asked them.
 3. A site rule that is not about this holder, this hour or this checkout is ``skipped``, and says so.
 
-It refuses to know who waits, and whether the server itself may grant (clock, licence): the ledger puts that first.
+It refuses to know whether the server itself may grant (clock, licence): the ledger puts that first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from lls.faults import UnknownProduct
@@ -23,7 +25,17 @@ from lls.licensing.fields import write_instant
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout
 from lls.licensing.pools import Pools
-from lls.licensing.seating import BEFORE_SEATS, FOR_SEATS, Case, RuleOfSeating, Seat, cases, seat
+from lls.licensing.seating import (
+    BEFORE_SEATS,
+    FOR_SEATS,
+    NOBODY_WAITS,
+    Case,
+    QueueBefore,
+    RuleOfSeating,
+    Seat,
+    cases,
+    seat,
+)
 
 
 class StepVerdict(StrEnum):
@@ -52,19 +64,30 @@ class Explanation:
     outcome: Seat | Denial
 
 
-def explain(checkout: Checkout, pools: Pools, *, now: Now) -> Explanation:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """Who waits for the product: ``before`` the checkout and ``behind`` it, and what is promised to those before."""
+
+    before: int = 0
+    behind: int = 0
+    promises: QueueBefore = NOBODY_WAITS
+
+
+def explain(checkout: Checkout, pools: Pools, *, now: Now, queue: Queue = Queue()) -> Explanation:
     """Why this checkout would get the seat that it would get, or none.
 
     A wish that names only a product and a holder will do. Raises UnknownProduct, BadActivationCode.
     """
     if not pools.of(checkout.product):
         raise UnknownProduct(f"No bundle imported here names the product {checkout.product}.")
-    outcome = seat(checkout, pools, now=now)
-    opened = {case.terms.entitlement_id: case for case in cases(checkout, pools, now=now)}
+    promised, ahead = queue.promises
+    outcome = seat(checkout, pools, now=now, promised=promised, ahead=ahead)
+    asked = cases(checkout, pools, now=now, promised=promised, ahead=ahead)
+    opened = {case.terms.entitlement_id: case for case in asked}
     steps: list[Step] = []
     for pool in pools.of(checkout.product):
         case = opened.get(pool.entitlement.entitlement_id)
-        steps += _locked(checkout, pool.entitlement.entitlement_id) if case is None else _steps(case)
+        steps += _locked(checkout, pool.entitlement.entitlement_id) if case is None else _steps(case, queue)
     return Explanation(steps=tuple(steps), outcome=outcome)
 
 
@@ -73,7 +96,7 @@ def _locked(checkout: Checkout, entitlement_id: str) -> Iterator[Step]:
     yield Step(rule="activation_code", verdict=StepVerdict.REFUSED, words=code, entitlement_id=entitlement_id)
 
 
-def _steps(case: Case) -> Iterator[Step]:
+def _steps(case: Case, queue: Queue) -> Iterator[Step]:
     key = case.terms.entitlement_id
     words = "The activation code fits." if case.checkout.activation_code else "It needs no activation code."
     yield Step(rule="activation_code", verdict=StepVerdict.PASSED, words=words, entitlement_id=key)
@@ -82,7 +105,7 @@ def _steps(case: Case) -> Iterator[Step]:
         if number == len(BEFORE_SEATS) and not refused:
             case.taken = case.pool.newly_taken(case.checkout)
         denial = None if refused else rule(case)
-        for name, verdict, said in _told(rule, case, denial, asked=not refused):
+        for name, verdict, said in _told(rule, case, denial, queue, asked=not refused):
             yield Step(rule=name, verdict=verdict, words=said, entitlement_id=key)
         refused = refused or denial is not None
 
@@ -91,12 +114,12 @@ _Told = tuple[str, StepVerdict, str]
 _NOT_ASKED: Final = "An earlier rule has refused."
 
 
-def _told(rule: RuleOfSeating, case: Case, denial: Denial | None, *, asked: bool) -> Iterator[_Told]:
+def _told(rule: RuleOfSeating, case: Case, denial: Denial | None, queue: Queue, *, asked: bool) -> Iterator[_Told]:
     """One rule of seating; those of the site one by one."""
     if rule in _OF_THE_SITE:
         yield from _site(case, denial, _OF_THE_SITE[rule], asked=asked)
         return
-    name, passed = _PASSED[rule]
+    name, passed = ("queue", partial(_queue, queue=queue)) if rule is seating.not_promised else _PASSED[rule]
     if not asked:
         yield name, StepVerdict.SKIPPED, _NOT_ASKED
     elif denial is not None:
@@ -153,10 +176,18 @@ def _seats(case: Case) -> tuple[StepVerdict, str]:
     return _yes(f"{used}; this checkout takes {case.taken}.")
 
 
-def _queue(case: Case) -> tuple[StepVerdict, str]:
+def _queue(case: Case, queue: Queue) -> tuple[StepVerdict, str]:
+    waiting = queue.before + queue.behind
     if case.taken <= 0:
         return _no_matter("No new seat would be taken.")
-    return _no_matter("Who waits now was not looked at; earlier waiters come first.")
+    if not waiting:
+        return _yes("Nobody waits.")
+    who = f"{waiting} {'waits' if waiting == 1 else 'wait'} for {case.checkout.product}"
+    if case.terms.entitlement_id in case.promised:
+        return _yes(f"{who}; this holder draws on its own reservation, which nobody before it is to have.")
+    if not queue.before:
+        return _yes(f"{who}, of lower priority: it would go before them.")
+    return _yes(f"{who}, {queue.before} before it; none of them is promised a seat of this entitlement.")
 
 
 _PASSED: Final[dict[RuleOfSeating, tuple[str, Callable[[Case], tuple[StepVerdict, str]]]]] = {
@@ -170,7 +201,6 @@ _PASSED: Final[dict[RuleOfSeating, tuple[str, Callable[[Case], tuple[StepVerdict
     seating.features_on: ("feature", _features("All of these features are switched on.")),
     seating.named: ("named_user", _names),
     seating.seats_free: ("seats", _seats),
-    seating.not_promised: ("queue", _queue),
     seating.units_left: ("units", _features("Enough units are left.")),
 }
 

@@ -124,12 +124,15 @@ def _refuse_sequence(ledger: Hosting, installation: Installation) -> None:
 
 
 def _longest_resets(ledger: Hosting, installation: Installation, command_id: str) -> list[dict[str, object]]:
-    """What the line may tell of a reset: of each feature that the entitlement has, had or gets."""
-    key = installation.commands[command_id].entitlement_id
+    """What the line may tell of a reset: of each feature that the entitlement has, gets, or only has counters of."""
+    command = installation.commands[command_id]
+    key = command.entitlement_id
     pool = ledger.pools.get(key or "")
     terms = [one for one in installation.entitlements if one.entitlement_id == key]
     known = [*terms, pool.entitlement] if pool is not None else terms
-    features = {feature.key for one in known for feature in one.features}
+    features = {feature.key for one in known for feature in one.features} | ledger.meters.counters(key or "")
+    if command.feature is not None:
+        features &= {command.feature}
     return [{"entitlement_id": key, "feature": one, "consumed": LARGEST, "overage": LARGEST} for one in features]
 
 

@@ -24,7 +24,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, UnknownLease
+from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, StillBorrowed, UnknownLease
 from lls.licensing.changes import Batch, Ended, Fact, Loaded, Placed
 from lls.licensing.deadlines import Deadlines
 from lls.licensing.denial import Denial
@@ -121,6 +121,7 @@ class Leases:
         self._terms_before: dict[str, Entitlement | None] = {}
         self._placed_before: dict[str, Placed | None] = {}
         self._generation = self._moves = 0
+        self._built_at = now.elapsed
         for lease in loaded.leases:
             self._restore(lease, now)
         for pool in self.pools.values():
@@ -151,9 +152,11 @@ class Leases:
     def _restore(self, lease: Lease, now: Now) -> None:
         lease.deadline = now.elapsed + self._time_of(lease, now)
         self.leases[lease.lease_id] = lease
-        if lease.entitlement_id in self.pools:
-            self.pools[lease.entitlement_id].add(lease)
-        self.meters.add(lease)
+        pool = self.pools.get(lease.entitlement_id)
+        if pool is not None:
+            pool.add(lease)
+        if lease.features:
+            self.meters.add(lease)
         self._arm(lease)
 
     def _arm(self, lease: Lease) -> None:
@@ -164,7 +167,8 @@ class Leases:
             self._wheel(lease).arm(lease)
 
     def _disarm(self, lease: Lease) -> None:
-        self.loans.remove(lease)
+        if lease.until is not None:
+            self.loans.remove(lease)
         self._wheel(lease).disarm(lease)
 
     def _stays(self, lease: Lease) -> bool:
@@ -179,7 +183,10 @@ class Leases:
 
     def _wheel(self, lease: Lease) -> Deadlines:
         """One for each product: who is denied a seat of one product need not sweep the others first."""
-        return self._deadlines.setdefault(lease.product, Deadlines())
+        wheel = self._deadlines.get(lease.product)
+        if wheel is None:
+            wheel = self._deadlines[lease.product] = Deadlines()
+        return wheel
 
     # ---------------------------------------------------------------- the group in flight
 
@@ -267,7 +274,7 @@ class Leases:
     def heartbeat(self, lease_id: str, *, secret: bytes, beat: int, nonce: str, now: Now) -> Lease:
         """Prolong a lease. The caller has made sure that it is not pending.
 
-        Raises UnknownLease (also for a wrong secret), LeaseEnded, LeaseCloned.
+        Raises UnknownLease (also for a wrong secret), LeaseEnded, LeaseCloned, StillBorrowed.
         """
         lease = self.lease(lease_id, secret=secret, now=now)
         if lease.until is not None:
@@ -281,7 +288,7 @@ class Leases:
         return lease
 
     def lease(self, lease_id: str, *, secret: bytes, now: Now) -> Lease:
-        """A live lease. Raises UnknownLease (also for a wrong secret) and LeaseEnded."""
+        """A live lease. Raises UnknownLease (also for a wrong secret), LeaseEnded, StillBorrowed (without terms)."""
         lease = self.leases.get(lease_id)
         if lease is None:
             ended = self._remembered.ended(lease_id)
@@ -298,9 +305,11 @@ class Leases:
         if lease.state is LeaseState.LINGERING:
             raise LeaseEnded(LeaseEnd.EXPIRED if lease.mode is Mode.NODE_LOCKED else LeaseEnd.CHECKED_IN)
         pool = self.pools.get(lease.entitlement_id)
-        if pool is not None and lease.until is not None:
+        if lease.until is not None:
             if now.wall >= lease.until:
                 raise LeaseEnded(LeaseEnd.BORROW_ENDED)
+            if pool is None:  # it is away all the same (decision 0016)
+                raise StillBorrowed(lease.until, hosted=False)
             return
         if pool is None or (pool.entitlement.ends_at is not None and now.wall >= pool.entitlement.ends_at):
             raise LeaseEnded(LeaseEnd.ENTITLEMENT_ENDED)
@@ -382,7 +391,8 @@ class Leases:
     def _seat(self, lease: Lease, pool: Pool) -> None:
         self._touch(lease.lease_id, None, pool)
         pool.add(lease)
-        self.meters.add(lease)
+        if lease.features:
+            self.meters.add(lease)
         self.leases[lease.lease_id] = lease
         self.batch.leases[lease.lease_id] = lease
         self._arm(lease)
@@ -391,7 +401,8 @@ class Leases:
         pool = self.pools.get(lease.entitlement_id)
         self._touch(lease.lease_id, lease, pool)
         self._disarm(lease)
-        self.meters.remove(lease)
+        if lease.features:
+            self.meters.remove(lease)
         del self.leases[lease.lease_id]
         self.batch.leases[lease.lease_id] = None
         ended = Ended(secret=lease.secret, reason=reason, at=now.wall)

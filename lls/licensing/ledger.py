@@ -22,16 +22,18 @@ It refuses to own signatures (``signed``), SQL (``store``) and the queue of requ
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
-from lls.faults import Fault, LeaseEnd, RequestIdTaken, Restored, StillBorrowed, UnknownLease
+from lls.faults import BadActivationCode, Fault, LeaseEnd, RequestIdTaken, Restored, StillBorrowed, UnknownLease
 from lls.licensing import borrowing
 from lls.licensing.borrowing import Loan, SiteCaps
 from lls.licensing.changes import AnsweredRequest, Fact, FeatureAct
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Standing
-from lls.licensing.explaining import Explanation, Step, StepVerdict, explain
+from lls.licensing.explaining import Explanation, Queue, Step, StepVerdict, explain
 from lls.licensing.fields import write_instant
 from lls.licensing.hosting import Draining, Hosting
 from lls.licensing.instant import Now
@@ -44,6 +46,12 @@ from lls.licensing.seating import Pool, Seat
 from lls.licensing.seats import FEW, ROUNDS, SWEEP_LIMIT, asker
 
 __all__ = ["Draining", "Ledger", "Queued", "Seated", "Setting", "Verdict"]
+
+
+_NOT_AWAY: Final = (
+    "No seat is away under that lease and key. If it came back or ended more than a day ago, its seat is free and"
+    " nothing is left to do; `lls borrow list` shows what is away. Else the file is not of the machine that borrowed."
+)
 
 
 class Ledger(Hosting):
@@ -67,14 +75,15 @@ class Ledger(Hosting):
 
     def resume(self, *, outage_from: datetime, outage_to: datetime, cause: str, now: Now) -> None:
         """We were away: every floating lease gets a full time to live and grace, before anything is swept."""
-        for lease in self.leases.values():
-            lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
+        if now.elapsed > self._built_at:  # at a start everybody has just been given all of it
+            for lease in self.leases.values():
+                lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         away = {"outage_from": write_instant(outage_from), "outage_to": write_instant(outage_to)}
         self._posting.post(Kind.RESUMED, {**away, "cause": cause, "leases": len(self.leases)}, now)
 
-    def note_problems(self, *, now: Now) -> None:
-        """Post which entitlements are out of force because their stored bundle did not verify again."""
-        for entitlement_id in sorted(self.problems):
+    def note_problems(self, *, now: Now, known: Collection[str] = ()) -> None:
+        """Post which entitlements are out of force because their stored bundle did not verify again; not the known."""
+        for entitlement_id in sorted(self.problems.keys() - set(known)):
             bundle_id = self.placed[entitlement_id].bundle_id
             self._posting.post(Kind.DISTRUSTED, {"entitlement_id": entitlement_id, "bundle_id": bundle_id}, now)
 
@@ -209,17 +218,19 @@ class Ledger(Hosting):
         first: Denial | None = None
         tried: set[str] = set()
         while True:
-            verdict = self._sought(request, now, without=tried)
+            try:
+                verdict = self._sought(request, now, without=tried)
+            except BadActivationCode:
+                if first is None:
+                    raise
+                return first  # it opens no entitlement that was not tried
             if isinstance(verdict, Denial):
                 return first or verdict
             refusal = self._loan_refusal(loan, verdict.pool, asker(request), now=now)
             if refusal is None:
                 return verdict
             first = first or refusal
-            key = verdict.pool.entitlement.entitlement_id
-            if key in tried:  # a seat that is shared takes none that could be kept from it
-                return first
-            tried.add(key)
+            tried.add(verdict.pool.entitlement.entitlement_id)
 
     def return_borrow(self, lease_id: str, *, key: str, secret: bytes, now: Now) -> bool:
         """The machine gives its seat back by a file; False when it had come back already. Raises UnknownLease."""
@@ -227,10 +238,10 @@ class Ledger(Hosting):
         if lease is None:
             ended = self._remembered.ended(lease_id)
             if ended is None or not hmac.compare_digest(ended.secret, secret):
-                raise UnknownLease("No borrowed lease of that id and key is known here.")
+                raise UnknownLease(_NOT_AWAY)
             return False
         if lease.key != key:
-            raise UnknownLease("No borrowed lease of that id and key is known here.")
+            raise UnknownLease(_NOT_AWAY)
         freed = self._unseat(lease, LeaseEnd.CHECKED_IN, now)
         self._post_end(Kind.RETURNED, lease, freed, now, lingers_seconds=0)
         self._serve(lease.product, now)
@@ -300,13 +311,20 @@ class Ledger(Hosting):
 
         Raises UnknownProduct, BadActivationCode.
         """
-        told = explain(request, self.pools, now=now)
+        told = explain(request, self.pools, now=now, queue=self._queue_of(request, now))
         stopped = self._stopped(request, now)
         if stopped is None:
             words = "The server may grant: its licence, its reports, its clock and its machine are in order."
             return replace(told, steps=(Step(rule="server", verdict=StepVerdict.PASSED, words=words), *told.steps))
         refused = Step(rule=stopped.rule, verdict=StepVerdict.REFUSED, words=stopped.detail)
         return Explanation(steps=(refused, *told.steps), outcome=stopped)
+
+    def _queue_of(self, request: Checkout, now: Now) -> Queue:
+        """Who waits for its product, as this checkout would find them."""
+        priority = self._priority(request)
+        before = [waiter.priority >= priority for waiter in self.waiting.queue(request.product) if waiter.open]
+        promises = self._queue_before(request, now)
+        return Queue(before=sum(before), behind=len(before) - sum(before), promises=promises)
 
     def _stopped(self, request: Checkout, now: Now) -> Denial | None:
         """What the server itself would say to a newcomer."""

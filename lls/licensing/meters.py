@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -152,7 +153,7 @@ class Meters:
             level = switch_level(Feature(key=request.feature, type=FeatureType.USAGE_COUNT, value=0))
         else:
             level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
-        return replace(level, held=request.held, available=request.available, total=request.total)
+        return level._replace(held=request.held, available=request.available, total=request.total)
 
     def act(
         self, lease: Lease, key: str, *, act: FeatureAct, amount: int, request_id: str, now: Now
@@ -225,6 +226,11 @@ class Meters:
         """The counted and tracked features of an entitlement's terms, in the vendor's order."""
         hosted = self._hosted.get(entitlement_id)
         return _NO_METERS if hosted is None else hosted.metered
+
+    def counters(self, entitlement_id: str) -> AbstractSet[str]:
+        """The features of which anything is kept, whether terms name them or not."""
+        hosted = self._hosted.get(entitlement_id)
+        return frozenset() if hosted is None else hosted.meters.keys()
 
     def held(self, entitlement_id: str, key: str) -> int:
         """The units of a feature that leases hold, whether terms name it or not."""
@@ -532,6 +538,7 @@ class Meters:
         undo_seconds: int = 0,
     ) -> None:
         request = AnsweredRequest(
+            seq=self._posting.batch.head.seq,
             lease_id=lease.lease_id,
             request_id=kept_as,
             act=act,
@@ -691,7 +698,7 @@ class Meters:
         if meter is None or not (feature.counted or feature.tracked):
             return switch_level(feature, held=held)
         if committed and meter in self._figures_before:
-            return replace(self._figures_before[meter], held=held)
+            return self._figures_before[meter]._replace(held=held)
         return meter.figures(now, held=held, level=self._levels_before.get(meter) if committed else None)
 
 

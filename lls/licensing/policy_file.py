@@ -77,8 +77,8 @@ def read_policy(text: str) -> Policy:
     policy = reader.policy(document)
     if reader.problems:
         named, more = reader.problems[:MOST_PROBLEMS], len(reader.problems) - MOST_PROBLEMS
-        rest = [f"There are {more} more problems."] if more > 0 else []
-        raise RefusedDocument(Refusal.MALFORMED, " ".join([*named, *rest]))
+        told = (*named, *([f"There are {more} more problems."] if more > 0 else []))
+        raise RefusedDocument(Refusal.MALFORMED, " ".join(told), problems=told)
     return policy
 
 

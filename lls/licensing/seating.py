@@ -50,6 +50,16 @@ class Seat(NamedTuple):
     overdraft: bool
 
 
+class QueueBefore(NamedTuple):
+    """What stands before a checkout: the entitlements whose free seats are promised, and to whose reservations."""
+
+    promised: Collection[str] = ()
+    ahead: Collection[str | None] | None = None
+
+
+NOBODY_WAITS: Final = QueueBefore()
+
+
 def seat(
     checkout: Checkout,
     pools: Pools,
@@ -57,17 +67,21 @@ def seat(
     now: Now,
     promised: Collection[str] = (),
     ahead: Collection[str | None] | None = None,
+    without: Collection[str] = (),
 ) -> Seat | Denial:
     """The best seat for a checkout among its product's pools, or why there is none.
 
     ``promised`` are the ids of entitlements whose free seats belong to earlier open waiters, ``ahead`` the reservations
     (:meth:`~lls.licensing.policy.Policy.reservation`) that those belong to. Who draws on its own reservation, with
     nobody of it ahead, takes what no earlier waiter could have; None: that is not known, and nobody passes.
+    Of the entitlements ``without`` none is wanted.
     Raises :class:`BadActivationCode`, which is a failed authentication and no denial.
     """
     best: Seat | None = None
     furthest, told = -1, None
     for case in cases(checkout, pools, now=now, promised=promised, ahead=ahead):
+        if case.terms.entitlement_id in without:
+            continue
         rank, verdict = _judge(case)
         if isinstance(verdict, Denial):
             if rank > furthest:

@@ -37,7 +37,7 @@ from lls.licensing.journal import Kind
 from lls.licensing.lease import NOTHING_HELD, Checkout, Holder, Lease, LeaseState, Mode
 from lls.licensing.leases import Leases, Queued, Seated, Verdict
 from lls.licensing.policy import Asker
-from lls.licensing.seating import Pool, Seat, seat, waits_for, wants
+from lls.licensing.seating import NOBODY_WAITS, Pool, QueueBefore, Seat, seat, waits_for, wants
 from lls.licensing.waiting import Waiter
 
 SWEEP_LIMIT: Final = 2_000
@@ -178,6 +178,13 @@ class Seats(Leases):
             self._serve(product, now)
         return len(over)
 
+    def adopt(self, old: Leases) -> None:
+        """See :meth:`Leases.adopt`. The queue comes along in the order of the policy that was committed."""
+        super().adopt(old)
+        for waiter in self.waiting:
+            waiter.judged = None
+        self.waiting.reorder(self._priority)
+
     # ---------------------------------------------------------------- judging
 
     def _known(self, request: Checkout, now: Now) -> Seated | None:
@@ -239,12 +246,17 @@ class Seats(Leases):
 
     def _try(self, request: Checkout, now: Now, without: Collection[str]) -> Seat | Denial:
         """A seat, considering what earlier open waiters are promised."""
-        if not self.waiting.length(request.product):
-            return seat(request, self.pools, now=now, promised=without)
+        queue = self._queue_before(request, now)
+        return seat(request, self.pools, now=now, promised=queue.promised, ahead=queue.ahead, without=without)
+
+    def _queue_before(self, request: Checkout, now: Now) -> QueueBefore:
+        """What earlier open waiters are promised."""
         policy, product = self.pools.policy, request.product
+        if not self.waiting.length(product):
+            return NOBODY_WAITS
         ruled = policy.seats_ruled(product)
         mine = policy.reservation(product, asker(request)) if ruled else None
-        promised: set[str] = set(without)
+        promised: set[str] = set()
         ahead: set[str | None] = set()
         reachable = {pool.entitlement.entitlement_id for pool in waits_for(request, self.pools, now=now)}
         priority = self._priority(request)
@@ -260,7 +272,7 @@ class Seats(Leases):
                 promised |= wanted
                 if wanted:
                     ahead.add(theirs)
-        return seat(request, self.pools, now=now, promised=promised, ahead=ahead if ruled else None)
+        return QueueBefore(promised=promised, ahead=ahead if ruled else None)
 
     def _wants(self, waiter: Waiter, now: Now) -> frozenset[str]:
         """Where free seats are kept for a waiter; found once for all the verbs of a group."""

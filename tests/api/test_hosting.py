@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from lls.signed.returned import read_return
-from tests.api.conftest import Seat, World
+from tests.api.conftest import Seat, World, until
 from tests.vendor import NOW, Machine, entitlement, new_id
 
 FILE = {"Content-Type": "application/octet-stream"}
@@ -327,3 +328,48 @@ async def test_the_document_describes_every_call_of_the_administrator(world: Wor
     assert {"get", "post"} == set(paths["/v1/admin/borrows"])
     assert "ReturnView" in json.dumps(paths["/v1/admin/entitlements/{entitlement_id}/return"])
     assert "would_remain" in json.dumps(described["components"]["schemas"]["Outcome"])
+
+
+async def test_a_seat_that_is_away_of_a_returned_entitlement_answers_borrowed_and_comes_back(world: World) -> None:
+    await world.host(entitlement(borrow=LENDS))
+    await world.checkout(ALICE)
+    await world.borrow(ALICE, NOW + timedelta(days=3))
+    status, returned = await world.ask("POST", f"/entitlements/{CAD}/return", json={"force": True})
+    assert (200, "returned") == (status, returned["state"])
+    for status, problem in (
+        await world.call("GET", f"/v1/leases/{ALICE.lease_id}", headers=ALICE.headers),
+        await world.beat(ALICE, 1),
+        await world.checkout(ALICE),
+        await world.borrow(ALICE, NOW + timedelta(days=4)),
+    ):
+        assert (409, "borrowed", "2026-11-24T07:00:00Z") == (status, problem["code"], problem["until"])
+    assert 404 == (await world.call("GET", f"/v1/leases/{ALICE.lease_id}", headers=BOB.headers))[0]
+    assert [ALICE.lease_id] == [one["lease_id"] for one in (await world.ask("GET", "/borrows"))[1]["borrows"]]
+    assert 204 == (await world.checkin(ALICE))[0]
+    assert [] == (await world.ask("GET", "/borrows"))[1]["borrows"]
+
+
+async def test_a_return_that_no_line_could_tell_is_too_large_and_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = {"key": "frames", "type": "usage_count", "value": 10, "unit": "frame"}
+    await world.host(entitlement(features=[frames]))
+    monkeypatch.setattr("lls.licensing.hosting.LONGEST_METERS", 10)
+    status, problem = await world.ask("POST", f"/entitlements/{CAD}/return", json={"force": True})
+    assert (413, "too_large") == (status, problem["code"])
+    assert "import it, then return the entitlement" in problem["detail"]
+    _, hosted = await world.ask("GET", "/entitlements")
+    assert [(CAD, False)] == [(one["entitlement_id"], one["returning"]) for one in hosted["entitlements"]]
+    assert 201 == (await world.checkout(ALICE))[0]
+
+
+async def test_an_explanation_knows_who_waits(world: World) -> None:
+    await world.host(entitlement(seats=2))
+    await world.checkout(ALICE)
+    async with asyncio.TaskGroup() as running:
+        waiting = running.create_task(world.checkout(BOB, wait=30, seats=2))
+        await until(lambda: world.writer.ledger.waiting.length("cad") == 1)
+        _, told = await world.ask("GET", "/policy/explain?product=cad&user=cy")
+        await world.checkin(ALICE)
+        assert 201 == (await waiting)[0]
+    assert (False, "no_seat", "queue") == (told["granted"], told["outcome"]["code"], told["outcome"]["rule"])

@@ -466,3 +466,36 @@ async def test_a_server_that_stops_grants_nothing_new_and_keeps_what_is_held(wor
     assert 200 == (await world.beat(alice, 1))[0]
     assert (204, None) == await world.checkin(alice)
     assert (503, False) == ((answer := await world.call("GET", "/readyz"))[0], answer[1]["ready"])
+
+
+@pytest.mark.parametrize(
+    ("bought", "asked", "status", "claim"),
+    [
+        ("pro", None, 201, "pro"),
+        ("pro", "pro", 201, "pro"),
+        ("pro", "std", 403, None),
+        (None, None, 201, None),
+        (None, "pro", 403, None),
+    ],
+)
+async def test_the_edition_is_asked_for_judged_here_and_signed(
+    world: World, bought: str | None, asked: str | None, status: int, claim: str | None
+) -> None:
+    await world.host(entitlement(edition=bought))
+    seat = Seat("alice")
+    answered, answer = await world.checkout(seat, edition=asked)
+    assert status == answered
+    if answered == 403:
+        assert ("edition_not_covered", "edition") == (answer["code"], answer["rule"])
+        return
+    assert (claim, claim) == (answer["lease"]["edition"], world.claims(answer).get("edition"))
+    _, beaten = await world.beat(seat, 1)
+    assert claim == world.claims(beaten).get("edition")
+
+
+async def test_of_two_editions_the_one_that_was_asked_for_is_given(world: World) -> None:
+    std = {"entitlement_id": new_id("ent_", "std"), "session_id": new_id("ses_", "std"), "edition": "std"}
+    await world.host(entitlement(), entitlement(**std))
+    for edition in ("std", "pro", "std"):
+        _, answer = await world.checkout(Seat(f"{edition} {world.writer.ledger.head.seq}"), edition=edition)
+        assert (edition, edition) == (answer["lease"]["edition"], world.claims(answer)["edition"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,8 +168,9 @@ def test_who_does_not_wait_is_told_that_nothing_was_written(
 ) -> None:
     daemon.says(RETURN, DRAINING)
     done = lls("entitlement", "return", ID, "-o", folder / "out", "--no-wait")
-    assert 0 == done.status
-    assert "2 leases are still held; nothing was written" in done.out
+    assert (4, "") == (done.status, done.out)
+    assert "2 leases are still held; nothing was written" in done.err
+    assert f"lls entitlement keep {ID}" in done.err
     assert ["admin.sock"] == names(folder)
     assert [] == naps
 
@@ -183,7 +185,7 @@ def test_who_breaks_the_waiting_off_is_told_that_it_drains_on(
 
     monkeypatch.setattr("lls.cli.entitlement.time.sleep", interrupted)
     done = lls("entitlement", "return", ID, "-o", folder / "out")
-    assert (1, "") == (done.status, done.out)
+    assert (4, "") == (done.status, done.out)
     assert "drained all the same" in done.err
     assert f"lls entitlement keep {ID}" in done.err
     assert ["admin.sock"] == names(folder)
@@ -217,6 +219,7 @@ def test_a_request_is_carried_in_and_the_grant_out(lls: Lls, daemon: Daemon, fol
     assert (0, "") == (done.status, done.err)
     assert b'{"format": 1}' == (folder / "grant").read_bytes()
     assert [(b"signed request", "application/octet-stream")] == [(one.body, one.kind) for one in daemon.heard]
+    assert "python -m lls.client accept grant" in done.out
     assert 1 == lls("borrow", "grant", folder / "request", "-o", folder / "grant").status
     assert 0 == lls("borrow", "grant", folder / "request", "-o", folder / "grant", "--force").status
 
@@ -287,6 +290,53 @@ def test_a_refused_policy_says_why(lls: Lls, daemon: Daemon) -> None:
     daemon.refuses("POST reload", 422, "refused_document", "reserve[1].seats is missing.", reason="malformed")
     done = lls("reload")
     assert (1, "lls: reserve[1].seats is missing. [refused_document: malformed]\n") == (done.status, done.err)
+
+
+def test_all_that_is_wrong_with_a_policy_has_a_line_of_its_own(
+    lls: Lls, daemon: Daemon, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = ["limit[1].seats must be an integer from 1 to 9.", "limit[1].\x1bspace is unknown."]
+    fields = {"reason": "malformed", "problems": wrong}
+    daemon.refuses("POST reload", 422, "refused_document", " ".join(wrong), **fields)
+    done = lls("reload")
+    assert (1, "") == (done.status, done.out)
+    assert done.err == (
+        "lls: Refused, nothing was changed: there are 2 problems. [refused_document: malformed]\n"
+        "  limit[1].seats must be an integer from 1 to 9.\n"
+        "  limit[1].\N{REPLACEMENT CHARACTER}space is unknown.\n"
+    )
+    file = folder / "policy.toml"
+    file.write_text(GOOD.replace("seats = 2", "seats = 0\nspace = 1"))
+    lines = lls("policy", "check", file).err.splitlines()
+    assert f"lls: {file} has 2 problems; mend them and check again." == lines[0]
+    assert ["  limit[1].space", "  limit[1].seats"] == [line.split(" is ")[0].split(" must")[0] for line in lines[1:]]
+    monkeypatch.setenv("LLS__POLICY__FILE", str(file))
+    checked = lls("config", "check")
+    assert 1 == checked.status
+    assert 2 == len([line for line in checked.out.splitlines() if line.startswith(f"[policy] file: {file}: limit[1]")])
+
+
+@pytest.mark.parametrize("how", ["environment", "piped"])
+def test_an_activation_code_is_asked_about_without_standing_in_the_arguments(
+    lls: Lls, daemon: Daemon, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    daemon.says("GET policy/explain", {"steps": STEPS, "granted": True, "outcome": {"entitlement_id": ID}})
+    monkeypatch.delenv("LLS_CODE", raising=False)
+    if how == "environment":
+        monkeypatch.setenv("LLS_CODE", "Y64E-G6QX")
+    monkeypatch.setattr("sys.stdin", io.StringIO(" Y64E-G6QX \nmore\n" if how == "piped" else ""))
+    assert 0 == lls("policy", "explain", "--product", "cad", "--with-code").status
+    assert "/v1/admin/policy/explain?product=cad&seats=1&activation_code=Y64E-G6QX" == daemon.heard[0].target
+    assert 0 == lls("policy", "explain", "--product", "cad").status
+    assert "activation_code" not in daemon.heard[1].target
+
+
+def test_where_no_code_comes_nothing_is_asked(lls: Lls, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLS_CODE", raising=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert 2 == lls("policy", "explain", "--product", "cad", "--with-code").status
+    assert 2 == lls("policy", "explain", "--product", "cad", "--activation-code", "Y64E").status
+    assert [] == daemon.heard
 
 
 STEPS = [
@@ -361,3 +411,11 @@ def test_without_the_server_a_policy_is_checked_for_its_form(
     assert "limit[1].space" in wrong.err
     file.write_bytes(b"\xff")
     assert "is not UTF-8" in lls("policy", "check", file).err
+
+
+def test_names_of_the_site_that_do_not_count_now_are_shown_as_such(lls: Lls, daemon: Daemon) -> None:
+    vendors_own = HOSTED | {"named_user_assignment": {"by_site": False, "changes_per_month": 0}}
+    daemon.says("GET entitlements", {"entitlements": [vendors_own]})
+    shown = lls("entitlement", "show", ID).out
+    assert "Assigned     carol; not in force: the vendor names the users now\n" in shown
+    assert "Changes" not in shown

@@ -309,7 +309,17 @@ def test_where_no_seat_was_missing_more_seats_would_have_changed_nothing(lls: Ll
     daemon.says("GET usage/what-if", OUTCOME | {"true_denials": 0, "would_remain": 0, "would_remain_holders": 0})
     shown = lls("usage", "--what-if", "seats=1", "--product", "cad")
     assert shown.out.startswith("No request was refused for want of a seat")
-    assert "Would remain     0\n" in shown.out
+    assert "Requests       120\n" in shown.out
+    assert "Would remain" not in shown.out
+    assert "Assumed" not in shown.out
+
+
+def test_where_nobody_asked_for_a_seat_that_is_all_that_is_said(lls: Lls, daemon: Daemon) -> None:
+    nothing = OUTCOME | {name: 0 for name, value in OUTCOME.items() if isinstance(value, int)} | {"seats": 60}
+    daemon.says("GET usage/what-if", nothing)
+    asked = ("usage", "--what-if", "seats=60", "--product", "cad")
+    assert "Nobody asked for a seat of cad in that time.\n" == lls(*asked).out
+    assert nothing == json.loads(lls(*asked, "--json").out)
 
 
 def test_the_preview_shows_what_would_leave(lls: Lls, daemon: Daemon) -> None:

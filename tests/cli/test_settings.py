@@ -127,4 +127,4 @@ def test_the_check_reads_the_policy_too(
     settings.write_text(f'{settings.read_text()}[policy]\nfile = "{folder / "policy.toml"}"\n')
     shown = lls("--config", settings, "config", "check")
     assert (1 if words else 0) == shown.status
-    assert all(word in shown.err for word in ("[policy] file: ", *words) if words)
+    assert all(word in shown.out + shown.err for word in ("[policy] file: ", *words) if words)

@@ -370,6 +370,15 @@ def test_a_server_that_knows_the_lease_no_more_ends_it_here(
     assert [] == list(folder.glob("*.json"))
 
 
+def test_a_seat_whose_entitlement_went_back_is_given_back_all_the_same(
+    lent: Borrowed, server: FakeServer, folder: Path
+) -> None:
+    """The server counts it and has nothing of it to show: `borrowed`, and its return is confirmed."""
+    server.lies.refuse_get = [(409, {"code": "borrowed", "until": "2027-01-01T00:00:00Z"})]
+    assert lent.give_back()
+    assert ([], []) == (server.active(), list(folder.glob("*.json")))
+
+
 def test_a_refused_return_keeps_everything(lent: Borrowed, server: FakeServer, vendor: Vendor) -> None:
     server.lies.refuse_get = [(403, {"code": "of_a_newer_server", "detail": "No."})]
     with pytest.raises(Refused):

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.issuer.intake.sources import SECRETS, invoice, stripe, timestamped
+from tests.issuer.intake.sources import invoice, stripe
 from tests.journeys.firm import ACCOUNT, NAME, Firm, Seat, a_firm
-from tests.journeys.warm import Warm
-from tests.journeys.world import START_SECONDS, STOP_SECONDS, free_port, until
+from tests.journeys.storefront import Storefront
 
 CATALOG = """
 format = 1
@@ -110,7 +106,6 @@ secret_file = "generic.secret"
 [stripe]
 secret_file = "stripe.secret"
 """
-HEADERS = {"generic": "LLS-Signature", "stripe": "Stripe-Signature"}
 
 
 @pytest.fixture(scope="module")
@@ -163,59 +158,9 @@ def _a_year_after(instant: str) -> str:
 # ---------------------------------------------------------------- by a storefront
 
 
-class Storefront:
-    """A shop that posts signed events to the vendor's intake, which runs as its own process."""
-
-    def __init__(self, firm: Firm) -> None:
-        home, port = firm.site.vendor, free_port()
-        (home / "intake.toml").write_text(INTAKE)
-        for source in HEADERS:
-            (home / f"{source}.secret").write_text(f"{SECRETS[source]}\n")
-        self.url, self.said = f"http://127.0.0.1:{port}", firm.root / "intake.txt"
-        words = ["lls-issuer", "--home", str(home), "serve", "--listen", f"127.0.0.1:{port}"]
-        self.process = Warm(words, cwd=firm.desk, said=self.said)
-
-    def wait(self) -> None:
-        """Until it listens."""
-        until(self._is_there, seconds=START_SECONDS, what="intake")
-
-    def _is_there(self) -> bool:
-        try:
-            self.idle()
-        except OSError:
-            return False
-        return True
-
-    def idle(self) -> bool:
-        """Whether nothing waits; what failed has failed the test."""
-        with urllib.request.urlopen(f"{self.url}/v1/health", timeout=10) as answer:  # noqa: S310 - our own
-            health = json.load(answer)
-        assert 0 == health["failed"], self.said.read_text("utf-8")
-        return bool(health["waiting"] == 0)
-
-    def post(self, source: str, document: dict[str, Any], *, secret_of: str | None = None) -> tuple[int, list[str]]:
-        """The answer's status, and what became of the events; they are processed when this returns."""
-        body = json.dumps(document).encode()
-        proof = timestamped(secret_of or source, body, datetime.now(UTC))
-        headers = {"Content-Type": "application/json", HEADERS[source]: proof}
-        request = urllib.request.Request(f"{self.url}/v1/events/{source}", body, headers)  # noqa: S310 - our own
-        try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-                status, told = answer.status, json.load(answer)
-        except urllib.error.HTTPError as refused:
-            with refused:
-                return refused.code, []
-        until(self.idle, seconds=START_SECONDS, what="processed")
-        return status, [event["status"] for event in told["events"]]
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert 0 == self.process.wait(STOP_SECONDS), self.said.read_text("utf-8")
-
-
 @pytest.fixture
 def storefront(firm: Firm) -> Iterator[Storefront]:
-    storefront = Storefront(firm)
+    storefront = Storefront(firm, INTAKE)
     try:
         storefront.wait()
         yield storefront

@@ -20,7 +20,7 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine
 
 from lls.faults import WritershipLost
-from lls.licensing.changes import FeatureAct
+from lls.licensing.changes import FeatureAct, Loaded
 from lls.licensing.entitlement import Concurrency, Entitlement, Feature, Sharing, Status
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.journal import Head, verify_line
@@ -67,6 +67,8 @@ class Asked:
     secret: bytes
     at: float
     answer: tuple[int, int | None, int | None] | None
+    strict: float = 0.0
+    """When, by a clock that may have jumped."""
     draws: dict[str, int] = field(default_factory=dict)
     undone: bool = False
     closed: bool = False
@@ -103,7 +105,10 @@ class Shown:
     leases: dict[str, tuple[object, ...]]
     in_use: dict[str, int]
     units: dict[tuple[str, str], tuple[object, ...]]
-    at: float
+    at: tuple[float, ClockState]
+
+
+JUMP_SECONDS = 2 * 86_400
 
 
 class Machine(RuleBasedStateMachine):
@@ -115,7 +120,9 @@ class Machine(RuleBasedStateMachine):
         self.epoch = sqlite._next_epoch(self.database)
         self.vendor = Vendor()
         self.seconds, self.state = 0.0, ClockState.OK
-        self.ledger = self.vendor.build(sqlite._load(self.database), self.now)
+        self.distrusted: set[str] = set()  # bundles that do not verify any more
+        self.blind: set[str] = set()  # entitlements that were without terms for a while
+        self.ledger = self.build(sqlite._load(self.database))
         self.known: dict[str, Known] = {}
         self.committed: dict[str, Known] = {}
         self.books, self.committed_books = Books(), Books()
@@ -147,9 +154,17 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def now(self) -> Now:
-        wall = T0 + timedelta(seconds=self.seconds)
+        wall, strict = T0 + timedelta(seconds=self.seconds), T0 + timedelta(seconds=self.strict)
         behind = 600 if self.state is ClockState.BEHIND else 0
-        return Now(wall=wall, strict=wall, elapsed=5_000 + self.seconds, state=self.state, behind_seconds=behind)
+        return Now(wall=wall, strict=strict, elapsed=5_000 + self.seconds, state=self.state, behind_seconds=behind)
+
+    @property
+    def strict(self) -> float:
+        """What the machine's clock says, where it runs ahead."""
+        return self.seconds + (JUMP_SECONDS if self.state is ClockState.JUMPED else 0)
+
+    def build(self, loaded: Loaded) -> Ledger:
+        return self.vendor.build(loaded, self.now, distrusted=frozenset(self.distrusted))
 
     def remember(self) -> None:
         """The last commit, as readers must see it until the next."""
@@ -158,7 +173,7 @@ class Machine(RuleBasedStateMachine):
             leases=leases,
             in_use={key: pool.in_use for key, pool in self.ledger.pools.items()},
             units=self.units_shown(committed=True),
-            at=self.seconds,
+            at=(self.seconds, self.state),
         )
         self.committed = {key: known.copy() for key, known in self.known.items()}
         self.committed_books = deepcopy(self.books)
@@ -218,7 +233,7 @@ class Machine(RuleBasedStateMachine):
     def eligible(self, wish: Checkout, terms: Entitlement) -> bool:
         opens = wish.activation_code in terms.activation_codes if wish.activation_code else not terms.activation_codes
         begun = terms.starts_at is None or self.now.wall >= terms.starts_at
-        over = terms.ends_at is not None and self.now.wall >= terms.ends_at
+        over = terms.ends_at is not None and self.now.strict >= terms.ends_at
         features = [(terms.feature(key), amount) for key, amount in wish.features]
         sold = all(one is not None and (one.counted or (one.value and amount)) for one, amount in features)
         in_force = opens and begun and not over and terms.status is Status.ACTIVE and terms.product == wish.product
@@ -236,11 +251,20 @@ class Machine(RuleBasedStateMachine):
 
     def is_over(self, known: Known) -> bool:
         """Whether its entitlement (of a borrowed lease: its date) has ended, swept or not."""
-        if known.until is not None and known.entitlement_id in self.ledger.pools:
+        if known.until is not None:
             return self.now.wall >= known.until
         pool = self.ledger.pools.get(known.entitlement_id)
         ends_at = None if pool is None else pool.entitlement.ends_at
         return pool is None or (ends_at is not None and self.now.wall >= ends_at)
+
+    def is_without_terms(self, known: Known | None) -> bool:
+        """Whether it is away of an entitlement that is not here: the answer is `borrowed` (decision 0016)."""
+        return (
+            known is not None
+            and known.until is not None
+            and self.now.wall < known.until
+            and known.entitlement_id not in self.ledger.pools
+        )
 
     def pools_of(self, product: str) -> list[Entitlement]:
         every = [pool.entitlement for pool in self.ledger.pools.values()]
@@ -286,7 +310,7 @@ class Machine(RuleBasedStateMachine):
         old, deadlines = self.ledger, {key: lease.deadline for key, lease in self.ledger.leases.items()}
         old.abandon()
         self.old_answers_the_last_commit(old)
-        self.ledger = self.vendor.build(sqlite._load(self.database), self.now)
+        self.ledger = self.build(sqlite._load(self.database))
         self.ledger.adopt(old)
         self.extend()
         for lease_id, lease in self.ledger.leases.items():
@@ -303,10 +327,11 @@ class Machine(RuleBasedStateMachine):
         """While another ledger is loaded, this one tells what was committed and nothing of the group that failed."""
         assert self.shown.leases == {lease.lease_id: lease.facts() for lease in old.committed_leases()}
         assert self.shown.in_use == {key: old.in_use(key) for key in old.pools}
-        if self.shown.at == self.seconds:
+        if self.shown.at == (self.seconds, self.state):
             assert self.shown.units == self.units_shown(committed=True)
 
-    def restart(self, *, committed: bool) -> None:
+    def restart(self, *, committed: bool, distrust: bool = False) -> None:
+        """``distrust``: a stored bundle does not verify again, and takes out what it brought."""
         if committed:
             self.commit()
         self.known = {key: replace(known.copy(), beat=None, nonce=None) for key, known in self.committed.items()}
@@ -314,10 +339,17 @@ class Machine(RuleBasedStateMachine):
         self.seconds += 5
         self.epoch = sqlite._next_epoch(self.database)
         loaded = sqlite._load(self.database)
-        self.ledger = self.vendor.build(loaded, self.now)
+        if distrust and loaded.placed:
+            self.distrusted.add(min(loaded.placed, key=lambda one: one.entitlement_id).bundle_id)
+        self.ledger = self.build(loaded)
+        self.blind |= self.ledger.problems.keys()
+        out = {one.entitlement_id for one in loaded.placed if one.bundle_id in self.distrusted}
+        assert out == self.ledger.problems.keys()
+        assert not out & self.ledger.pools.keys()
         self.extend()
         self.read = 0
         self.remember()
+        self.ledger.note_problems(now=self.now)
         self.ledger.resume(outage_from=self.now.wall, outage_to=self.now.wall, cause="start", now=self.now)
         self.commit()
 
@@ -339,7 +371,8 @@ class Machine(RuleBasedStateMachine):
         assert told_by(self.ledger) == self.history.told(), "the journal says otherwise"
         carried = self.fold.carry()
         levels = {pool["entitlement_id"]: pool["level"] for pool in carried["pools"]}
-        assert {key: pool.in_use for key, pool in self.ledger.pools.items()} == levels, "the journal says otherwise"
+        in_use = dict.fromkeys(self.ledger.problems, 0) | {key: one.in_use for key, one in self.ledger.pools.items()}
+        assert in_use == levels, "the journal says otherwise"
         told = {(one["entitlement_id"], one["feature"]): one["level"] for one in carried["meters"] if one["level"]}
         held = {(one.entitlement_id, key) for one in self.known.values() for key in one.held if one.held[key]}
         # What a borrowed lease still holds of a feature that a new session does not name is nobody's to bill.
@@ -349,7 +382,7 @@ class Machine(RuleBasedStateMachine):
 
     def store_equals_memory(self) -> None:
         """All that a restart must bring back: everything but deadlines and beats."""
-        loaded = self.vendor.build(sqlite._load(self.database), self.now)
+        loaded = self.build(sqlite._load(self.database))
         assert everything(self.ledger) == everything(loaded)
         mine, stored = asked_of(self.ledger), asked_of(loaded)
         assert mine.items() <= stored.items()
@@ -382,6 +415,7 @@ def as_lease(wish: Checkout, terms: Entitlement) -> Lease:
         ttl=1,
         overdraft=False,
         granted_at=T0,
+        address=wish.address,
     )
 
 

@@ -10,14 +10,14 @@ from hypothesis.stateful import invariant
 
 from lls.faults import Fault
 from lls.licensing.changes import FeatureAct
-from lls.licensing.entitlement import Concurrency, Entitlement, Feature, FeatureType, Status
+from lls.licensing.entitlement import Concurrency, Entitlement, Feature, FeatureType, Sharing, Status
 from lls.licensing.instant import ClockState
 from lls.licensing.journal import Kind
-from lls.licensing.lease import Checkout, Holder, Lease, LeaseState, Mode
+from lls.licensing.lease import Checkout, Lease, LeaseState, Mode
 from lls.licensing.terms import License
 from tests.ledgers import GRACE
 from tests.licensing.accounts import Account, lots_of, overdraft_lot
-from tests.licensing.machine import Asked, Known, Machine
+from tests.licensing.machine import Asked, Known, Machine, as_lease, waits_for_return
 from tests.licensing.site_rules import SiteRules
 
 
@@ -66,7 +66,7 @@ class Judging(Machine):
         assert self.state is not ClockState.BEHIND, "something new was granted while the clock is behind"
         assert self.ledger.server.license(self.now) is License.ACTIVE
         terms = self.ledger.pools[lease.entitlement_id].entitlement
-        assert terms.ends_at is None or self.now.wall < terms.ends_at
+        assert terms.ends_at is None or self.now.strict < terms.ends_at
         wish = next((one for one, _ in self.waited if one.lease_id == lease.lease_id), None) or self.wished
         assert self.eligible(wish, terms)
         self.judge_policy(lease)
@@ -124,6 +124,7 @@ class Judging(Machine):
             entitlement_id=known.entitlement_id,
             secret=known.wish.secret,
             at=self.seconds,
+            strict=self.strict,
             answer=answer,
             draws=account.take(amount, feature, terms, self.now),
         )
@@ -148,7 +149,7 @@ class Judging(Machine):
             return
         account.ended.add(lot_id)
         known, feature = account.known.get(lot_id), None if pool is None else pool.entitlement.feature(key)
-        given = {known.amount if known is not None else used}
+        given = {known.amount if known is not None else used} | ({used} if entitlement_id in self.blind else set())
         if feature is not None:
             given |= {one.amount for one in feature.grants if one.grant_id == lot_id} | {feature.value}
         assert data["amount"] in {max(amount, used) for amount in given}
@@ -213,61 +214,91 @@ class Judging(Machine):
         rules = self.books.rules
         if lease.product != "cad" or not rules.text:
             return
-        assert not rules.excluded(lease.holder), "somebody who is excluded was let in"
-        here = [one for one in self.ledger.leases.values() if one.product == "cad"]
-        mine = [one for one in here if one.lease_id == lease.lease_id]
-        took = self.seats_of([one for one in here if one.lease_id in self.seated or one in mine]) - self.seats_of(
-            [one for one in here if one.lease_id in self.seated]
-        )
-        if took <= 0 or len(set(self.ledger.leases) - self.seated) > 1 or self.seated - set(self.ledger.leases):
+        assert not rules.excluded(lease), "somebody who is excluded was let in"
+        pools = self.pools_of("cad")
+        shared = any(one.sharing is not Sharing.NONE or one.concurrency is Concurrency.NODE_LOCK for one in pools)
+        crowded = any(one.capacity is not None and self.occupied(one.entitlement_id) > one.capacity for one in pools)
+        # Who leaves a shared seat, or one too many, frees nothing, and is missing in its reservation all the same.
+        several = len(self.new_leases()) > 1 or bool(self.seated - set(self.ledger.leases))
+        if self.taken(lease) <= 0 or (several and (shared or crowded)):
             return
+        here = self.counted()
         for limit in rules.most:
-            value = getattr(lease.holder, limit.per)
-            if value is not None:
-                theirs = [one for one in here if getattr(one.holder, limit.per) == value]
-                assert self.seats_of(theirs) <= limit.seats, "a grant went over a limit"
-        pools = [pool.entitlement for pool in self.ledger.pools.values() if self.is_in_force(pool.entitlement)]
-        pools = [one for one in pools if one.product == "cad"]
-        if any(one.capacity is None or one.seats is None for one in pools):
-            return
-        free = sum(max(0, (one.capacity or 0) - self.occupied(one.entitlement_id)) for one in pools)
-        own = next((place for place, kept in enumerate(rules.kept) if kept.who(lease.holder)), None)
-        bought, unshared = sum(one.seats or 0 for one in pools), sum(one.capacity or 0 for one in pools)
-        for place, kept in enumerate(rules.kept):
-            if not kept.hour(self.now.wall):
-                continue
+            for whose in limit.of(lease):
+                theirs = [one for one in here if whose in limit.of(one)]
+                assert self.seats_of(theirs, pools) <= limit.seats, "a grant went over a limit"
+        left = self.left_by_reservations(lease, here)
+        assert left is None or left >= 0, "a reserved seat was given to somebody else"
+
+    def taken(self, lease: Lease) -> int:
+        """The seats that it newly occupied, as its line says."""
+        lines = (entry.data for entry in self.ledger.batch.entries if entry.kind is Kind.GRANTED)
+        return next(int(data["taken"]) for data in lines if data["lease_id"] == lease.lease_id)
+
+    def new_leases(self) -> set[str]:
+        return self.ledger.leases.keys() - self.seated
+
+    def counted(self) -> list[Lease]:
+        """Who sits in a pool of cad."""
+        here = [one for one in self.ledger.leases.values() if one.product == "cad"]
+        return [one for one in here if one.entitlement_id in self.ledger.pools]
+
+    def seats_of(self, leases: list[Lease], pools: list[Entitlement]) -> int:
+        """The seats that these leases would occupy alone."""
+        return sum(self.occupied(one.entitlement_id, leases, terms=one) for one in pools)
+
+    def left_by_reservations(self, one: Checkout | Lease, here: list[Lease]) -> int | None:
+        """What is free for it beyond what is kept for others; None: nothing need be kept. At most all is ever kept."""
+        rules = self.books.rules
+        pools = [terms for terms in self.pools_of("cad") if self.is_in_force(terms)]
+        in_force = [(place, kept) for place, kept in enumerate(rules.kept) if kept.hour(self.now.wall)]
+        if not in_force or any(terms.capacity is None for terms in pools):
+            return None
+        capacity = sum(terms.capacity or 0 for terms in pools)
+        free = sum(max(0, (terms.capacity or 0) - self.occupied(terms.entitlement_id)) for terms in pools)
+        own, bought, unshared = self.belongs(one, rules), sum(terms.seats or 0 for terms in pools), capacity
+        for place, kept in in_force:
             seats = min(kept.seats(bought), unshared)
             unshared -= seats
-            theirs = [one for one in here if self.belongs(one.holder, rules) == place]
-            missing = max(0, seats - self.seats_of(theirs))
+            theirs = [lease for lease in here if self.belongs(lease, rules) == place]
             if place != own:
-                free -= missing
-        assert free >= 0, "a reserved seat was given to somebody else"
+                free -= max(0, seats - self.seats_of(theirs, pools))
+        return free
 
     @staticmethod
-    def belongs(holder: Holder, rules: SiteRules) -> int | None:
-        return next((place for place, kept in enumerate(rules.kept) if kept.who(holder)), None)
+    def belongs(one: Checkout | Lease, rules: SiteRules) -> int | None:
+        return next((place for place, kept in enumerate(rules.kept) if kept.who(one)), None)
 
     def is_in_force(self, terms: Entitlement) -> bool:
         begun = terms.starts_at is None or self.now.wall >= terms.starts_at
-        over = terms.ends_at is not None and self.now.wall >= terms.ends_at
+        over = terms.ends_at is not None and self.now.strict >= terms.ends_at
         coming = terms.status is Status.ACTIVE and terms.entitlement_id not in self.books.returning
         return begun and not over and coming
 
-    def seats_of(self, leases: list[Lease]) -> int:
-        """Seats that these leases occupy, in all pools that are in force."""
-        in_force = [key for key, pool in self.ledger.pools.items() if self.is_in_force(pool.entitlement)]
-        return sum(self.occupied(key, leases) for key in in_force)
-
-    def may_be_refused(self, wish: Checkout) -> bool:
-        """Whether the site's rules may stand against it: said generously."""
+    def site_refuses(self, wish: Checkout, terms: Entitlement) -> str | None:
+        """The site's rules once more: which code stands against a seat there now; None: none."""
         rules = self.books.rules
-        if wish.product != "cad":
-            return False
-        limited = any(getattr(wish.holder, limit.per) is not None for limit in rules.most)
-        others = any(kept.hour(self.now.wall) and not kept.who(wish.holder) for kept in rules.kept)
-        others = others or len(rules.kept) > 1
-        return rules.excluded(wish.holder) or limited or others
+        if wish.product != "cad" or not rules.text:
+            return None
+        if rules.excluded(wish):
+            return "excluded"
+        here, pools = self.counted(), self.pools_of("cad")
+        mine = [one for one in here if one.entitlement_id == terms.entitlement_id]
+        locked = terms.concurrency is Concurrency.NODE_LOCK
+        back = next((one for one in reversed(mine) if waits_for_return(one, wish.holder, locked=locked)), None)
+        stay = [one for one in here if one is not back]
+        then = [*stay, as_lease(wish, terms)]
+        taken = self.seats_of(then, [terms]) - self.seats_of(here, [terms])
+        if taken <= 0:
+            return None
+        for limit in rules.most:
+            for whose in limit.of(wish):
+                before = self.seats_of([one for one in here if whose in limit.of(one)], pools)
+                after = self.seats_of([one for one in then if whose in limit.of(one)], pools)
+                if before < after > limit.seats:
+                    return "holder_limit"
+        left = self.left_by_reservations(wish, stay)
+        return "reserved" if left is not None and left < taken else None
 
     def judge_queue(self) -> None:
         """Whoever was seated out of the queue took nothing that an earlier open waiter could have had."""
@@ -282,7 +313,7 @@ class Judging(Machine):
             terms = self.ledger.pools[lease.entitlement_id].entitlement
             # The first who could ever sit here is promised what is free; those behind it have no claim to it.
             first = next((one for one in earlier if one.product == wish.product and self.eligible(one, terms)), None)
-            if first is not None and not self.may_be_refused(first) and self.fits(first, terms):
+            if first is not None and not self.site_refuses(first, terms) and self.fits(first, terms):
                 pytest.fail(f"{first.lease_id} stood before {wish.lease_id}, was open and would have fitted")
 
     # ------------------------------------------------------------ at every instant
@@ -356,7 +387,7 @@ class Judging(Machine):
         assert self.shown.leases == {lease.lease_id: lease.facts() for lease in self.ledger.committed_leases()}
         for entitlement_id in self.shown.in_use.keys() & self.ledger.pools.keys():
             assert self.shown.in_use[entitlement_id] == self.ledger.in_use(entitlement_id)
-        if self.shown.at == self.seconds:
+        if self.shown.at == (self.seconds, self.state):
             told = self.units_shown(committed=True)
             assert self.shown.units.items() >= {key: told[key] for key in told if key in self.shown.units}.items()
 
@@ -377,6 +408,6 @@ class Judging(Machine):
     def who_has_priority_stands_before_the_others(self) -> None:
         if not hasattr(self, "ledger"):
             return
-        queue = [one.checkout.holder for one in self.ledger.waiting if one.checkout.product == "cad"]
-        places = [self.books.rules.priority(holder) for holder in queue]
-        assert sorted(places, reverse=True) == places
+        queue = [one for one in self.ledger.waiting if one.checkout.product == "cad"]
+        places = [(-self.books.rules.priority(one.checkout), one.number) for one in queue]
+        assert sorted(places) == places, "not by priority, or not by first asking within one"

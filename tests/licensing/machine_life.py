@@ -25,7 +25,7 @@ from lls.licensing.changes import ReturnedEntitlement
 from lls.licensing.entitlement import Concurrency, Entitlement, Status
 from lls.licensing.hosting import Draining
 from lls.licensing.instant import ClockState
-from lls.licensing.lease import Holder, Mode
+from lls.licensing.lease import Checkout, Holder, Mode
 from lls.licensing.ledger import Seated
 from lls.licensing.policy_file import read_policy
 from lls.licensing.seating import Denial
@@ -84,6 +84,8 @@ class LifeVerbs(UnitVerbs):
     def loan_refusal(self, lease_id: str, known: Known, until: datetime, *, right: bool) -> str | None:
         if self.is_over(known):
             return "lease_ended"
+        if self.is_without_terms(known):
+            return "borrowed"
         if known.until is not None and known.until == until and right:
             return None
         if known.until is not None and until < known.until:
@@ -91,14 +93,14 @@ class LifeVerbs(UnitVerbs):
         if self.state is ClockState.BEHIND:
             return "clock_behind"
         terms = self.ledger.pools[known.entitlement_id].entitlement
-        return self.caps_refusal(terms, known.wish.holder, known.wish.seats, until, right=right, without=lease_id)
+        return self.caps_refusal(terms, known.wish, until, right=right, without=lease_id)
 
     def caps_refusal(
-        self, terms: Entitlement, holder: Holder, seats: int, until: datetime, *, right: bool, without: str
+        self, terms: Entitlement, wish: Checkout, until: datetime, *, right: bool, without: str
     ) -> str | None:
         """The contract's rules of borrowing, once more."""
-        wall, vendor = self.now.wall, terms.borrow
-        longest, most = self.books.rules.caps(holder) if terms.product == "cad" else (None, None)
+        wall, vendor, seats = self.now.wall, terms.borrow, wish.seats
+        longest, most = self.books.rules.caps(wish) if terms.product == "cad" else (None, None)
         longest = vendor.max_seconds if longest is None else min(longest, vendor.max_seconds)
         others = [
             one for lease_id, one in self.known.items() if lease_id != without and one.wish.product == terms.product
@@ -117,7 +119,7 @@ class LifeVerbs(UnitVerbs):
             return "wrong_machine"
         if terms.status is not Status.ACTIVE:
             return "entitlement_disabled"
-        if ends is not None and wall >= ends:
+        if ends is not None and self.now.strict >= ends:
             return "entitlement_expired"
         if not longest or not vendor.max_seats or most == 0:
             return "borrow_not_allowed"
@@ -153,7 +155,7 @@ class LifeVerbs(UnitVerbs):
             self.known[wish.lease_id].until = until
             if known is None:
                 terms = self.ledger.pools[lease.entitlement_id].entitlement
-                caps = self.caps_refusal(terms, holder, seats, until, right=right, without=wish.lease_id)
+                caps = self.caps_refusal(terms, wish, until, right=right, without=wish.lease_id)
                 assert caps is None, "more was lent than may be"
             return
         if known is not None:
@@ -209,6 +211,9 @@ class LifeVerbs(UnitVerbs):
         except NotFound:
             assert not hosted
             assert entitlement_id not in self.books.returned
+            return
+        except Forbidden:
+            assert entitlement_id in self.ledger.problems, "what is without terms cannot be told"
             return
         if not hosted:
             assert self.books.returned[entitlement_id] == answer, "a return was told in other words"
@@ -338,6 +343,15 @@ class LifeVerbs(UnitVerbs):
         self.judge()
 
     # ------------------------------------------------------------ several in a row, seldom found by chance
+
+    def govern_in_vain(self, pick: int, *, kept: bool) -> None:
+        """Two wait, another policy orders them otherwise, and its commit fails: they stand as the store says."""
+        for lease_id, seat_id, user in ((IDS[-2], "beta", "ann"), (IDS[-1], "alpha", "bob")):
+            holder = Holder(seat_id=seat_id, user=user, host="ws1")
+            self.check_out_plainly(lease_id=lease_id, holder=holder, seats=1, wait=True)
+        self.commit()
+        self.govern(pick)
+        self.commit_fails(kept=kept)
 
     def take_one_away(self, lease_id: str, holder: Holder, seconds: int) -> None:
         self.check_out_plainly(lease_id=lease_id, holder=holder, seats=1, wait=False)

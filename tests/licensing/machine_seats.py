@@ -22,16 +22,17 @@ from lls.faults import (
     UnknownProduct,
 )
 from lls.licensing.entitlement import Concurrency, Entitlement, Start, Status
+from lls.licensing.explaining import Explanation
 from lls.licensing.instant import ClockState
 from lls.licensing.lease import Checkout, Holder, Lease, LeaseState, Mode
 from lls.licensing.ledger import Queued, Seated
-from lls.licensing.seating import Denial
+from lls.licensing.seating import Denial, Seat
 from lls.licensing.terms import Change
 from tests.ledgers import GRACE, checkout, entitlement, receipt
 from tests.licensing.accounts import lots_of
-from tests.licensing.machine import id_of
+from tests.licensing.machine import Known, id_of
 from tests.licensing.machine_judging import Judging
-from tests.licensing.wishes import IDS
+from tests.licensing.wishes import ADDRESSES, IDS
 
 LICENSE_CODES = {"server_not_licensed", "report_overdue"}
 
@@ -44,15 +45,14 @@ class SeatVerbs(Judging):
     def install(self, name: str, wish: dict[str, Any], *, same: bool, session: bool = False) -> None:
         """``same``: nothing is changed; ``session``: under another hosting, as after a return."""
         made = self.made(name, wish, session=session)
-        pool, placed = self.ledger.pools.get(made.entitlement_id), self.ledger.placed.get(made.entitlement_id)
-        if pool is not None and placed is not None:
+        placed = self.ledger.placed.get(made.entitlement_id)
+        if placed is not None:
             said = self.said(made.entitlement_id)
             made = replace(made, product=said.product)  # an entitlement is of one product for good
             if same:
                 made = said
             elif not session:
                 made = replace(made, session_id=placed.session_id, sequence=placed.sequence + 1)
-            made = replace(made, product=pool.entitlement.product)
         self.put(made)
 
     def made(self, name: str, wish: Mapping[str, Any], *, session: bool) -> Entitlement:
@@ -106,9 +106,6 @@ class SeatVerbs(Judging):
         """Whether anybody sat there when the verb began."""
         return any(one[4] == entitlement_id for one in self.sitting)
 
-    def new_leases(self) -> set[str]:
-        return self.ledger.leases.keys() - self.seated
-
     def switch(self, name: str, wanted: Status) -> None:
         if id_of(name) not in self.ledger.pools:
             return
@@ -146,7 +143,7 @@ class SeatVerbs(Judging):
         wish = checkout(
             lease_id, content=content, product=product, seats=seats, activation_code=code, features=features
         )
-        self.ask(replace(wish, holder=holder), wait=wait)
+        self.ask(replace(wish, holder=holder, address=ADDRESSES.get(holder.seat_id.split()[0])), wait=wait)
 
     def check_out_again(self, lease_id: str, *, wait: bool, waiting: bool) -> None:
         lease_id = self.waits(lease_id) if waiting else self.live(lease_id)
@@ -192,19 +189,12 @@ class SeatVerbs(Judging):
         before = self.fingerprint()
         lease = self.ledger.leases.get(wish.lease_id)
         known = self.known.get(wish.lease_id)
+        told, sweeps = self.explained(wish), self.something_is_due(wish.product)
+        assert before == self.fingerprint(), "an explanation changed something"
         try:
             verdict = self.ledger.checkout(wish, now=self.now, wait=wait)
-        except LeaseIdTaken:
-            assert before == self.fingerprint()
-            return
-        except LeaseEnded:
-            over = known is not None and self.is_over(known)
-            assert known is None or lease is None or lease.state is LeaseState.LINGERING or over
-            assert before == self.fingerprint()
-            return
-        except (BadActivationCode, ClockBehind, UnknownProduct) as fault:
-            if isinstance(fault, ClockBehind) and self.state is not ClockState.BEHIND:
-                raise
+        except Fault as fault:
+            self.judge_refused_question(fault, known, lease)
             assert before == self.fingerprint()
             return
         if isinstance(verdict, Seated):
@@ -212,6 +202,8 @@ class SeatVerbs(Judging):
             if lease is not None:
                 assert verdict.again
                 assert before == self.fingerprint(), "a repeated checkout changed something"
+        if lease is None and told is not None:
+            self.was_explained(told.outcome, verdict, sweeps=sweeps)
         self.judge()
         if isinstance(verdict, Queued):
             waiting = self.ledger.waiting.get(wish.lease_id)
@@ -219,6 +211,39 @@ class SeatVerbs(Judging):
             assert waiting.open
         if isinstance(verdict, Denial | Queued):
             self.no_free_seat_was_withheld(wish, verdict)
+
+    def judge_refused_question(self, fault: Fault, known: Known | None, lease: Lease | None) -> None:
+        match fault:
+            case LeaseEnded():
+                over = known is not None and self.is_over(known)
+                assert known is None or lease is None or lease.state is LeaseState.LINGERING or over
+            case StillBorrowed():
+                assert self.is_without_terms(known)
+            case ClockBehind():
+                assert self.state is ClockState.BEHIND
+            case LeaseIdTaken() | BadActivationCode() | UnknownProduct():
+                pass
+            case _:
+                raise fault
+
+    def explained(self, wish: Checkout) -> Explanation | None:
+        """What the administrator would be told of it now."""
+        try:
+            return self.ledger.explain(wish, now=self.now)
+        except (BadActivationCode, UnknownProduct):
+            return None
+
+    def something_is_due(self, product: str) -> bool:
+        return any(self.is_due(one) for one in self.ledger.leases.values() if one.product == product)
+
+    def was_explained(self, outcome: Seat | Denial, verdict: Seated | Denial | Queued, *, sweeps: bool) -> None:
+        """What was said beforehand is what came of it, but for what a denial sweeps first."""
+        if isinstance(outcome, Seat):
+            assert isinstance(verdict, Seated), "what was explained as granted was refused"
+            assert outcome.pool.entitlement.entitlement_id == verdict.lease.entitlement_id
+        elif not sweeps:
+            assert not isinstance(verdict, Seated), "what was explained as refused was granted"
+            assert isinstance(verdict, Queued) or (outcome.code, outcome.rule) == (verdict.code, verdict.rule)
 
     def no_free_seat_was_withheld(self, wish: Checkout, verdict: Denial | Queued) -> None:
         if isinstance(verdict, Denial) and verdict.code in LICENSE_CODES:
@@ -229,15 +254,16 @@ class SeatVerbs(Judging):
         mine = [one.lease_id for one in ahead]
         if wish.lease_id in mine:
             ahead = ahead[: mine.index(wish.lease_id)]
-        rank = self.books.rules.priority if wish.product == "cad" else lambda _holder: 0
-        ahead = [one for one in ahead if rank(one.holder) >= rank(wish.holder)]
+        rank = self.books.rules.priority if wish.product == "cad" else lambda _one: 0
+        ahead = [one for one in ahead if rank(one) >= rank(wish)]
         for terms in pools:
-            if not self.fits(wish, terms):
+            if not self.fits(wish, terms) or self.site_refuses(wish, terms):
                 continue
-            promised = any(self.eligible(one, terms) for one in ahead)
-            assert promised or self.may_be_refused(wish), (
-                f"{wish.lease_id} was denied although {terms.entitlement_id} has a seat for it"
+            promised = any(
+                self.eligible(one, terms) and self.site_refuses(one, terms) not in {"holder_limit", "excluded"}
+                for one in ahead
             )
+            assert promised, f"{wish.lease_id} was denied although {terms.entitlement_id} has a seat for it"
 
     def stop_waiting(self, lease_id: str) -> None:
         lease_id = self.waits(lease_id)
@@ -278,6 +304,10 @@ class SeatVerbs(Judging):
             self.ledger.heartbeat(lease_id, secret=known.wish.secret, beat=number, nonce=nonce, now=self.now)
         except LeaseEnded:
             assert self.is_over(known) or lease.state is LeaseState.LINGERING
+            return
+        except StillBorrowed:
+            assert self.is_without_terms(known)
+            assert before == (lease.deadline, lease.beat, lease.nonce)
             return
         if known.until is not None:
             assert before == (lease.deadline, lease.beat, lease.nonce), "a beat changed a borrowed lease"

@@ -12,6 +12,7 @@ from lls.faults import (
     LeaseEnded,
     NotHeld,
     RequestIdTaken,
+    StillBorrowed,
     UndoTooLate,
     UnknownFeature,
     UnknownLease,
@@ -67,16 +68,11 @@ class UnitVerbs(SeatVerbs):
 
     def refusal_of(self, known: Known, feature: Feature | None, act: FeatureAct, amount: int) -> str | None:
         """The code that refuses this call before units are looked at; of several the first in the contract's order."""
-        if self.is_over(known):
-            return "lease_ended"
-        terms = self.ledger.pools[known.entitlement_id].entitlement
-        if act is not FeatureAct.RETURN:
-            if self.state is ClockState.BEHIND:
-                return "clock_behind"
-            if terms.status is not Status.ACTIVE:
-                return "entitlement_disabled"
-            if terms.ends_at is not None and self.now.wall >= terms.ends_at:
-                return "entitlement_expired"
+        if self.is_over(known) or self.is_without_terms(known):
+            return "lease_ended" if self.is_over(known) else "borrowed"
+        refused = None if act is FeatureAct.RETURN else self.refusal_of_more(known)
+        if refused is not None:
+            return refused
         if feature is None:
             return "unknown_feature"
         held = known.held.get(feature.key, 0)
@@ -88,6 +84,16 @@ class UnitVerbs(SeatVerbs):
         if switch and (not feature.tracked or (act is FeatureAct.CHECKOUT and held)):
             return "bad_request"
         return "not_held" if act is FeatureAct.RETURN and amount > held else None
+
+    def refusal_of_more(self, known: Known) -> str | None:
+        """The code that refuses whatever takes something."""
+        terms = self.ledger.pools[known.entitlement_id].entitlement
+        if self.state is ClockState.BEHIND:
+            return "clock_behind"
+        if terms.status is not Status.ACTIVE:
+            return "entitlement_disabled"
+        over = terms.ends_at is not None and self.now.strict >= terms.ends_at
+        return "entitlement_expired" if over else None
 
     def is_short(self, known: Known, feature: Feature, amount: int) -> bool:
         room = self.room(self.ledger.pools[known.entitlement_id].entitlement, feature)
@@ -112,6 +118,7 @@ class UnitVerbs(SeatVerbs):
                 entitlement_id=known.entitlement_id,
                 secret=known.wish.secret,
                 at=self.seconds,
+                strict=self.strict,
                 answer=figures,
             )
         assert known.held.get(feature.key, 0) == answer.held
@@ -182,6 +189,9 @@ class UnitVerbs(SeatVerbs):
             assert known is None or self.is_over(known)
             assert before == self.fingerprint()
             return
+        except StillBorrowed:
+            assert self.is_without_terms(known)
+            return
         except UnknownFeature:
             assert feature is None
             return
@@ -190,7 +200,7 @@ class UnitVerbs(SeatVerbs):
             return
         except (AlreadyUndone, UndoTooLate, NotHeld) as fault:
             assert feature is not None
-            late = self.seconds - asked.at >= feature.undo_seconds
+            late = self.gone_since(asked) >= feature.undo_seconds
             old = self.seconds - asked.at >= REQUESTS_KEPT_SECONDS - 10 and (late or asked.undone or asked.closed)
             reasons = {AlreadyUndone.code: asked.undone, UndoTooLate.code: late or asked.closed, NotHeld.code: old}
             reason = reasons[fault.code]
@@ -202,10 +212,14 @@ class UnitVerbs(SeatVerbs):
         assert not more
         assert not asked.undone
         assert not asked.closed
-        assert self.seconds - asked.at < feature.undo_seconds
+        assert self.gone_since(asked) < feature.undo_seconds
         asked.undone = True
         self.books.account(asked.entitlement_id, key).give_back(asked.draws)
         assert answer.key == key
+
+    def gone_since(self, asked: Asked) -> float:
+        """The seconds since then, by whichever clock says more."""
+        return max(self.seconds - asked.at, self.strict - asked.strict)
 
     def update_units(self, name: str, pick: int, how: str, extra: tuple[GrantWish, ...]) -> None:
         """Other grants under the same hosting: what was used stays used."""

@@ -14,7 +14,7 @@ from lls.licensing.changes import FeatureAct
 from lls.licensing.entitlement import BorrowTerms, Entitlement, Status
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.lease import Mode
-from lls.licensing.ledger import Ledger, Seated
+from lls.licensing.ledger import Ledger, Queued, Seated
 from lls.licensing.policy_file import read_policy
 from lls.licensing.seating import Denial
 from tests.ledgers import T0, Vendor, at, checkout, entitlement, kinds, ledger_of, posted, secret_of, units
@@ -333,3 +333,38 @@ def test_only_the_machines_own_key_gives_it_back_and_twice_is_once() -> None:
     with pytest.raises(UnknownLease):
         ledger.return_borrow("a", key="another", secret=secret_of("a", "another"), now=at(4))
     assert 1 == kinds(ledger.batch).count("Returned")
+
+
+def test_a_member_who_passes_the_queue_borrows_where_it_is_lent() -> None:
+    """The entitlement that does not lend is tried once, although nothing of it is promised to who waits."""
+    keeps, lends = entitlement("a", seats=2), lent("b", seats=1, expires_at=T0 + timedelta(days=30))
+    ledger = ledger_of(keeps, lends)
+    text = 'format = 1\n[[reserve]]\nproduct = "cad"\nseats = 2\nfor = { users = ["ann"] }\n'
+    ledger.govern(read_policy(text), text=text, actor="ada", now=at())
+    assert isinstance(seat(ledger, "cy", user="cy"), Seated)
+    assert isinstance(ledger.checkout(checkout("bob", user="bob"), now=at(), wait=True), Queued)
+    wish = checkout("ann", salt="jkt", user="ann")
+    answer = ledger.grant_borrow(wish, until=until(DAY), fingerprint="seat of ann", key="jkt", now=at())
+    assert isinstance(answer, Seated), answer
+    assert lends.entitlement_id == answer.lease.entitlement_id
+
+
+def test_where_no_entitlement_lends_the_first_that_would_seat_it_says_why() -> None:
+    ledger = ledger_of(entitlement("a", seats=1), entitlement("b", seats=1, activation_codes=frozenset({"X"})))
+    refused = by_file(ledger, "a", DAY)
+    assert isinstance(refused, Denial)
+    assert ("borrow_not_allowed", {}) == (refused.code, ledger.leases)
+
+
+@pytest.mark.parametrize("key", ["jkt", "another"])
+def test_a_return_that_comes_days_after_is_told_what_to_make_of_it(key: str) -> None:
+    ledger = ledger_of(lent(seats=1))
+    by_file(ledger, "a", 600)
+    ledger.sweep(now=at(600))
+    assert not ledger.return_borrow("a", key="jkt", secret=secret_of("a", "jkt"), now=at(700))
+    ledger.settle()
+    ledger.sweep(now=at(600 + 26 * 3_600))
+    with pytest.raises(UnknownLease) as told:
+        ledger.return_borrow("a", key=key, secret=secret_of("a", key), now=at(601 + 26 * 3_600))
+    assert "its seat is free" in told.value.detail
+    assert "lls borrow list" in told.value.detail

@@ -11,9 +11,10 @@ from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Concurrency, Feature, FeatureType, Sharing
 from lls.licensing.explaining import Explanation, StepVerdict, explain
 from lls.licensing.lease import Checkout, Holder
+from lls.licensing.ledger import Ledger, Queued, Seated
 from lls.licensing.pools import Pools
 from lls.licensing.seating import Seat, seat
-from tests.ledgers import at, checkout, entitlement
+from tests.ledgers import at, checkout, entitlement, ledger_of
 from tests.licensing.test_policy import policy, sit, sit_users, site
 from tests.licensing.test_seating import REFUSALS
 
@@ -133,3 +134,66 @@ def test_features_and_units_are_told() -> None:
     pools.of("cad")[0].short_of = None
     verdicts = told(explain(wish(user="eve", features=(("render", 1),)), pools, now=at()))
     assert [StepVerdict.PASSED] * 2 == [verdicts[rule] for rule in ("feature", "units")]
+
+
+# -------------------------------------------------------------------- who waits
+
+URGENT = ("priority value = 10; for = { users = ['night'] }",)
+KEPT_FOR_ANN = ("reserve seats = 1; for = { users = ['ann'] }",)
+
+
+def queued(*users: str, rules: tuple[str, ...] = (), seats: int = 2) -> Ledger:
+    """One seat is taken; these wait for two, so that what is free is kept for them."""
+    ledger = ledger_of(entitlement(seats=seats))
+    if rules:
+        ledger.govern(policy(*rules), text="rules", actor="ada", now=at())
+    assert isinstance(ledger.checkout(checkout("first", user="x"), now=at()), Seated)
+    for number, user in enumerate(users):
+        wanted = checkout(f"w{number}", user=user, seats=2)
+        assert isinstance(ledger.checkout(wanted, now=at(), wait=True), Queued)
+    ledger.settle()
+    return ledger
+
+
+def queue_step(explanation: Explanation) -> tuple[StepVerdict, str]:
+    return next((step.verdict, step.words) for step in explanation.steps if step.rule == "queue")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "user", "verdict", "words"),
+    [
+        ((), "eve", StepVerdict.PASSED, "Nobody waits."),
+        (("bob",), "eve", StepVerdict.REFUSED, "promised to requests that wait longer"),
+        (("bob",), "night", StepVerdict.PASSED, "1 waits for cad, of lower priority: it would go before them."),
+        (("bob", "night"), "night", StepVerdict.REFUSED, "promised to requests that wait longer"),
+    ],
+)
+def test_an_explanation_says_whether_a_checkout_would_pass_those_who_wait(
+    waiting: tuple[str, ...], user: str, verdict: StepVerdict, words: str
+) -> None:
+    ledger = queued(*waiting, rules=URGENT)
+    explanation = ledger.explain(wish(user=user), now=at())
+    said, told_words = queue_step(explanation)
+    assert (verdict, True) == (said, words in told_words)
+    assert ledger.batch.empty
+    really = ledger.checkout(checkout("now", user=user), now=at())
+    assert isinstance(really, Seated) is isinstance(explanation.outcome, Seat)
+    if isinstance(really, Denial):
+        assert isinstance(explanation.outcome, Denial)
+        assert (really.code, really.rule) == (explanation.outcome.code, explanation.outcome.rule)
+
+
+def test_who_draws_on_its_own_reservation_is_told_that_it_passes() -> None:
+    ledger = queued("bob", rules=KEPT_FOR_ANN, seats=3)
+    explanation = ledger.explain(wish(user="ann"), now=at())
+    assert (StepVerdict.PASSED, True) == (
+        queue_step(explanation)[0],
+        "its own reservation" in queue_step(explanation)[1],
+    )
+    assert isinstance(ledger.checkout(checkout("now", user="ann"), now=at()), Seated)
+
+
+def test_who_has_gone_from_the_queue_holds_nobody_up_in_an_explanation() -> None:
+    ledger = queued("bob")
+    ledger.waiting.close("w0", elapsed=at().elapsed)
+    assert (StepVerdict.PASSED, "Nobody waits.") == queue_step(ledger.explain(wish(user="eve"), now=at()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from lls.faults import Forbidden, LeaseEnd, LeaseEnded, NotFound
+from lls.faults import Forbidden, LeaseEnd, LeaseEnded, NotFound, StillBorrowed, TooLarge
 from lls.licensing.changes import FeatureAct, ReturnedEntitlement
 from lls.licensing.entitlement import BorrowTerms, Concurrency, Entitlement, NamedUsers, Start
 from lls.licensing.hosting import Draining
@@ -451,3 +452,83 @@ def test_a_hosted_start_is_no_part_of_a_fixed_term() -> None:
     ledger = ledger_of(entitlement(start=Start.FIXED))
     seat(ledger, "a")
     assert [] == posted(ledger.batch, "Started")
+
+
+# -------------------------------------------------------------------- what went back while a seat of it is away
+
+
+def test_a_seat_that_is_away_is_never_told_to_have_ended_because_its_terms_are_gone() -> None:
+    """Decision 0016: it is held until its date, so neither its own program nor a repetition hears of an end."""
+    ledger = ledger_of(entitlement(borrow=BorrowTerms(max_seconds=DAY, max_seats=1)))
+    seat(ledger, "a", seat_id="a")
+    until, secret = T0 + timedelta(seconds=600), secret_of("a")
+    ledger.borrow("a", secret=secret, until=until, fingerprint="a", now=at())
+    give_back(ledger, force=True)
+    ledger.settle()
+    asks: list[Callable[[], object]] = [
+        lambda: ledger.lease("a", secret=secret, now=at(599)),
+        lambda: ledger.heartbeat("a", secret=secret, beat=3, nonce="n", now=at(599)),
+        lambda: ledger.checkout(checkout("a", seat_id="a"), now=at(599)),
+        lambda: ledger.borrow("a", secret=secret, until=until + timedelta(days=1), fingerprint="a", now=at(599)),
+        lambda: use(ledger, "a", 1, "r", seconds=599),
+    ]
+    for ask in asks:
+        with pytest.raises(StillBorrowed, match="not hosted here any more") as told:
+            ask()
+        assert "2026-11-21T07:10:00Z" == told.value.fields["until"]
+    assert ledger.batch.empty
+    with pytest.raises(LeaseEnded) as ended:
+        ledger.lease("a", secret=secret, now=at(600))
+    assert LeaseEnd.BORROW_ENDED is ended.value.reason
+    ledger.checkin("a", secret=secret, now=at(601))
+    assert {} == ledger.leases
+
+
+# -------------------------------------------------------------------- names that the vendor takes into its own hands
+
+
+def test_names_of_the_site_have_no_place_while_the_vendor_names_alone() -> None:
+    vendor, terms = Vendor(), named()
+    ledger = ledger_of(terms, vendor=vendor)
+    ledger.assign_user(ENT, "bob", actor="ada", now=at())
+    seat(ledger, "old", user="bob")
+    vendors_own = replace(terms, sequence=2, named_users=NamedUsers(names=("Ann",)))
+    ledger.install(vendor.bundle(vendors_own), actor="ada", now=at(1))
+    ledger.heartbeat("old", secret=secret_of("old"), beat=1, nonce="x", now=at(2))
+    refused = seat(ledger, "new", seconds=2, user="bob")
+    assert isinstance(refused, Denial)
+    assert ("not_a_named_user", "Ask the vendor") == (refused.code, refused.remedy[:14])
+    assert isinstance(seat(ledger, "ann", seconds=2, user="ann"), Seated)
+    with pytest.raises(Forbidden):
+        ledger.assign_user(ENT, "cy", actor="ada", now=at(3))
+
+
+def test_names_of_the_site_have_their_places_again_when_the_vendor_leaves_them_to_it_again() -> None:
+    vendor, terms = Vendor(), named()
+    ledger = ledger_of(terms, vendor=vendor)
+    for user in ("bob", "cy"):
+        ledger.assign_user(ENT, user, actor="ada", now=at())
+    ledger.install(
+        vendor.bundle(replace(terms, sequence=2, named_users=NamedUsers(names=("Ann",)))), actor="ada", now=at(1)
+    )
+    ledger.unassign_user(ENT, "cy", actor="ada", now=at(2))
+    ledger.install(vendor.bundle(replace(terms, sequence=3)), actor="ada", now=at(3))
+    assert isinstance(seat(ledger, "b", seconds=4, user="BOB"), Seated)
+    assert isinstance(seat(ledger, "c", seconds=4, user="cy"), Denial)
+
+
+# -------------------------------------------------------------------- a return that no line could tell
+
+
+def test_a_return_that_no_line_could_tell_is_refused_before_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = ledger_of(entitlement(features=(counted("frames", 10, *(grant(f"g{n}", 1) for n in range(9))),)))
+    seat(ledger, "a")
+    ledger.settle()
+    whole = len(json.dumps(ledger.meters.final(ENT, now=at())))
+    monkeypatch.setattr("lls.licensing.hosting.LONGEST_METERS", whole - 1)
+    for force in (False, True):
+        with pytest.raises(TooLarge, match="without the grants that are over"):
+            give_back(ledger, force=force)
+    assert (True, False, ["a"]) == (ledger.batch.empty, ledger.placed[ENT].returning, list(ledger.leases))
+    monkeypatch.setattr("lls.licensing.hosting.LONGEST_METERS", whole)
+    assert isinstance(give_back(ledger, force=True), ReturnedEntitlement)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lls.faults import Refusal, RefusedDocument
-from lls.licensing.changes import Loaded
+from lls.licensing.changes import Loaded, LotUse
 from lls.licensing.entitlement import Feature, FeatureType
 from lls.licensing.journal import parse_line
 from lls.licensing.terms import CLOCK_RESET, RESET_USAGE, Command
@@ -120,3 +120,40 @@ def test_an_update_to_another_product_is_refused() -> None:
     with pytest.raises(RefusedDocument, match="hosted for cad"):
         ledger.install(vendor.bundle(entitlement("cad", product="cam", sequence=2)), actor="ada", now=at())
     assert [] == kinds(ledger.batch)
+
+
+def test_a_reset_of_counters_without_terms_is_counted_before_its_line_is_posted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stored bundle did not verify again: only the counters are left, and the line tells each of them."""
+    vendor, terms = Vendor(), entitlement()
+    rows = [
+        LotUse(entitlement_id=terms.entitlement_id, feature=f"f{n}", lot="allowance", used=7, ended=False)
+        for n in range(40)
+    ]
+    ledger = vendor.build(Loaded(lots=rows), at())
+    plain = replace(terms, features=(render(FeatureType.USAGE_COUNT),))
+    bundle = vendor.bundle(plain, commands=reset(terms.entitlement_id, None))
+    ledger.install(bundle, actor="ann", now=at())
+    longest = len(ledger.batch.entries[0].line)
+    assert 40 == len(ledger.batch.entries[0].data["resets"])
+    for room, fits in ((longest - 1, False), (longest + 4_000, True)):
+        ledger = vendor.build(Loaded(lots=rows), at())
+        monkeypatch.setattr("lls.licensing.installing.LONGEST_LINE", room)
+        if fits:
+            ledger.preview(bundle, now=at())
+            continue
+        with pytest.raises(RefusedDocument) as refused:
+            ledger.install(bundle, actor="ann", now=at())
+        assert Refusal.TOO_LARGE is refused.value.reason
+        assert ledger.batch.empty
+
+
+def test_a_reset_of_one_feature_needs_room_for_that_one_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = Vendor()
+    many = tuple(replace(render(FeatureType.USAGE_COUNT), key=f"f{n}") for n in range(40))
+    ledger = ledger_of(entitlement(features=many), vendor=vendor)
+    monkeypatch.setattr("lls.licensing.installing.LONGEST_LINE", 4_000)
+    ledger.preview(vendor.bundle(commands=reset(entitlement().entitlement_id, "f7")), now=at())
+    with pytest.raises(RefusedDocument):
+        ledger.preview(vendor.bundle(commands=reset(entitlement().entitlement_id, None)), now=at())

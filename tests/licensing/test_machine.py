@@ -10,7 +10,7 @@ from hypothesis.stateful import initialize, rule
 
 from lls.licensing.lease import Holder
 from tests.licensing.machine_life import LifeVerbs
-from tests.licensing.wishes import IDS, LIFE, NAMES, SEAT_IDS, SEATS, UNITS, Actions, metered, sited, usable
+from tests.licensing.wishes import IDS, LIFE, NAMES, SEAT_IDS, SEATS, UNITS, Actions, metered, policies, sited, usable
 
 
 def turns(actions: Actions) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
@@ -22,10 +22,11 @@ def turns(actions: Actions) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
 class Site(LifeVerbs):
     """One rule for all verbs: Hypothesis would pick rules evenly and leave most out of each run."""
 
-    def begin(self, wishes: list[dict[str, Any]]) -> None:
+    def begin(self, wishes: list[dict[str, Any]], *, policy: int = 0) -> None:
         self.set_up()
         for name, wish in zip(NAMES, wishes, strict=False):
             self.install(name=name, wish=wish, same=False)
+        self.govern(policy)
         self.commit()
 
     def fill(self) -> None:
@@ -42,9 +43,9 @@ class Site(LifeVerbs):
 
 
 class SeatsAndQueues(Site):
-    @initialize(wishes=st.lists(usable, min_size=1, max_size=2))
-    def start(self, wishes: list[dict[str, Any]]) -> None:
-        self.begin(wishes)
+    @initialize(wishes=st.lists(usable, min_size=1, max_size=2), policy=policies)
+    def start(self, wishes: list[dict[str, Any]], policy: int) -> None:
+        self.begin(wishes, policy=policy)
 
     @rule(turn=turns(SEATS), settle=st.booleans())
     def turn(self, turn: tuple[str, dict[str, Any]], *, settle: bool) -> None:
@@ -63,9 +64,9 @@ class Units(Site):
 
 
 class Life(Site):
-    @initialize(wishes=st.lists(sited, min_size=1, max_size=2))
-    def start(self, wishes: list[dict[str, Any]]) -> None:
-        self.begin(wishes)
+    @initialize(wishes=st.lists(sited, min_size=1, max_size=2), policy=policies)
+    def start(self, wishes: list[dict[str, Any]], policy: int) -> None:
+        self.begin(wishes, policy=policy)
         self.fill()
 
     @rule(turn=turns(LIFE), settle=st.booleans())

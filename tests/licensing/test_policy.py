@@ -12,7 +12,7 @@ from lls.licensing.denial import Cause, Denial
 from lls.licensing.entitlement import Concurrency, Overdraft, OverdraftType, Sharing, Status
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Lease, LeaseState
-from lls.licensing.policy import Asker, Policy, difference
+from lls.licensing.policy import Asker, Names, Policy, difference
 from lls.licensing.policy_file import read_policy
 from lls.licensing.pools import Pool, Pools
 from lls.licensing.seating import Seat, seat, waits_for
@@ -531,3 +531,69 @@ def test_terms_of_another_product_are_under_its_rules() -> None:
     pools.change(pool, replace(pool.entitlement, product="cam"))
     assert "limit[1]" == rule_of(pools, checkout("more", user="ann", product="cam"))
     assert rule_of(pools, checkout("bob", user="bob", product="cam")) is None
+
+
+GROUPS = """
+[groups.people]
+users = ["ann", "b*"]
+[groups.machines]
+hosts = ["ws-*"]
+networks = ["10.1.0.0/16"]
+[groups.both]
+groups = ["people", "machines"]
+users = ["zoe"]
+"""
+WHOM = [
+    "{ groups = ['people'] }",
+    "{ groups = ['machines'] }",
+    "{ groups = ['both'] }",
+    "{ groups = ['machines', 'people'], users = ['cy'] }",
+    "{ users = ['ann', 'b*'] }",
+    "{ hosts = ['lab'] }",
+]
+
+
+@pytest.mark.parametrize(
+    "asker",
+    [
+        Asker(user="ann"),
+        Asker(user="BOB", host="ws-7"),
+        Asker(host="ws-7"),
+        Asker(user="nobody", address="10.1.2.3"),
+        Asker(user="cy", host="lab"),
+        Asker(user="zoe", host="elsewhere", address="10.2.2.3"),
+        Asker(),
+    ],
+)
+def test_each_group_is_looked_at_once_and_the_answer_is_that_of_each_rule_alone(asker: Asker) -> None:
+    """Membership asks all rules of a product in one look; each rule by itself says the same."""
+    groups = [f"limit seats = 9; per = 'group'; for = {one}" for one in WHOM if "groups" in one and "cy" not in one]
+    users = [f"limit seats = 9; per = 'user'; for = {one}" for one in WHOM]
+    made = policy(*groups, *users, *(f"reserve seats = 1; for = {one}" for one in WHOM), groups=GROUPS)
+    rules = made.of("cad")
+    assert rules is not None
+    expected = [
+        (rule.place, group.name) for rule in rules.limits for group in rule.who.groups
+        if rule.per == "group" and group.names(asker)
+    ] + [(rule.place, None) for rule in rules.limits if rule.per != "group" and rule.who.names(asker)]  # fmt: skip
+    for _ in range(2):  # kept for those asked about before
+        member = rules.member(asker)
+        assert expected == [(limit.place, group) for limit, group in member.limits]
+        first = next((rule for rule in rules.reservations if rule.who.names(asker)), None)
+        assert first is member.reservation
+
+
+def test_a_group_of_many_rules_is_matched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = (f"limit seats = {n + 1}; per = 'user'; for = {{ groups = ['both'] }}" for n in range(50))
+    rules = policy(*limits, groups=GROUPS).of("cad")
+    asked: list[Asker] = []
+    match = Names.match
+
+    def counted(names: Names, asker: Asker) -> bool:
+        asked.append(asker)
+        return match(names, asker)
+
+    monkeypatch.setattr(Names, "match", counted)
+    assert rules is not None
+    assert 50 == len(rules.member(Asker(host="ws-1")).limits)
+    assert len(asked) <= 3, "a group is looked at once, not once a rule"

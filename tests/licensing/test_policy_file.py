@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import zoneinfo
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,17 @@ members = st.dictionaries(
 def test_any_types_in_any_place_are_taken_or_refused(kind: str, rule: dict[str, str], groups: str) -> None:
     body = "\n".join(f"{key} = {value}" for key, value in rule.items())
     taken_or_refused(f"format = 1\ngroups = {groups}\n[[{kind}]]\n{body}\n")
+
+
+def test_a_zone_is_known_where_the_machine_has_none_of_its_own() -> None:
+    """A minimal container has no tzdata; the server brings the package of that name."""
+    text = 'format = 1\ntimezone = "Europe/Vienna"\n'
+    zoneinfo.reset_tzpath(to=())
+    zoneinfo.ZoneInfo.clear_cache()
+    try:
+        assert 0 == len(read_policy(text).rules)
+        with pytest.raises(RefusedDocument, match="timezone"):
+            read_policy(text.replace("Vienna", "Atlantis"))
+    finally:
+        zoneinfo.reset_tzpath()
+        zoneinfo.ZoneInfo.clear_cache()

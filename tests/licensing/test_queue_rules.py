@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lls.licensing.ledger import Ledger, Queued, Seated
-from tests.ledgers import at, checkout, entitlement, ledger_of
+from tests.ledgers import Vendor, at, checkout, entitlement, ledger_of
 from tests.licensing.test_policy import policy
 
 RULES = (
@@ -55,3 +55,53 @@ def test_whom_a_limit_keeps_out_has_nothing_kept_and_stands_in_front_again_after
     leaves(ledger, "lim 0")
     assert "lim 1" in ledger.leases
     assert "late" not in ledger.leases
+
+
+NIGHT_FIRST = policy(
+    "priority value = 10; for = { users = ['night'] }", "priority value = -1; for = { users = ['idle'] }"
+)
+
+
+def waiting(ledger: Ledger) -> list[str]:
+    return [one.checkout.lease_id for one in ledger.waiting]
+
+
+def test_under_a_policy_file_with_priorities_waiters_of_one_priority_are_served_as_they_came() -> None:
+    ledger = ledger_of(entitlement(seats=1))
+    ledger.govern(NIGHT_FIRST, text="rules", actor="admin", now=at())
+    assert Seated is asks(ledger, "first", user="x")
+    for name, user in (("i1", "idle"), ("a1", "ann"), ("n1", "night"), ("b1", "bob"), ("n2", "night"), ("i2", "idle")):
+        assert Queued is asks(ledger, name, user=user)
+    served, sitting = [], "first"
+    while waiting(ledger):
+        leaves(ledger, sitting)
+        (sitting,) = ledger.leases
+        served.append(sitting)
+    assert ["n1", "n2", "a1", "b1", "i1", "i2"] == served
+
+
+def test_a_place_that_is_kept_is_found_again_among_its_equals_under_priorities() -> None:
+    ledger = ledger_of(entitlement(seats=1))
+    ledger.govern(NIGHT_FIRST, text="rules", actor="admin", now=at())
+    asks(ledger, "first", user="x")
+    for name, user in (("a1", "ann"), ("b1", "bob"), ("n1", "night")):
+        asks(ledger, name, user=user)
+    ledger.waiting.close("a1", elapsed=at().elapsed)
+    asks(ledger, "c1", user="cy")
+    asks(ledger, "a1", user="ann")
+    assert ["n1", "a1", "b1", "c1"] == waiting(ledger)
+
+
+def test_a_queue_stands_as_the_committed_policy_says_after_the_commit_of_another_failed() -> None:
+    vendor, terms = Vendor(), entitlement(seats=1)
+    ledger = ledger_of(terms, vendor=vendor)
+    asks(ledger, "first", user="x")
+    for name, user in (("a1", "ann"), ("n1", "night")):
+        asks(ledger, name, user=user)
+    ledger.settle()
+    ledger.govern(NIGHT_FIRST, text="rules", actor="admin", now=at())
+    assert ["n1", "a1"] == waiting(ledger)
+    ledger.abandon()
+    loaded = ledger_of(terms, vendor=vendor)
+    loaded.adopt(ledger)
+    assert ["a1", "n1"] == waiting(loaded)

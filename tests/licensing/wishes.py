@@ -38,6 +38,8 @@ Actions = Mapping[str, tuple[int, st.SearchStrategy[dict[str, Any]]]]
 NAMES: Final = ("one", "two", "three")
 IDS: Final = tuple(f"lease-{number}" for number in range(9))
 SEAT_IDS: Final = ("alpha", "beta", "gamma")
+ADDRESSES: Final = {"alpha": "10.1.0.5", "beta": "10.2.0.9"}
+"""Where machines ask from; nobody knows it of the others."""
 REQUESTS: Final = ("r1", "r2", "r3", "r4", "r5", "r6")
 KEYS: Final = ("frames", "frames", "calls", "money", "tokens", "tokens", "render", "plain", "none")
 DAY: Final = 86_400
@@ -240,6 +242,7 @@ sited = st.fixed_dictionaries(
         "features": st.one_of(st.just(()), features),
     },
 )
+policies = st.sampled_from((0, 0, *range(len(POLICIES)), 6, 6, 7))
 # -------------------------------------------------------------------- verbs
 
 _lease = {"lease_id": st.sampled_from(IDS)}
@@ -311,15 +314,19 @@ SEATS: Final[Actions] = {
         2,
         st.fixed_dictionaries({"seconds": st.sampled_from((9.5, 31.0, 60.0, 91.0)), "settle": st.booleans()}),
     ),
-    "clock": (1, st.fixed_dictionaries({"state": st.sampled_from((ClockState.BEHIND, ClockState.OK, ClockState.OK))})),
+    "clock": (2, st.fixed_dictionaries({"state": st.sampled_from((*ClockState, ClockState.OK))})),
     "suspended": (1, st.fixed_dictionaries({})),
     "seal": (1, st.fixed_dictionaries({})),
     "acknowledge": (1, st.fixed_dictionaries({"pick": st.integers(0, 5)})),
     "commit": (3, st.fixed_dictionaries({})),
     "commit_fails": (2, st.fixed_dictionaries({"kept": st.booleans()})),
-    "restart": (1, st.fixed_dictionaries({"committed": st.booleans()})),
+    "restart": (
+        1,
+        st.fixed_dictionaries({"committed": st.booleans(), "distrust": st.sampled_from((False, False, True))}),
+    ),
     "install": (2, st.fixed_dictionaries({"name": st.sampled_from(NAMES), "wish": terms, "same": st.booleans()})),
-    "govern": (1, st.fixed_dictionaries({"pick": st.sampled_from((0, 0, 1, 2, 3, 4, 5))})),
+    "govern_in_vain": (2, st.fixed_dictionaries({"pick": policies, "kept": st.booleans()})),
+    "govern": (1, st.fixed_dictionaries({"pick": policies})),
     "switch": (
         1,
         st.fixed_dictionaries(
@@ -454,7 +461,8 @@ LIFE: Final[Actions] = {
     "keep": (1, st.fixed_dictionaries(_name)),
     "assign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "Bob", "cy", "ann"))})),
     "unassign": (2, st.fixed_dictionaries({**_name, "user": st.sampled_from(("bob", "CY", "ann"))})),
-    "govern": (2, st.fixed_dictionaries({"pick": st.sampled_from(range(len(POLICIES)))})),
+    "govern_in_vain": (2, st.fixed_dictionaries({"pick": policies, "kept": st.booleans()})),
+    "govern": (2, st.fixed_dictionaries({"pick": policies})),
     "install": (
         3,
         st.fixed_dictionaries(

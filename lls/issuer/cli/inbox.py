@@ -83,7 +83,9 @@ def inbox_process(ctx: typer.Context, config: Config = None, as_json: AsJson = F
 
     settings = read_settings(config or home_of(ctx) / "intake.toml", secrets=False)
     with open_issuer(ctx) as issuer:
-        fates = Intake(issuer, settings).process(now=now())
+        intake = Intake(issuer, settings)
+        fates = intake.process(now=now())
+        intake.remove_bodies(now=now())
     if as_json:
         print_json({"events": [plain(fate) for fate in fates]})
         return
@@ -105,5 +107,6 @@ def _told(stored: Stored) -> dict[str, Any]:
         "status": stored.status.value,
         "due_at": stored.due_at and write_instant(stored.due_at),
         "attempts": stored.attempts,
+        "body_removed_at": stored.removed_at and write_instant(stored.removed_at),
         "outcome": stored.outcome,
     }

@@ -14,13 +14,15 @@ Rules
 2. Products and components are named by their handle, else by their id. A product that only carries components is mapped
    to ``""``.
 3. ``id`` is Maxio's number of the webhook, the same in every retry and replay. Nothing signed says when the event was
-   sent, so a state is as new as its ``updated_at``, else its own ``timestamp`` or the event's ``created_at``.
+   sent, so a state is as new as its ``updated_at``, else its own ``timestamp`` or the event's ``created_at``. These
+   are whole seconds; of two in one second the webhook with the higher number is the later.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from lls.issuer.catalog import Stage
 from lls.issuer.intake.bodies import read_form, read_object
@@ -33,6 +35,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 _OVER: Final = ("canceled", "expired", "trial_ended")
 _LIVES: Final = {"active": True, "trialing": True, "unpaid": False, "on_hold": False, "suspended": False}
 _PRODUCT: Final = "product"
+_NUMBER: Final = re.compile(r"[0-9]{1,15}")
 
 
 def events(body: bytes, media: str) -> list[Event]:
@@ -71,21 +74,22 @@ def fact(event: Event, source: Source) -> Fact:
             )
         case "renewal_success":
             return Renewed(
-                subscription=subscription.ref("id"), ref=_charge(payload) or event.event_id, stage=Stage.PAID
+                subscription=subscription.ref("id"),
+                ref=_charge(payload) or f"renewal-{event.event_id}",
+                **_when(event, told),
+                stage=Stage.PAID,
             )
         case "component_allocation_change":
             return Changed(
                 subscription=subscription.ref("id"),
-                ref=event.event_id,
-                at=_at(told),
+                **_when(event, told),
                 items=_component(payload),
                 whole=False,
             )
         case "subscription_product_change":
             return Changed(
                 subscription=subscription.ref("id"),
-                ref=event.event_id,
-                at=_at(told),
+                **_when(event, told),
                 items=(_product(subscription.part("product")),),
                 whole=False,
             )
@@ -99,10 +103,16 @@ def _state(event: Event, told: Told, subscription: Told) -> Fact:
     state = subscription.text("state", most=50)
     if state in _OVER:
         until = subscription.optional_moment("current_period_ends_at", "expires_at")
-        return Ended(subscription=subscription.ref("id"), at=_at(told), paid_until=until)
+        return Ended(subscription=subscription.ref("id"), **_when(event, told), paid_until=until)
     if state not in _LIVES:
         return Nothing(why=f"The state {state} changes nothing here.")
-    return Changed(subscription=subscription.ref("id"), ref=event.event_id, at=_at(told), active=_LIVES[state])
+    return Changed(subscription=subscription.ref("id"), **_when(event, told), active=_LIVES[state])
+
+
+def _when(event: Event, told: Told) -> dict[str, Any]:
+    """Rule 3."""
+    number = event.event_id
+    return {"at": _at(told), "sequence": int(number) if _NUMBER.fullmatch(number) else 0}
 
 
 def _at(told: Told) -> datetime:

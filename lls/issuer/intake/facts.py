@@ -7,8 +7,8 @@ Rules
    was changed keeps its name.
 3. Products are the source's own (a price id, a product path, an item code); the settings' ``[skus]`` translates them.
 4. ``stage`` is how far the invoice has come that the fact is about; grants may wait for a later one.
-5. ``at`` says when the source saw it so. It decides between two states of one subscription that arrive in the wrong
-   order; it never becomes the date of anything sold.
+5. ``at`` says when the source saw it so, and ``sequence`` which of two of one instant was later, where the source
+   counts. They put what arrives into its right order (``course``); they never become the date of anything sold.
 """
 
 from __future__ import annotations
@@ -90,11 +90,27 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Renewed:
-    """Another term was sold; ``ref`` is the source's number of the invoice or charge."""
+class Bought:
+    """Single things on an invoice of a subscription, which are not renewed with it; ``lines`` as those of an order."""
 
     subscription: str
     ref: str
+    lines: tuple[Document, ...]
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed:
+    """Another term was sold; ``ref`` is the source's number of the invoice or charge.
+
+    ``only`` names the items that it is for; None: whatever was in the subscription at that time.
+    """
+
+    subscription: str
+    ref: str
+    at: datetime
+    sequence: int = 0
+    only: frozenset[str] | None = None
     stage: Stage | None = None
 
 
@@ -107,8 +123,8 @@ class Changed:
     """
 
     subscription: str
-    ref: str
     at: datetime
+    sequence: int = 0
     items: tuple[Item, ...] | None = None
     whole: bool = True
     active: bool | None = None
@@ -120,10 +136,11 @@ class Ended:
 
     subscription: str
     at: datetime
+    sequence: int = 0
     paid_until: datetime | None
 
 
-Fact: TypeAlias = Nothing | Ordered | Invoiced | Introduced | Started | Renewed | Changed | Ended
+Fact: TypeAlias = Nothing | Ordered | Invoiced | Introduced | Bought | Started | Renewed | Changed | Ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@ Rules
 1. ``tags.account_ref``, or the account's ``lookup.custom``, is the vendor's account reference, ``tags.server_id`` the
    server. With ``account = "source"`` the account is FastSpring's.
 2. Accounts, subscriptions and products come as ids or, with *webhook expansion*, as objects; both are read.
-3. ``changed`` (milliseconds) orders the states of a subscription, else the event's ``created``.
+3. An event with ``live`` false is of a trial purchase, which anybody can make: it changes nothing, unless the settings
+   say so.
+4. ``changed`` (milliseconds) orders the states of a subscription, else the event's ``created``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from lls.issuer.intake.facts import (
     Renewed,
     Started,
 )
-from lls.issuer.intake.reading import LONGEST_ID, Told, buyer, order_of, quiet
+from lls.issuer.intake.reading import LONGEST_ID, Told, buyer, order_of, quiet, trial
 from lls.issuer.intake.settings import Source
 from lls.licensing.fields import malformed
 
@@ -78,6 +80,8 @@ def fact(event: Event, source: Source) -> Fact:
     """What a stored event means."""
     told = Told(event.document, place="event")
     data = told.part("data")
+    if (tried := trial(told, "live", source)) is not None:
+        return tried
     match event.kind:
         case "order.completed":
             return _order(data, source)
@@ -93,12 +97,14 @@ def fact(event: Event, source: Source) -> Fact:
             if data.raw("status") not in (None, "successful"):
                 return Nothing(why="The charge was not successful.")
             return Renewed(
-                subscription=_named(event), ref=data.optional_ref("order") or event.event_id, stage=Stage.PAID
+                subscription=_named(event),
+                ref=data.optional_ref("order") or event.event_id,
+                at=_at(told, data),
+                stage=Stage.PAID,
             )
         case "subscription.updated" | "subscription.uncanceled":
             return Changed(
                 subscription=_named(event),
-                ref=event.event_id,
                 at=_at(told, data),
                 items=_items(data) if data.has("product") else None,
                 active=_ACTIVE.get(str(data.raw("state"))),

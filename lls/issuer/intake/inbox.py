@@ -14,7 +14,8 @@ Rules
    leaves it done: there is no third state.
 3. Events of one source are taken up in the order of their arrival. That is not the order in which things happened, so
    nothing may lean on it.
-4. Nothing is deleted: an event that was dropped says so.
+4. No event is deleted: one that was dropped says so, and its number is known for ever. Its body is kept for so long as
+   it is needed, and then for as long as the vendor wants (``remove_bodies``): it names people.
 
 It refuses to own what events mean (``processing``).
 """
@@ -34,6 +35,7 @@ from lls.issuer.register import Register
 from lls.licensing.fields import read_instant, write_instant
 
 LONGEST_OUTCOME: Final = 1_000
+_OVER: Final = "('done', 'ignored', 'dropped')"
 
 
 class Status(StrEnum):
@@ -64,6 +66,7 @@ class Stored:
     outcome: str
     attempts: int
     settled_at: datetime | None
+    removed_at: datetime | None = None
 
     @property
     def event(self) -> Event:
@@ -75,6 +78,17 @@ class Stored:
             document=self.document,
             sent_at=self.sent_at,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of an event; a held one is taken up at ``due_at``, or when the customer ``held_for`` is enabled."""
+
+    status: Status
+    outcome: str
+    due_at: datetime | None = None
+    held_for: str | None = None
+    account_ref: str | None = None
 
 
 class Inbox:
@@ -112,11 +126,14 @@ class Inbox:
         return True
 
     def next(self, *, now: datetime) -> Stored | None:
-        """The first that waits, or that was held until now."""
+        """The first that waits, or that was held until now, or for a customer that is not disabled any more."""
         # Instants are compared as numbers: their texts differ in length where one has microseconds.
         found = self._read(
-            """SELECT * FROM event WHERE status = 'waiting'
-                   OR (status = 'held' AND due_at IS NOT NULL AND julianday(due_at) <= julianday(?))
+            # The first condition is that of the index: of a million events few are open.
+            """SELECT * FROM event WHERE status IN ('waiting', 'held') AND (
+                   status = 'waiting' OR (due_at IS NOT NULL AND julianday(due_at) <= julianday(?))
+                   OR (held_for IS NOT NULL AND NOT EXISTS (
+                       SELECT 1 FROM customer WHERE account_ref = held_for AND disabled_at IS NOT NULL)))
                ORDER BY event_key LIMIT 1""",
             write_instant(now),
         )
@@ -145,17 +162,18 @@ class Inbox:
         rows = self._register.select(dict, "SELECT status, count(*) AS events FROM event GROUP BY status")
         return {Status(row["status"]): row["events"] for row in rows}
 
-    def settle(
-        self, stored: Stored, status: Status, outcome: str, *, due_at: datetime | None = None, now: datetime
-    ) -> bool:
+    def settle(self, stored: Stored, settled: Settled, *, now: datetime) -> bool:
         """What became of it; False when somebody else was faster, and then nothing is changed."""
         with self._register.transaction():
             changed = self._register.change(
-                """UPDATE event SET status = ?, told = ?, due_at = ?, attempts = attempts + 1, settled_at = ?
+                """UPDATE event SET status = ?, told = ?, due_at = ?, held_for = ?, account_ref = ?,
+                          attempts = attempts + 1, settled_at = ?
                    WHERE event_key = ? AND attempts = ? AND status = ?""",
-                status.value,
-                outcome[:LONGEST_OUTCOME],
-                _written(due_at),
+                settled.status.value,
+                settled.outcome[:LONGEST_OUTCOME],
+                _written(settled.due_at),
+                settled.held_for,
+                settled.account_ref,
                 write_instant(now),
                 stored.key,
                 stored.attempts,
@@ -163,11 +181,22 @@ class Inbox:
             )
         return changed == 1
 
+    def remove_bodies(self, *, before: datetime, now: datetime) -> int:
+        """Those of events that were settled for good before that instant; how many."""
+        with self._register.transaction():
+            return self._register.change(
+                f"""UPDATE event SET document = '{{}}', removed_at = ?
+                    WHERE removed_at IS NULL AND status IN {_OVER}
+                      AND julianday(ifnull(settled_at, received_at)) < julianday(?)""",  # noqa: S608 - our own words
+                write_instant(now),
+                write_instant(before),
+            )
+
     def wake(self, source: str, subject: str) -> None:
         """Something was learned of a subscription: what was held for that is tried again."""
         self._register.change(
             """UPDATE event SET status = 'waiting', told = ''
-               WHERE source = ? AND subject = ? AND status = 'held' AND due_at IS NULL""",
+               WHERE source = ? AND subject = ? AND status = 'held' AND due_at IS NULL AND held_for IS NULL""",
             source,
             subject,
         )
@@ -178,7 +207,11 @@ class Inbox:
 
     def drop(self, key: int, *, reason: str) -> Stored:
         """Lets one never be processed, that is not yet. Raises Conflict for any other."""
-        return self._decide(key, Status.DROPPED, reason, of=(Status.FAILED, Status.HELD, Status.WAITING))
+        with self._register.transaction():
+            stored = self._decide(key, Status.DROPPED, reason, of=(Status.FAILED, Status.HELD, Status.WAITING))
+            # An end that waited for its day was heard already; now it was never said.
+            self._register.change("DELETE FROM said WHERE event_key = ?", key)
+            return stored
 
     def _decide(self, key: int, status: Status, outcome: str, *, of: tuple[Status, ...]) -> Stored:
         with self._register.transaction():
@@ -188,7 +221,7 @@ class Inbox:
                     f"The event {key} is {stored.status}, so there is nothing to decide: {stored.outcome or 'settled'}"
                 )
             self._register.change(
-                "UPDATE event SET status = ?, told = ?, due_at = NULL WHERE event_key = ?",
+                "UPDATE event SET status = ?, told = ?, due_at = NULL, held_for = NULL WHERE event_key = ?",
                 status.value,
                 outcome[:LONGEST_OUTCOME],
                 key,
@@ -214,6 +247,7 @@ def _stored(row: Mapping[str, Any]) -> Stored:
         outcome=row["told"],
         attempts=row["attempts"],
         settled_at=read(row["settled_at"], place="settled_at"),
+        removed_at=read(row["removed_at"], place="removed_at"),
     )
 
 

@@ -2,14 +2,14 @@
 
 Rules
 1. Order of arrival means nothing. Who bought and what was bought may come in either order; what is renewed, changed or
-   ended before it was bought is *held* until it was; a state older than the newest known changes nothing.
+   ended before it was bought is *held* until it was. Every later word is kept, and what is true of a subscription is
+   told again from all of them (``course``); what that makes different is done (``agreeing``).
 2. Each order that is made here has a reference made of the source and its own number (``stripe:in_123``), so that a
    second event for the same invoice changes nothing, whatever its id.
-3. A renewal renews what is in the subscription. A change becomes the difference: seats more or fewer, another edition,
-   a new item. An item that was taken out is not renewed any more, or ends at once, as the source's ``on_end`` says;
-   put in again while it still runs, it is the same entitlement.
-4. An end with ``on_end = "period_end"`` is held until what was paid for is over, unless the subscription lives again by
+3. An end with ``on_end = "period_end"`` is held until what was paid for is over, unless the subscription lives again by
    then. Without a date it counts at once.
+4. What is of a disabled customer is held until the customer is enabled. What is told of the subscription of a deleted
+   one changes nothing; an order for one fails, and does not bring it back.
 5. What cannot be processed changes nothing and fails with its reason. A register that cannot be written is nobody's
    fault but the machine's: the event waits.
 
@@ -19,37 +19,37 @@ It refuses to own what an order does (``lls.issuer.ordering``) and the languages
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from lls.faults import BadRequest, Fault, NotFound, RefusedDocument, UnsupportedMediaType
-from lls.issuer.amending import read_back
-from lls.issuer.catalog import Action, Stage
+from lls.issuer.catalog import Stage
 from lls.issuer.history import whoever
 from lls.issuer.intake import chargify, fastspring, generic, netsuite, salesforce, stripe, zuora
+from lls.issuer.intake.agreeing import Agreement, said
+from lls.issuer.intake.course import Said, Word, course, newest
 from lls.issuer.intake.facts import (
     Adapter,
+    Bought,
     Changed,
     Ended,
     Fact,
     Introduced,
     Invoiced,
-    Item,
     Nothing,
     Ordered,
     Renewed,
     Started,
 )
-from lls.issuer.intake.inbox import Inbox, Status, Stored
+from lls.issuer.intake.inbox import Inbox, Settled, Status, Stored
 from lls.issuer.intake.products import Products
-from lls.issuer.intake.settings import NO_PROOF, OnEnd, Sale, Settings, Source
-from lls.issuer.intake.subscriptions import Held, Subscription, Subscriptions, overtaken
+from lls.issuer.intake.settings import NO_PROOF, OnEnd, Settings, Source
+from lls.issuer.intake.subscriptions import Subscription, Subscriptions
 from lls.issuer.office import Issuer
 from lls.issuer.ordering import Fulfilled
 from lls.issuer.refusals import HomeRefused, IntakeRefused
-from lls.licensing.entitlement import Status as EntitlementStatus
 from lls.licensing.fields import write_instant
 
 ADAPTERS: Final[Mapping[str, Adapter]] = {
@@ -78,11 +78,15 @@ class Fate:
 
 
 class _Later(Exception):
-    """Not yet: until ``due_at``, or until something else is known of the subscription."""
+    """Not yet: until ``due_at``, until a customer is enabled, or until something else is known of the subscription."""
 
-    def __init__(self, why: str, *, due_at: datetime | None = None) -> None:
-        self.why, self.due_at = why, due_at
+    def __init__(self, why: str, *, due_at: datetime | None = None, held_for: str | None = None) -> None:
+        self.why, self.due_at, self.held_for = why, due_at, held_for
         super().__init__(why)
+
+
+class _Moot(Exception):
+    """It changes nothing, and never will."""
 
 
 class Intake:
@@ -90,6 +94,8 @@ class Intake:
 
     def __init__(self, issuer: Issuer, settings: Settings) -> None:
         self._issuer, self._settings = issuer, settings
+        self._account_ref: str | None = None
+        """Whose the event in hand is, also where it fails: with its customer its body goes."""
         self.inbox = Inbox(issuer.register)
 
     def receive(self, source: str, body: bytes, *, media: str, proof: str | None, now: datetime) -> list[Taken]:
@@ -123,13 +129,17 @@ class Intake:
             facts = [adapter.fact(event, setting) for event in adapter.events(data, media)]
             orders = [products.order(order) for fact in facts if isinstance(fact, Ordered) for order in fact.orders]
             wanted = [order for order in orders if order["lines"]]
-            return self._issuer.fulfil(_json(wanted), now=now) if wanted else []
+            return self._issuer.fulfil(json.dumps(wanted).encode(), now=now) if wanted else []
 
     def source(self, name: str) -> Source:
         """A source's settings. Raises NotFound for one that has none."""
         if name not in self._settings.sources:
             raise NotFound("No source of that name may send events here.")
         return self._settings.sources[name]
+
+    def remove_bodies(self, *, now: datetime) -> int:
+        """Those of events that were settled longer ago than the settings keep them; how many."""
+        return self.inbox.remove_bodies(before=now - self._settings.keep, now=now)
 
     def process(self, *, now: datetime) -> list[Fate]:
         """Everything that can be processed now."""
@@ -149,20 +159,22 @@ class Intake:
                 stored = self.inbox.next(now=now)
                 if stored is None:
                     return None
-                status, outcome, due_at = self._settle(stored, now=now)
-                self.inbox.settle(stored, status, outcome, due_at=due_at, now=now)
+                settled = self._settle(stored, now=now)
+                self.inbox.settle(stored, settled, now=now)
+                status, outcome = settled.status, settled.outcome
         except HomeRefused:
             raise
         except Fault as fault:
             if stored is None:
                 raise
             status, outcome = Status.FAILED, fault.detail
-            self.inbox.settle(stored, status, outcome, now=now)
+            failed = Settled(status=status, outcome=outcome, account_ref=self._account_ref)
+            self.inbox.settle(stored, failed, now=now)
         except Exception as failure:
             if stored is not None:
                 # One document that nobody foresaw must not keep all others from being processed.
                 told = f"A fault of this program ({type(failure).__name__}); please report it."
-                self.inbox.settle(stored, Status.FAILED, told, now=now)
+                self.inbox.settle(stored, Settled(status=Status.FAILED, outcome=told), now=now)
             raise
         return Fate(
             key=stored.key,
@@ -173,7 +185,8 @@ class Intake:
             outcome=outcome,
         )
 
-    def _settle(self, stored: Stored, *, now: datetime) -> tuple[Status, str, datetime | None]:
+    def _settle(self, stored: Stored, *, now: datetime) -> Settled:
+        self._account_ref = None
         if stored.source not in self._settings.sources:
             raise IntakeRefused(
                 f"The intake's configuration has no table [{stored.source}] any more, so nobody knows what this means."
@@ -181,45 +194,51 @@ class Intake:
         setting = self._settings.sources[stored.source]
         fact = ADAPTERS[stored.source].fact(stored.event, setting)
         if isinstance(fact, Nothing):
-            return Status.IGNORED, fact.why, None
+            return Settled(status=Status.IGNORED, outcome=fact.why)
         register = self._issuer.register
         before, register.who = register.who, whoever(stored.source, reason=f"event {stored.key}")
+        applying = _Applying(self._issuer, self._settings, setting, event=stored.key, now=now)
         try:
-            outcome = _Applying(self._issuer, self._settings, setting, now=now).apply(fact)
+            outcome = applying.apply(fact)
         except _Later as later:
-            return Status.HELD, later.why, later.due_at
+            return Settled(
+                status=Status.HELD, outcome=later.why, due_at=later.due_at, held_for=later.held_for,
+                account_ref=applying.account_ref,
+            )  # fmt: skip
+        except _Moot as moot:
+            return Settled(status=Status.IGNORED, outcome=str(moot))
         finally:
-            register.who = before
+            register.who, self._account_ref = before, applying.account_ref
         if stored.subject:
             self.inbox.wake(stored.source, stored.subject)
-        return Status.DONE, outcome, None
+        return Settled(status=Status.DONE, outcome=outcome, account_ref=applying.account_ref)
 
 
 class _Applying:
-    """One fact, inside the transaction of its event."""
+    """One fact, inside the transaction of its event. Whose it is, is known afterwards (``account_ref``)."""
 
-    def __init__(self, issuer: Issuer, settings: Settings, source: Source, *, now: datetime) -> None:
-        self._issuer, self._source, self._now = issuer, source, now
+    def __init__(self, issuer: Issuer, settings: Settings, source: Source, *, event: int, now: datetime) -> None:
+        self._issuer, self._source, self._event, self._now = issuer, source, event, now
         self._known = Subscriptions(issuer.register, source.name)
         self._products = Products(issuer, settings.skus)
+        self.account_ref: str | None = None
 
     def apply(self, fact: Fact) -> str:
         match fact:
             case Ordered():
                 return self._ordered(fact)
             case Invoiced():
-                return self._invoiced(fact)
+                self._release(fact.ref, fact.stage)
+                return f"The invoice {fact.ref} has come to {fact.stage}."
             case Introduced():
-                self._known.put(self._known.get(fact.subscription).told(fact.buyer))
+                self._known.put(self._living(fact.subscription).told(fact.buyer))
                 return f"The subscription {fact.subscription} is of {fact.buyer.account_ref or 'nobody known'}."
             case Started():
                 return self._started(fact)
-            case Renewed():
-                return self._renewed(fact)
-            case Changed():
-                return self._changed(fact)
-            case Ended():
-                return self._ended(fact)
+            case Bought():
+                return self._bought(fact)
+            case Renewed() | Changed() | Ended():
+                return self._followed(fact)
             case Nothing():
                 return fact.why
 
@@ -228,16 +247,14 @@ class _Applying:
     def _ordered(self, fact: Ordered) -> str:
         orders = [self._products.order(order) for order in fact.orders]
         wanted = [order for order in orders if order["lines"]]
+        for order in wanted:
+            self._check_enabled(str(order.get("account_ref")))
         if not wanted:
             return "Nothing of it sells a licence."
-        fulfilled = self._issuer.fulfil(_json(wanted), now=self._now)
+        fulfilled = self._issuer.fulfil(json.dumps(wanted).encode(), now=self._now)
         for one in fulfilled:
             self._release(one.order_ref, fact.stage)
-        return _said(fulfilled)
-
-    def _invoiced(self, fact: Invoiced) -> str:
-        self._release(fact.ref, fact.stage)
-        return f"The invoice {fact.ref} has come to {fact.stage}."
+        return said(fulfilled)
 
     def _release(self, invoice_ref: str, stage: Stage | None) -> None:
         """Grants that waited for an invoice to come so far, are given."""
@@ -245,7 +262,7 @@ class _Applying:
             self._issuer.balances.release(invoice_ref, stage=stage, now=self._now)
 
     def _started(self, fact: Started) -> str:
-        known = self._known.get(fact.subscription).told(fact.buyer)
+        known = self._living(fact.subscription).told(fact.buyer)
         if known.started:
             return f"The subscription {fact.subscription} was fulfilled before."
         if known.buyer.account_ref is None:
@@ -253,193 +270,88 @@ class _Applying:
                 f"Nobody has said yet whose the subscription {fact.subscription} is. It is taken up when an event says "
                 f'so; or let the source\'s own customer be the account: account = "source" in [{self._source.name}].'
             )
-        self._known.put(replace(known, started=True))
-        sold = self._products.subscribed(fact.items)
-        if not sold:
-            return "Nothing of it sells a licence yet."
-        fulfilled = self._sell(known, fact.ref, sold)
-        self._release(fulfilled.order_ref, fact.stage)
-        return _said([fulfilled])
+        self._check_enabled(known.buyer.account_ref)
+        known = replace(known, started=True)
+        self._known.put(known)
+        agreement, words = self._say(known, fact)
+        # In it or not, what stands on the first invoice must be a product that somebody has named.
+        self._products.subscribed(fact.items)
+        sentences = agreement.reach(course(words, unsold=agreement.unsold(words)))
+        self._release(agreement.order_ref(fact.ref), fact.stage)
+        return " ".join(sentences) or "Nothing of it sells a licence yet."
 
-    def _renewed(self, fact: Renewed) -> str:
+    def _bought(self, fact: Bought) -> str:
         known = self._begun(fact.subscription)
         order_ref = f"{self._source.name}:{fact.ref}"
-        before = self._issuer.register.sale_lines(order_ref)
-        if before and all(line.document.get("action") == Action.RENEW.value for line in before):
-            # Rule 2: what came into the subscription since, this invoice never paid for.
+        order = self._products.order({
+            "order_ref": f"{order_ref}:single", "invoice_ref": order_ref, "account_ref": known.buyer.account_ref,
+            "lines": fact.lines,
+        })  # fmt: skip
+        outcome = self._ordered(Ordered(orders=(order,)))
+        self._release(order_ref, fact.stage)
+        return outcome
+
+    def _followed(self, fact: Renewed | Changed | Ended) -> str:
+        known = self._begun(fact.subscription)
+        agreement, words = self._say(known, fact)
+        told = course(words, unsold=agreement.unsold(words))
+        sentences = agreement.reach(told)
+        if isinstance(fact, Renewed):
+            order_ref = agreement.order_ref(fact.ref)
             self._release(order_ref, fact.stage)
+            return " ".join(sentences) or self._renewed_before(fact, order_ref)
+        if isinstance(fact, Ended) and told.ended == fact and not told.over(self._now, at_once=self._at_once):
+            raise _Later(
+                " ".join(
+                    [*sentences, f"Ends with what was paid for, at {write_instant(fact.paid_until or self._now)}."]
+                ),
+                due_at=fact.paid_until,
+            )
+        if not newest(words, Word(event=self._event, fact=fact)) or (isinstance(fact, Ended) and told.ended != fact):
+            sentences.insert(0, f"Something newer is known of {fact.subscription}; this is older.")
+        return " ".join(sentences) or "It is as it was."
+
+    def _renewed_before(self, fact: Renewed, order_ref: str) -> str:
+        if self._issuer.register.sale(order_ref) is not None:
             return f"The order {order_ref} was fulfilled before."
-        held = [one for one in self._known.items(fact.subscription).values() if one.quantity]
-        if not held:
-            return f"There is nothing in the subscription {fact.subscription} that could be renewed."
-        lines = [
-            {
-                "action": Action.RENEW.value,
-                "sku": self._products.sku_of(one.sku, Action.RENEW),
-                "entitlement_id": one.entitlement_id,
-            }
-            for one in held
-        ]
-        fulfilled = self._fulfil(known, fact.ref, lines)
-        self._release(fulfilled.order_ref, fact.stage)
-        return _said([fulfilled])
+        return f"There is nothing in the subscription {fact.subscription} that could be renewed."
 
-    def _changed(self, fact: Changed) -> str:
-        known = self._begun(fact.subscription)
-        outcomes: list[str] = []
-        if fact.items is not None and not (fact.whole and overtaken(fact.at, known.items_at)):
-            outcomes += self._differences(known, fact, fact.items)
-            known = replace(known, items_at=fact.at) if fact.whole else known
-        elif fact.items is not None:
-            outcomes.append(f"What is in {fact.subscription} is known from a newer event; this is older.")
-        if fact.active is not None and overtaken(fact.at, known.state_at):
-            outcomes.append(f"The state of {fact.subscription} is known from a newer event; this is older.")
-        elif fact.active is not None:
-            if fact.active == known.suspended:
-                outcomes.append(self._switch(fact.subscription, on=fact.active))
-            known = replace(known, state_at=fact.at, suspended=not fact.active)
-        self._known.put(known)
-        return " ".join(outcomes) or "It is as it was."
+    # -- whose it is --------------------------------------------------------------------------------------------------
 
-    def _ended(self, fact: Ended) -> str:
-        known = self._begun(fact.subscription)
-        if overtaken(fact.at, known.state_at):
-            return f"The state of {fact.subscription} is known from a newer event; this is older."
-        known = replace(known, state_at=fact.at)
-        self._known.put(known)
-        if self._source.on_end is OnEnd.PERIOD_END and fact.paid_until is not None and fact.paid_until > self._now:
-            raise _Later(f"Ends with what was paid for, at {write_instant(fact.paid_until)}.", due_at=fact.paid_until)
-        self._known.put(replace(known, suspended=True))
-        return self._switch(fact.subscription, on=False)
+    @property
+    def _at_once(self) -> bool:
+        return self._source.on_end is OnEnd.AT_ONCE
 
-    # -- the difference that a change makes ---------------------------------------------------------------------------
+    def _say(self, known: Subscription, fact: Said) -> tuple[Agreement, list[Word]]:
+        """Keeps the word; all words there are, and who acts by them."""
+        word = Word(event=self._event, fact=fact)
+        self._known.say(word)
+        agreement = Agreement(self._issuer, self._products, self._source, known, word=word, now=self._now)
+        return agreement, self._known.words(fact.subscription)
 
-    def _differences(self, known: Subscription, fact: Changed, items: Sequence[Item]) -> list[str]:
-        before = self._known.items(fact.subscription)
-        if not fact.whole:
-            newer = [one for one in items if one.item not in before or not overtaken(fact.at, before[one.item].seen_at)]
-            if len(newer) < len(items):
-                return [f"What is in {fact.subscription} is known from a newer event; this is older."]
-        sold = self._products.subscribed(item for item in items if item.quantity)
-        held = {item: one for item, one in before.items() if one.quantity}
-        kept = {item.item for item, _ in sold}
-        # None of it is left, or it became a product that sells no licence.
-        none_left = {item.item for item in items} - kept
-        out = [one for one in held.values() if one.item not in kept and (fact.whole or one.item in none_left)]
-        outcomes = [self._taken_out(fact, one) for one in out]
-        for name in none_left - set(before):
-            # Remembered, so that an older word for it is known to be one.
-            unsold = Held(item=name, sku="", quantity=0, entitlement_id="", seen_at=fact.at)
-            self._known.put_item(fact.subscription, unsold)
-        for item, sale in sold:
-            back = None if item.item in held else self._back_again(before.get(item.item), item, sale)
-            if back is not None:
-                held[item.item] = back
-                outcomes.append(f"{back.entitlement_id} is in it again.")
-        changes: list[dict[str, Any]] = []
-        for item, sale in sold:
-            if item.item in held:
-                one = held[item.item]
-                changes += self._changes_of(one, item, sale)
-                one = replace(one, sku=sale.sku, quantity=item.quantity, seen_at=fact.at)
-                self._known.put_item(fact.subscription, one)
-        if changes:
-            outcomes.append(_said([self._fulfil(known, fact.ref, changes)]))
-        added = [(item, sale) for item, sale in sold if item.item not in held]
-        if added:
-            outcomes.append(_said([self._sell(known, f"{fact.ref}:new", added, at=fact.at)]))
-        return outcomes
-
-    def _changes_of(self, before: Held, item: Item, sale: Sale) -> list[dict[str, Any]]:
-        target = {"entitlement_id": before.entitlement_id}
-        lines: list[dict[str, Any]] = []
-        if sale.sku != before.sku:
-            lines.append({"action": Action.UPGRADE.value, "sku": sale.sku_of(Action.UPGRADE), **target})
-        if item.quantity != before.quantity:
-            more = item.quantity - before.quantity
-            lines.append({
-                "action": Action.ADD_SEATS.value, "sku": sale.sku_of(Action.ADD_SEATS), "quantity": more, **target,
-            })  # fmt: skip
-        return lines
-
-    def _back_again(self, gone: Held | None, item: Item, sale: Sale) -> Held | None:
-        """What was taken out and still runs, as it runs: with a new one beside it the seats would be there twice."""
-        sold = None if gone is None else self._issuer.register.entitlement(gone.entitlement_id)
-        offering = self._issuer.catalog().offerings.get(sale.sku)
-        if gone is None or sold is None or offering is None or gone.sku != sale.sku:
-            return None
-        terms = read_back(sold.document)
-        if terms.status is not EntitlementStatus.ACTIVE or (terms.expires_at and terms.expires_at <= self._now):
-            return None
-        if terms.seats is None or offering.seats is None:
-            return replace(gone, quantity=item.quantity)
-        return replace(gone, quantity=terms.seats // offering.seats) if terms.seats % offering.seats == 0 else None
-
-    def _taken_out(self, fact: Changed, one: Held) -> str:
-        self._known.put_item(fact.subscription, replace(one, quantity=0, seen_at=fact.at))
-        if self._source.on_end is OnEnd.PERIOD_END:
-            return f"{one.entitlement_id} was taken out and is not renewed any more."
-        self._issuer.amending.disable(one.entitlement_id, now=self._now)
-        return f"{one.entitlement_id} was taken out and is disabled."
-
-    def _switch(self, subscription: str, *, on: bool) -> str:
-        change = self._issuer.amending.enable if on else self._issuer.amending.disable
-        # What was taken out ends with its own term, or did at once: it is neither switched off nor on again.
-        held = [one for one in self._known.items(subscription).values() if one.quantity]
-        for one in held:
-            change(one.entitlement_id, now=self._now)
-        listed = ", ".join(one.entitlement_id for one in held)
-        return f"{listed}: {'enabled again' if on else 'disabled'}." if held else "There is nothing in it."
-
-    # -- orders -------------------------------------------------------------------------------------------------------
-
-    def _begun(self, subscription: str) -> Subscription:
+    def _living(self, subscription: str) -> Subscription:
         known = self._known.get(subscription)
-        if not known.started:
-            raise _Later(f"The subscription {subscription} was not bought yet, as far as is known here.")
+        if known.gone_at is not None:
+            raise _Moot(
+                f"The customer of the subscription {subscription} was deleted on {known.gone_at:%Y-%m-%d}, so this "
+                "changes nothing."
+            )
+        self.account_ref = known.buyer.account_ref
         return known
 
-    def _fulfil(
-        self, known: Subscription, ref: str, lines: Sequence[Mapping[str, Any]], *, server_id: str | None = None
-    ) -> Fulfilled:
-        """An order of these lines. A change names no server: an entitlement may have moved since it was sold."""
-        order: dict[str, Any] = {
-            "order_ref": f"{self._source.name}:{ref}",
-            "account_ref": known.buyer.account_ref,
-            "lines": [{"line": n, **line} for n, line in enumerate(lines, start=1)],
-        }
-        if server_id is not None:
-            order["server_id"] = server_id
-        if known.buyer.name is not None:
-            order["customer"] = {"name": known.buyer.name}
-        (fulfilled,) = self._issuer.fulfil(_json(order), now=self._now)
-        return fulfilled
+    def _begun(self, subscription: str) -> Subscription:
+        known = self._living(subscription)
+        if not known.started:
+            raise _Later(f"The subscription {subscription} was not bought yet, as far as is known here.")
+        self._check_enabled(str(known.buyer.account_ref))
+        return known
 
-    def _sell(
-        self, known: Subscription, ref: str, sold: Sequence[tuple[Item, Sale]], *, at: datetime | None = None
-    ) -> Fulfilled:
-        """What is new in a subscription, and which entitlement each item became."""
-        lines = [{"action": Action.NEW.value, "sku": sale.sku, "quantity": item.quantity} for item, sale in sold]
-        fulfilled = self._fulfil(known, ref, lines, server_id=known.buyer.server_id)
-        for (item, sale), line in zip(sold, fulfilled.lines, strict=True):
-            held = Held(
-                item=item.item,
-                sku=sale.sku,
-                quantity=item.quantity,
-                entitlement_id=line.sold.entitlement_id,
-                seen_at=at,
+    def _check_enabled(self, account_ref: str) -> None:
+        self.account_ref = account_ref
+        customer = self._issuer.register.customer_by_account(account_ref)
+        if customer is not None and customer.disabled_at is not None:
+            raise _Later(
+                f"The customer {account_ref} is disabled since {customer.disabled_at:%Y-%m-%d}; this is taken up when "
+                f"it is enabled: lls-issuer customer enable {account_ref}.",
+                held_for=account_ref,
             )
-            self._known.put_item(known.subscription, held)
-        return fulfilled
-
-
-def _said(fulfilled: Iterable[Fulfilled]) -> str:
-    return " ".join(
-        f"The order {one.order_ref} {'was fulfilled before' if one.again else 'is fulfilled'}: "
-        f"{', '.join(sold.entitlement_id for sold in one.entitlements) or 'nothing new'}."
-        for one in fulfilled
-    )
-
-
-def _json(document: object) -> bytes:
-    return json.dumps(document).encode()

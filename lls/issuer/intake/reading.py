@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from lls.issuer.intake.facts import Buyer
+from lls.issuer.intake.facts import Buyer, Nothing
 from lls.issuer.intake.settings import Account, Source
 from lls.licensing.entitlement import MOST_SEATS
 from lls.licensing.fields import LARGEST, LONGEST_TEXT, Fields, malformed
@@ -128,6 +128,16 @@ def order_of(order_ref: str, who: Buyer, lines: Sequence[Mapping[str, object]], 
     if who.name is not None:
         order["customer"] = {"name": who.name}
     return order
+
+
+def trial(told: Told, key: str, source: Source) -> Nothing | None:
+    """An event whose member says that it is no sale but a trial, paid with a card that shops publish for it."""
+    if told.raw(key) is not False or source.test_events:
+        return None
+    return Nothing(
+        why=f"It is a trial of the shop's own ({key} is false), so nothing was paid. To take such events for sales, "
+        f"set test_events = true in [{source.name}]."
+    )
 
 
 def quiet(value: object) -> str:

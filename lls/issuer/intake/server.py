@@ -13,7 +13,8 @@ Rules
    again.
 4. The worker processes whenever something was stored, and every few seconds: for what became due, and for what was
    retried at a terminal. An event that shows a fault of this program is marked as failed and told; the others go on.
-5. Nothing of a body, a header or a secret is told; only numbers of the inbox, ids and outcomes.
+5. Once an hour the bodies that were kept long enough are removed.
+6. Nothing of a body, a header or a secret is told; only numbers of the inbox, ids and outcomes.
 
 TLS is a proxy's: this listens on the machine itself, unless it is told otherwise.
 """
@@ -25,7 +26,7 @@ import contextlib
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -49,6 +50,7 @@ T = TypeVar("T")
 LARGEST_BODY_BYTES: Final = 4 << 20
 BODY_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 5.0
+TIDY_EVERY: Final = timedelta(hours=1)
 _LARGEST_LINE: Final = 8_190
 
 
@@ -196,14 +198,27 @@ class Server:
     # -- the worker ---------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        """Rule 4."""
+        """Rules 4 and 5."""
+        tidied: datetime | None = None
         while True:
             self._stored.clear()
+            if tidied is None or not timedelta() <= self._clock() - tidied < TIDY_EVERY:
+                tidied = self._clock()
+                await self._tidy()
             while (fate := await self._next()) is not None:
                 self._tell(f"Event {fate.key}, {fate.kind} of {fate.source}: {fate.status}. {fate.outcome}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._stored.wait()
+
+    async def _tidy(self) -> None:
+        try:
+            removed = await self._in_thread(lambda: self._opened().remove_bodies(now=self._clock()))
+        except HomeRefused as refused:
+            self._tell(f"{refused.detail} Bodies that were kept long enough are removed later.")
+        else:
+            if removed:
+                self._tell(f"The bodies of {removed} settled events were kept long enough and are removed.")
 
     async def _next(self) -> Fate | None:
         try:

@@ -1,6 +1,7 @@
 """The intake's TOML: which sources may send, how they prove it, and what their products are called here.
 
     listen = "127.0.0.1:6510"
+    keep_days = 90
 
     [skus]
     price_123 = "CAD-PRO-1Y"
@@ -15,6 +16,7 @@ Rules
 2. A secret is in a file or in an environment variable that the TOML names; in the TOML itself it would be in every
    backup and every question to support. Several, one a line, are good at once.
 3. Only a source that has a table may send anything.
+4. The body of an event names people. It is kept for as long as the event is open, and then for ``keep_days``.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ DEFAULT_LISTEN: Final = "127.0.0.1:6510"
 LARGEST_SETTINGS_BYTES: Final = 1 << 20
 LARGEST_SECRET_BYTES: Final = 4_096
 LONGEST_TOLERANCE_SECONDS: Final = 86_400
-_TOP: Final = ("listen", "skus")
+DEFAULT_KEEP_DAYS: Final = 90
+_MOST_KEEP_DAYS: Final = 36_500
+_TOP: Final = ("listen", "keep_days", "skus")
 _OTHERS: Final = (Action.RENEW, Action.ADD_SEATS, Action.UPGRADE)
 _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _COLUMNS: Final = frozenset(
@@ -114,6 +118,8 @@ class Source:
     account: Account = Account.REFERENCE
     on_end: OnEnd = OnEnd.PERIOD_END
     fulfil_on: FulfilOn = FulfilOn.PAID
+    test_events: bool = False
+    """Whether what the source marks as a trial of its own counts as bought."""
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,6 +128,8 @@ class Settings:
     """The whole file."""
 
     listen: str = DEFAULT_LISTEN
+    keep: timedelta = timedelta(days=DEFAULT_KEEP_DAYS)
+    """For how long the bodies of settled events are kept."""
     skus: Mapping[str, Sale] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
 
@@ -141,9 +149,11 @@ _ENDS: Final = ("account", "on_end")
 CUSTOMS: Final[Mapping[str, Custom]] = {
     "generic": Custom(scheme=Scheme.TIMESTAMPED, header=_OWN_HEADER, names=("tolerance_seconds", "on_end")),
     "stripe": Custom(
-        scheme=Scheme.TIMESTAMPED, header="Stripe-Signature", names=("tolerance_seconds", "fulfil_on", *_ENDS)
+        scheme=Scheme.TIMESTAMPED,
+        header="Stripe-Signature",
+        names=("tolerance_seconds", "fulfil_on", "test_events", *_ENDS),
     ),
-    "fastspring": Custom(scheme=Scheme.BASE64, header="X-FS-Signature", names=_ENDS),
+    "fastspring": Custom(scheme=Scheme.BASE64, header="X-FS-Signature", names=("test_events", *_ENDS)),
     "chargify": Custom(scheme=Scheme.HEX, header="X-Chargify-Webhook-Signature-Hmac-Sha-256", names=_ENDS),
     "zuora": Custom(
         scheme=Scheme.BASIC,
@@ -174,8 +184,10 @@ def read_settings(path: Path, environment: Mapping[str, str] = os.environ, *, se
             for name in CUSTOMS
             if name in document
         }
+        days = fields.optional_integer("keep_days", least=0, most=_MOST_KEEP_DAYS)
         return Settings(
             listen=fields.optional_text("listen") or DEFAULT_LISTEN,
+            keep=timedelta(days=DEFAULT_KEEP_DAYS if days is None else days),
             skus=_skus(document.get("skus", {})),
             sources=sources,
         )
@@ -241,6 +253,7 @@ def _source(name: str, document: object, secrets: _Secrets) -> Source:
         account=fields.kind("account", Account) if fields.has("account") else Account.REFERENCE,
         on_end=fields.kind("on_end", OnEnd) if fields.has("on_end") else OnEnd.PERIOD_END,
         fulfil_on=fields.kind("fulfil_on", FulfilOn) if fields.has("fulfil_on") else FulfilOn.PAID,
+        test_events=fields.flag("test_events") if fields.has("test_events") else False,
         columns=_columns(own.get("columns", {}), place=f"{name}.columns"),
     )
 

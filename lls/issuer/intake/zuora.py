@@ -72,24 +72,34 @@ def fact(event: Event, source: Source) -> Fact:
     if not event.subject:
         raise malformed("event.Subscription.SubscriptionNumber", "is missing")
     if event.kind in _SWITCHES:
-        return Changed(ref=event.event_id, at=told.moment("EventDate"), active=_SWITCHES[event.kind], **named)
+        return Changed(**_when(told), active=_SWITCHES[event.kind], **named)
     if event.kind in _STAGES:
         return Invoiced(ref=f"zuora:{_version(subscription)}", stage=_STAGES[event.kind])
     match event.kind:
         case "SubscriptionCreated":
             return Started(ref=_version(subscription), buyer=_buyer(told, source), items=_items(told), **named)
         case "SubscriptionRenewed":
-            return Renewed(ref=_version(subscription), **named)
+            return Renewed(ref=_version(subscription), **_when(told), only=_charges(told), **named)
         case "SubscriptionUpdated":
-            return Changed(ref=_version(subscription), at=told.moment("EventDate"), items=_items(told), **named)
+            return Changed(**_when(told), items=_items(told), **named)
         case "SubscriptionCancelled":
-            return Ended(at=told.moment("EventDate"), paid_until=_paid_until(subscription), **named)
+            return Ended(**_when(told), paid_until=_paid_until(subscription), **named)
         case kind:
             return Nothing(why=f"Callouts of the type {kind} change nothing here.")
 
 
 _SWITCHES: Final = {"SubscriptionSuspended": False, "SubscriptionResumed": True}
 _STAGES: Final = {"InvoicePosted": Stage.APPROVED, "PaymentProcessed": Stage.PAID}
+
+
+def _when(told: Told) -> dict[str, Any]:
+    """Each order makes a new version of a subscription, so of two in one instant the higher is the later."""
+    return {"at": told.moment("EventDate"), "sequence": told.part("Subscription").whole("Version", otherwise=0)}
+
+
+def _charges(told: Told) -> frozenset[str] | None:
+    """What was renewed, where the callout lists it."""
+    return frozenset(item.item for item in _items(told)) or None
 
 
 def _version(subscription: Told) -> str:

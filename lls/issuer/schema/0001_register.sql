@@ -306,6 +306,7 @@ CREATE TABLE history (
 ) STRICT;
 CREATE INDEX history_by_customer ON history (customer_id);
 CREATE INDEX history_by_entitlement ON history (entitlement_id);
+CREATE INDEX history_of_deleted ON history (seq) WHERE kind = 'customer_deleted';
 CREATE TRIGGER history_is_not_changed BEFORE UPDATE ON history
 BEGIN SELECT RAISE(ABORT, 'the history is append-only'); END;
 CREATE TRIGGER history_is_not_shortened BEFORE DELETE ON history
@@ -326,10 +327,14 @@ CREATE TABLE event (                         -- what shops and billing systems s
     told        TEXT NOT NULL,               -- a sentence: what became of it, or why not
     attempts    INTEGER NOT NULL,
     settled_at  TEXT,
+    account_ref TEXT,                        -- whose it is, as far as it is known
+    held_for    TEXT,                        -- of a held one: the account whose customer is disabled
+    removed_at  TEXT,                        -- since when its body is not kept any more
     UNIQUE (source, event_id)
 ) STRICT;
 CREATE INDEX event_open ON event (event_key) WHERE status IN ('waiting', 'held');
-CREATE INDEX event_by_subject ON event (source, subject) WHERE status = 'held';
+CREATE INDEX event_by_subject ON event (source, subject);
+CREATE INDEX event_kept ON event (event_key) WHERE removed_at IS NULL;
 
 CREATE TABLE subscription (                  -- what a source calls a subscription
     source       TEXT NOT NULL,
@@ -338,20 +343,35 @@ CREATE TABLE subscription (                  -- what a source calls a subscripti
     name         TEXT,
     server_id    TEXT,
     started      INTEGER NOT NULL CHECK (started IN (0, 1)),
-    suspended    INTEGER NOT NULL CHECK (suspended IN (0, 1)),
-    state_at     TEXT,                       -- when its source saw the newest state that was heard of; older ones change nothing
-    items_at     TEXT,                       -- the same of what is in it
+    gone_at      TEXT,                       -- since when its customer is deleted; what is still told of it changes nothing
     PRIMARY KEY (source, subscription)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE said (                          -- every word for a subscription; what is true is told again from all of them
+    source       TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    word         TEXT NOT NULL,              -- the invoice that renews, else the event
+    event_key    INTEGER NOT NULL REFERENCES event,
+    kind         TEXT NOT NULL CHECK (kind IN ('started', 'renewed', 'changed', 'ended')),
+    at           TEXT,                       -- when its source saw it so; NULL: the beginning
+    told         TEXT NOT NULL,
+    PRIMARY KEY (source, subscription, word),
+    FOREIGN KEY (source, subscription) REFERENCES subscription
+) STRICT, WITHOUT ROWID;
+CREATE INDEX said_by_event ON said (event_key);
 
 CREATE TABLE subscribed (                    -- what is in it, and which entitlement that is
     source         TEXT NOT NULL,
     subscription   TEXT NOT NULL,
     item           TEXT NOT NULL,
-    sku            TEXT NOT NULL,
+    product        TEXT NOT NULL,            -- what its source calls it
+    sku            TEXT NOT NULL,            -- and what it was called here when it was sold
     quantity       INTEGER NOT NULL,
-    entitlement_id TEXT NOT NULL,            -- which may have been deleted with its customer
-    seen_at        TEXT,                     -- the same of this item, where it is told of alone; with quantity 0 it was taken out
+    entitlement_id TEXT NOT NULL,
+    present        INTEGER NOT NULL CHECK (present IN (0, 1)), -- 0: it was taken out
+    off            INTEGER NOT NULL CHECK (off IN (0, 1)),     -- 1: its source had it disabled
+    since          TEXT,                     -- when it took the place of one that had ended
+    renewals       TEXT NOT NULL,            -- those carried out, and what each moved
     PRIMARY KEY (source, subscription, item),
     FOREIGN KEY (source, subscription) REFERENCES subscription
 ) STRICT, WITHOUT ROWID;

@@ -12,7 +12,7 @@ import pytest
 
 from lls.issuer import Issuer
 from lls.issuer.intake.facts import Event
-from lls.issuer.intake.inbox import Status
+from lls.issuer.intake.inbox import Settled, Status
 from lls.issuer.intake.processing import Intake
 from lls.issuer.intake.settings import Settings
 from lls.issuer.ordering import Ordering
@@ -47,7 +47,7 @@ def test_two_who_process_at_once_process_once(desk: Desk, home: Path, settings: 
         seen = desk.intake.inbox.next(now=NOW)
         assert seen is not None
         assert DONE == getattr(theirs.process_next(now=NOW), "status", None)
-        assert not desk.intake.inbox.settle(seen, Status.FAILED, "too late", now=NOW)
+        assert not desk.intake.inbox.settle(seen, Settled(status=Status.FAILED, outcome="too late"), now=NOW)
         assert desk.intake.process_next(now=NOW) is None
     assert ["done"] == desk.statuses()
 
@@ -155,6 +155,17 @@ def test_a_dropped_event_stays_dropped_when_it_comes_again(desk: Desk) -> None:
     assert [True] == [taken.again for taken in desk.receive("stripe", PAID)]
     assert [] == desk.intake.process(now=NOW)
     assert ("dropped", "sold by hand") == (desk.intake.inbox.get(1).status, desk.intake.inbox.get(1).outcome)
+
+
+def test_looking_for_what_is_open_does_not_read_what_is_done(desk: Desk) -> None:
+    """The server looks every few seconds, and the inbox never gets shorter."""
+    asked: list[str] = []
+    desk.issuer.register._sql.set_trace_callback(asked.append)  # noqa: SLF001 - there is no other way to see it
+    assert desk.intake.inbox.next(now=NOW) is None
+    desk.issuer.register._sql.set_trace_callback(None)  # noqa: SLF001
+    (statement,) = asked
+    plan = desk.issuer.register.select(dict, f"EXPLAIN QUERY PLAN {statement}")
+    assert "event_open" in plan[0]["detail"]
 
 
 def test_the_history_names_the_source_and_the_event(desk: Desk) -> None:

@@ -131,11 +131,15 @@ def test_a_newer_word_for_another_thing_does_not_hide_an_older_one(desk: Desk) -
     assert [1, 7] == sorted(one.seats or 0 for one in desk.entitlements())
 
 
-def test_a_component_that_was_taken_out_before_it_was_heard_of_stays_out(desk: Desk) -> None:
+def test_a_component_that_was_taken_out_before_it_was_heard_of_is_there_to_its_end_as_in_right_order(
+    desk: Desk,
+) -> None:
     desk.send("chargify", chargify(1, "signup_success", at(0), {}))
     desk.send("chargify", allocation(3, 0, 20))
     assert "older" in desk.send("chargify", allocation(2, 5, 10)).outcome
-    assert [] == desk.entitlements()
+    before = desk.entitlement.expires_at
+    desk.send("chargify", chargify(5, "renewal_success", at(25), {}))
+    assert (5, before) == (desk.entitlement.seats, desk.entitlement.expires_at)
     desk.send("chargify", allocation(4, 6, 30))
     assert 6 == desk.entitlement.seats
 

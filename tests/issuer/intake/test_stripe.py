@@ -234,3 +234,98 @@ def test_half_a_list_of_items_is_not_half_fulfilled(desk: Desk) -> None:
     desk.send("stripe", stripe("evt_1", "checkout.session.completed", session(), created=NOW))
     assert FAILED == desk.send("stripe", stripe("evt_2", "invoice.paid", about, created=NOW)).status
     assert [] == desk.entitlements()
+
+
+# -- single lines -----------------------------------------------------------------------------------------------------
+
+
+def with_line(about: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """An invoice with one more line, that is no subscription item."""
+    line = {
+        "id": "il_once", "object": "line_item", "amount": 9900, "quantity": 2,
+        "parent": {"type": "invoice_item_details", "invoice_item_details": {
+            "invoice_item": "ii_1", "proration": False, "subscription": "sub_1",
+        }},
+        "pricing": {"type": "price_details", "price_details": {"price": "price_std", "product": "prod_2"}}, **changes,
+    }  # fmt: skip
+    lines = about["lines"]
+    return {**about, "lines": {**lines, "data": [*lines["data"], line]}}
+
+
+def test_a_single_line_of_a_first_invoice_is_sold_once_and_never_renewed(desk: Desk) -> None:
+    desk.send("stripe", stripe("evt_1", "checkout.session.completed", session(), created=NOW))
+    desk.send("stripe", stripe("evt_2", "invoice.paid", with_line(invoice()), created=NOW))
+    assert {"CAD-PRO": 5, "CAD-STD": 2} == {one.sku: one.seats for one in desk.entitlements()}
+    assert {"stripe:in_1", "stripe:in_1:single"} == {one.order_ref for one in desk.entitlements()}
+    desk.send("stripe", stripe("evt_3", "invoice.paid", invoice("in_2", "subscription_cycle"), created=NOW))
+    # The subscription, as Stripe tells it, does not hold the single thing; that ends with its own term.
+    desk.send("stripe", updated("evt_4", 20, quantity=5))
+    later = {"CAD-PRO": NOW.replace(year=NOW.year + 2), "CAD-STD": NOW.replace(year=NOW.year + 1)}
+    assert later == {one.sku: one.expires_at for one in desk.entitlements()}
+    assert {"active"} == {one.status for one in desk.entitlements()}
+
+
+@pytest.mark.parametrize("reason", ["subscription_cycle", "subscription_update"])
+def test_a_single_line_of_a_later_invoice_is_sold_by_itself_and_fails_by_itself(desk: Desk, reason: str) -> None:
+    bought(desk)
+    about = with_line(invoice("in_2", reason), pricing={"price_details": {"price": "price_nobody_named"}})
+    fates = {fate.event_id: fate.status for fate in (desk.receive("stripe", stripe(
+        "evt_3", "invoice.paid", about, created=NOW)), desk.intake.process(now=desk.now))[1]}  # fmt: skip
+    assert {"evt_3": DONE if reason == "subscription_cycle" else IGNORED, "evt_3:single": FAILED} == fates
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"amount": -500},
+        {"parent": {"type": "invoice_item_details", "invoice_item_details": {"proration": True}}},
+        {"parent": {"type": "subscription_item_details", "subscription_item_details": {"proration": True}}},
+    ],
+)
+def test_what_settles_money_is_nothing_that_was_bought(desk: Desk, changes: dict[str, Any]) -> None:
+    desk.send("stripe", stripe("evt_1", "checkout.session.completed", session(), created=NOW))
+    desk.send("stripe", stripe("evt_2", "invoice.paid", with_line(invoice(), **changes), created=NOW))
+    assert ["CAD-PRO"] == [one.sku for one in desk.entitlements()]
+    assert ["done", "done"] == desk.statuses()
+
+
+def test_an_invoice_renews_what_stands_on_it(desk: Desk) -> None:
+    """An item added after the period was invoiced, but told of before: the invoice was not for it."""
+    bought(desk)
+    more = subscription(ends=YEAR)
+    more["items"]["data"].append({"id": "si_2", "price": {"id": "price_std"}, "quantity": 1})
+    desk.send("stripe", stripe("evt_3", "customer.subscription.updated", more, created=NOW + timedelta(seconds=5)))
+    paid = stripe("evt_4", "invoice.paid", invoice("in_2", "subscription_cycle"), created=NOW + timedelta(days=30))
+    assert DONE == desk.send("stripe", paid).status
+    ends = {"CAD-PRO": NOW.replace(year=NOW.year + 2), "CAD-STD": NOW.replace(year=NOW.year + 1)}
+    assert ends == {one.sku: one.expires_at for one in desk.entitlements()}
+
+
+def test_a_renewal_whose_invoice_shows_half_its_lines_is_for_all_that_was_in_it(desk: Desk) -> None:
+    bought(desk)
+    about = invoice("in_2", "subscription_cycle")
+    about["lines"] = {"object": "list", "has_more": True, "data": []}
+    assert DONE == desk.send("stripe", stripe("evt_3", "invoice.paid", about, created=NOW)).status
+    assert NOW.replace(year=NOW.year + 2) == desk.entitlement.expires_at
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_end_is_the_last_word_of_its_second(desk: Desk, config: Any, first: int) -> None:
+    config.write_text(INTAKE.replace("[stripe]\n", '[stripe]\non_end = "at_once"\n'))
+    desk.intake = Intake(desk.issuer, read_settings(config))
+    bought(desk)
+    both = [updated("evt_4", 60), deleted()]
+    for one in (both[first], both[1 - first]):
+        desk.send("stripe", one)
+    assert "disabled" == desk.entitlement.status
+
+
+def test_metadata_changed_after_an_end_does_not_end_what_is_paid_for(desk: Desk) -> None:
+    """Stripe tells of an ended subscription as updated, with the status canceled."""
+    bought(desk)
+    assert HELD == desk.send("stripe", deleted()).status
+    desk.send("stripe", updated("evt_10", 120, status="canceled"))
+    assert "active" == desk.entitlement.status
+    desk.now = YEAR
+    desk.intake.process(now=desk.now)
+    assert "disabled" == desk.entitlement.status
