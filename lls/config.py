@@ -280,6 +280,17 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """[backup]: backups that the server makes by itself."""
+
+    folder: str = setting("", "where scheduled backups go, best another disk; empty: none are made")
+    every_hours: int = setting(24, "hours from one to the next", least=1, most=8_784)
+    keep: int = setting(7, "how many are kept; an older one goes once a new one was read back", least=1, most=10_000)
+    passphrase_file: str = setting("", "file with the passphrase that they are sealed to")
+    recipient_file: str = setting("", "public P-256 key (PEM) that they are sealed to, in place of a passphrase")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings; ``Config()`` is the default."""
 
@@ -297,6 +308,7 @@ class Config:
     log: Log = Log()
     drop: Drop = Drop()
     events: Events = Events()
+    backup: Backup = Backup()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +330,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     config = _built(tables, _overrides(environ, _stop), source, _stop)
     _check(config, source, _stop)
     return config
+
+
+def source_of(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file that :func:`load` reads; it need not exist where none was named."""
+    return path or (Path(environ[PATH_VARIABLE]) if environ.get(PATH_VARIABLE) else DEFAULT_PATH)
 
 
 def problems(path: Path | None, environ: Mapping[str, str]) -> list[str]:
@@ -543,6 +560,7 @@ def _check(config: Config, source: str, tell: Tell) -> None:
         *_access_faults(config),
         *_other_faults(config),
         *_events_faults(config.events),
+        *_backup_faults(config.backup),
     )
     for fault in faults:
         tell(SetupFault(f"{source}: {fault}"))
@@ -550,6 +568,15 @@ def _check(config: Config, source: str, tell: Tell) -> None:
 
 _NAME_LENGTH = 100
 _SPKI_LENGTH = 64  # hexadecimal of 32 bytes
+
+
+def _backup_faults(backup: Backup) -> Iterator[str]:
+    for key in ("folder", "passphrase_file", "recipient_file"):
+        value = getattr(backup, key)
+        if value and not Path(value).is_absolute():
+            yield f"[backup] {key} must be an absolute path."
+    if backup.passphrase_file and backup.recipient_file:
+        yield "[backup] passphrase_file and recipient_file exclude each other: a backup is sealed to one of them."
 
 
 def _server_faults(server: Server) -> Iterator[str]:

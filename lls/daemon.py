@@ -36,6 +36,7 @@ from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.api.origin import ForwardedHeader, Networks
+from lls.backup import Backups, Plan, Taken, refuse_unfinished
 from lls.care.disk import DiskWatch, make_room
 from lls.care.doctor import read_vendor_keys
 from lls.care.drop import DropFolder
@@ -50,7 +51,7 @@ from lls.faults import Fault, SetupFault
 from lls.host import host_components
 from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
-from lls.schedule import scheduled
+from lls.schedule import schedule_backups, scheduled
 from lls.store import Store
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics
@@ -65,17 +66,20 @@ PROBE_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
+def serve(config: Config, *, source: Path | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open.
+
+    ``source`` is the settings' file, for backups.
+    """
     logs = Logs.set_up(config)
     faulthandler.enable()  # a watchdog's SIGABRT says where every thread stood
     os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, logs))
+        return runner.run(_serve(config, logs, source))
 
 
-async def _serve(config: Config, logs: Logs) -> int:
-    daemon = Daemon(config, logs=logs)
+async def _serve(config: Config, logs: Logs, source: Path | None) -> int:
+    daemon = Daemon(config, logs=logs, source=source)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,13 +132,15 @@ class Daemon:
         *,
         clock: Callable[[GuardedClock], GuardedClock] | None = None,
         logs: Logs | None = None,
+        source: Path | None = None,
     ) -> None:
-        self.config = config
+        self.config, self._source = config, source
         self.logs = logs or Logs(usual=config.server.log_level)
         self.metrics: Metrics = metrics()
         self.store: Store
         self.writer: Writer
         self.airgap: Airgap
+        self.backups: Backups
         self.edge: Edge
         self.urls: list[str] = []
         self._adjust = clock
@@ -154,6 +160,7 @@ class Daemon:
         config = self.config
         state_dir = Path(config.server.state_dir)
         _make_folder(state_dir)
+        refuse_unfinished(state_dir)
         make_room(state_dir)
         store = self.store = _store(config, state_dir)
         self._stack.push_async_callback(store.close)
@@ -194,9 +201,12 @@ class Daemon:
         gc.freeze()
         # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
         gc.set_threshold(GARBAGE, 10, 10)
+        self.backups = self._backups(store, state_dir)
         await self._open_doors(state_dir)
         await self._send_heralds(state_dir)
         housekeeping = scheduled(self.airgap, self.edge.care)
+        if config.backup.folder:
+            schedule_backups(housekeeping, self.backups, every_hours=config.backup.every_hours)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
 
@@ -275,6 +285,39 @@ class Daemon:
         )
         return clock if self._adjust is None else self._adjust(clock)
 
+    def _backups(self, store: SqliteStore, state_dir: Path) -> Backups:
+        config, asked = self.config, self.config.backup
+        others = {"vendor.llskeys": Path(config.trust.keys)}
+        if config.policy.file:
+            others["policy.toml"] = Path(config.policy.file)
+        if self._source is not None:
+            others["lls.toml"] = self._source
+        plan = None
+        if asked.folder:
+            plan = Plan(
+                folder=Path(asked.folder),
+                keep=asked.keep,
+                passphrase_file=Path(asked.passphrase_file) if asked.passphrase_file else None,
+                recipient_file=Path(asked.recipient_file) if asked.recipient_file else None,
+            )
+        return Backups(
+            store,
+            state_dir=state_dir,
+            server_id=self.airgap.identity.server_id,
+            name=config.server.name,
+            version=__version__,
+            now=lambda: self.writer.now().wall,
+            others=others,
+            plan=plan,
+            observed=self._count_backup,
+        )
+
+    def _count_backup(self, taken: Taken | None) -> None:
+        if taken is None:
+            self.metrics.backup_failures.inc()
+        else:
+            self.metrics.backup_made.set(taken.manifest.made_at.timestamp())
+
     async def _open_doors(self, state_dir: Path) -> None:
         config = self.config
         context, pins = _tls(config, state_dir)
@@ -282,6 +325,7 @@ class Daemon:
             writer=self.writer,
             airgap=self.airgap,
             metrics=self.metrics,
+            backups=self.backups,
             setting=EdgeSetting(
                 name=config.server.name,
                 version=__version__,

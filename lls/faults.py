@@ -182,6 +182,12 @@ class StillBorrowed(Fault):
         )
 
 
+class Restored(Fault):
+    """The server was restored from a backup and does not know what was used since; the vendor must answer first."""
+
+    code = "restored"
+
+
 class TooLarge(Fault):
     """The request is larger than the server accepts."""
 

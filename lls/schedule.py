@@ -14,6 +14,7 @@ from functools import partial
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from lls.airgap import Airgap
+from lls.backup import Backups
 from lls.care.upkeep import Care
 from lls.faults import Fault
 
@@ -57,6 +58,21 @@ def _upkeep(care: Care) -> list[tuple[str, int, int, Callable[[], Awaitable[None
     jobs: list[tuple[str, int, int, Callable[[], Awaitable[None]]]]
     jobs = [("look_at_disk", 30, 0, care.disk.look), ("archive_journal", 86_400, 600, care.retention.daily)]
     return jobs if care.drop is None else [*jobs, ("look_into_drop_folder", 3, 0, care.drop.look)]
+
+
+def schedule_backups(scheduler: AsyncIOScheduler, backups: Backups, *, every_hours: int) -> None:
+    """Have backups made; the first one when the last one that is there is old enough."""
+    every, last = timedelta(hours=every_hours), backups.newest_made_at()
+    scheduler.add_job(
+        backups.take_scheduled,
+        "interval",
+        hours=every_hours,
+        id="backup",
+        coalesce=True,
+        max_instances=1,
+        misfire_grace_time=None,
+        next_run_time=max(datetime.now(UTC), last + every) if last is not None else datetime.now(UTC),
+    )
 
 
 async def _run(name: str, job: Callable[[], Awaitable[None]]) -> None:

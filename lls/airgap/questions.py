@@ -24,8 +24,9 @@ from lls.identity import Identity
 from lls.licensing.changes import Fact
 from lls.licensing.denial import cause_of, remedy_of
 from lls.licensing.fields import read_instant
-from lls.licensing.journal import Head, Kind, head_of, parse_line, verify_line
+from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, parse_line, verify_after_gap, verify_line
 from lls.licensing.retention import ArchivedRange
+from lls.licensing.terms import Acknowledgement
 from lls.licensing.usage import Bucket, Fold, UsageLine
 from lls.licensing.whatif import Outcome, WhatIf
 from lls.store import Store
@@ -194,7 +195,16 @@ class Questions:
             await asyncio.to_thread(step_all, fold, chunk)
         return json.dumps(fold.carry())
 
+    async def _head_known(self, receipt: Acknowledgement) -> str | None:
+        """The hash of the line that a receipt names; what it says itself where only the vendor has that line."""
+        for gap in self.writer.ledger.server.gaps:
+            if gap.after < receipt.up_to_seq <= gap.upto:
+                return gap.head if receipt.up_to_seq == gap.upto else receipt.head
+        return await self._hash_of(receipt.up_to_seq)
+
     async def _hash_of(self, seq: int) -> str | None:
+        if seq == 0:
+            return FIRST_PREV
         if seq <= self._archived_upto:
             # A receipt acknowledges the end of a report, and those are kept for good.
             return next((one.head for one in self.writer.ledger.reports.values() if one.to_seq == seq), None)
@@ -234,7 +244,7 @@ def step_all(fold: Fold, chunk: list[bytes]) -> Counter[str]:
 
 def _verify_all(chunk: list[bytes], head: Head) -> Head:
     for line in chunk:
-        head = head_of(verify_line(line, after=head))
+        head = head_of(verify_after_gap(line, head=head) or verify_line(line, after=head))
     return head
 
 

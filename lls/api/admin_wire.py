@@ -30,6 +30,22 @@ class ReportForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     pseudonymise: bool = False
 
 
+class BackupForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/backup``: sealed to a passphrase, to a public key (PEM, P-256), or to nothing."""
+
+    passphrase: Annotated[str, Meta(min_length=1, max_length=1_024)] | None = None
+    recipient: Annotated[str, Meta(min_length=1, max_length=10_000)] | None = None
+
+    def __post_init__(self) -> None:
+        """One of them opens it, not both."""
+        if self.passphrase is not None and self.recipient is not None:
+            raise ValueError("`passphrase` and `recipient` exclude each other")
+
+    def __repr__(self) -> str:
+        """Without the passphrase."""
+        return "BackupForm(…)"
+
+
 class ClockForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """``POST /v1/admin/clock``: the administrator says that a clock which jumped ahead is right."""
 
@@ -117,6 +133,17 @@ class ServerView(Struct, kw_only=True, frozen=True):
     chain: str
     started_at: datetime
     leases: int
+
+
+class BackupsView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/backup``: what the settings ask for, and the last one of the clock since the start."""
+
+    folder: str | None
+    keep: int | None
+    sealed: bool
+    last_at: str | None
+    last_path: str | None
+    problem: str | None
 
 
 # ---------------------------------------------------------------- bundles

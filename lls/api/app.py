@@ -21,6 +21,7 @@ from aiohttp import web
 from lls.api import (
     admin,
     admin_accounts,
+    admin_backup,
     admin_care,
     admin_events,
     admin_hosting,
@@ -48,6 +49,7 @@ ADMIN_ROUTES: Final = (
     *admin_policy.ROUTES,
     *admin_care.ROUTES,
     *admin_accounts.ROUTES,
+    *admin_backup.ROUTES,
     *admin_events.ROUTES,
     *status.ROUTES,
     status.METRICS,

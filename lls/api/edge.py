@@ -29,6 +29,7 @@ from lls.api.origin import NO_NETWORKS, ForwardedHeader, Networks, Origin
 from lls.api.sessions import Lockout, Sessions
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
+from lls.backup import Backups
 from lls.care.upkeep import Care
 from lls.events import Herald
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
@@ -85,8 +86,17 @@ class Shown:
 class Edge:
     """One process's edge, shared by its applications. ``setting`` may be replaced on reload; ``drain`` is one-way."""
 
-    def __init__(self, *, writer: Writer, airgap: Airgap, metrics: Metrics, setting: EdgeSetting) -> None:
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        airgap: Airgap,
+        metrics: Metrics,
+        setting: EdgeSetting,
+        backups: Backups | None = None,
+    ) -> None:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
+        self.backups = backups
         self.herald: Herald | None = None
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)

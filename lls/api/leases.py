@@ -60,6 +60,8 @@ async def heartbeat(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret, lease_id = bearer(request), lease_id_of(request)
     form = await read_form(request, edge, _HEARTBEAT)
+    if form.capability is not None:
+        await edge.airgap.take_up(form.capability, lease_id=lease_id, secret=secret)
     beaten = await _beat(edge, lease_id, secret=secret, beat=form.beat, nonce=form.nonce)
     return answer(beaten.told(await beaten.capability))
 
@@ -267,7 +269,7 @@ ROUTES: Final = (
         summary="Prolong a lease",
         form=HeartbeatForm,
         answers={200: HeartbeatAnswer},
-        faults=(*BODY, *HELD, "lease_cloned"),
+        faults=(*BODY, *HELD, "lease_cloned", "refused_document", "overloaded"),
         by="secret",
     ),
     Route(

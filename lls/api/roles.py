@@ -68,6 +68,7 @@ _VIEWER: Final = (
     ("GET", "/v1/admin/reports"),
     ("GET", "/v1/admin/reports/preview"),
     ("GET", "/v1/admin/doctor"),
+    ("GET", "/v1/admin/backup"),
     ("GET", "/v1/admin/log"),
     ("GET", "/v1/admin/events"),
     ("GET", "/metrics"),
@@ -95,6 +96,7 @@ _ADMIN: Final = (
     ("DELETE", f"{_ENTITLEMENT}/return"),
 )
 _ADMIN_PEOPLE: Final = (
+    ("POST", "/v1/admin/backup"),
     ("GET", "/v1/admin/users"),
     ("POST", "/v1/admin/users"),
     ("DELETE", _USER),

@@ -127,7 +127,12 @@ async def _troubles(edge: Edge) -> list[Fault]:
 
 
 def chain_state(ledger: Ledger) -> str:
-    """``forked`` when the vendor has acknowledged a line that our journal does not hold."""
+    """``forked`` when the vendor has acknowledged a line that our journal does not hold.
+
+    ``restored`` while his answer to a restore from a backup is awaited.
+    """
+    if ledger.server.restored:
+        return "restored"
     return "forked" if ledger.facts.get(Fact.CHAIN_FORKED) == "1" else "ok"
 
 
@@ -152,6 +157,7 @@ def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
     for state in ClockState:
         metrics.clock_state.labels(state).set(state is now.state)
     metrics.clock_behind_seconds.set(now.behind_seconds)
+    metrics.restored.set(ledger.server.restored)
     metrics.unbound.set(binding_state(ledger) == "unbound")
     metrics.bundle_sequence.set(max((kept.sequence for kept in ledger.bundles.values()), default=0))
     metrics.journal_seq.set(ledger.batch.before.seq)

@@ -24,6 +24,7 @@ import typer
 
 from lls import __version__
 from lls.cli import (
+    backup,
     borrow,
     bundle,
     clock,
@@ -90,11 +91,24 @@ def _options(
 
 
 serve.register(app)
+backup.register(app)
 for part in (
-    *(server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, log, config),
+    server,
+    bundle,
+    entitlement,
+    lease,
+    borrow,
+    policy,
+    report,
+    receipt,
+    journal,
+    events,
+    user,
+    key,
+    clock,
+    log,
+    config,
 ):
-    app.add_typer(part.app)
-for part in (user, key):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)

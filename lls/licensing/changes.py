@@ -158,6 +158,26 @@ class Fact(StrEnum):
     POLICY = "policy"
     """The text of the site policy in force; empty: none."""
     SERVER_ID = "server_id"
+    RESTORING = "restoring"
+    """Of a database that was put back from a backup and has not been started since: which restore it is, as JSON."""
+    RESTORED = "restored"
+    """The restores after which the vendor's word is still awaited, as JSON; empty: none."""
+    LOST_TIMES = "lost_times"
+    """Between the end of each backup that was put back and its first start, as JSON."""
+    GAPS = "gaps"
+    """The ranges of our own chain whose lines only the vendor has, as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebase:
+    """The journal goes on from another head: the lines after ``keep`` go, and ``entries`` stand in their place.
+
+    They are the same lines, numbered and chained behind that head (decision 0021); their ``data`` is left out. Reports
+    and returns of lines after ``keep`` go with them.
+    """
+
+    keep: int
+    entries: Sequence[Entry]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,6 +186,8 @@ class Batch:
 
     before: Head
     head: Head
+    rebase: Rebase | None = None
+    """Before ``entries``, which follow it."""
     entries: list[Entry] = field(default_factory=list)
     leases: dict[str, Lease | None] = field(default_factory=dict)
     ended: dict[str, Ended] = field(default_factory=dict)

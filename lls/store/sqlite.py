@@ -14,13 +14,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import hashlib
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -31,9 +29,10 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 import aiosqlite
 
 from lls.faults import Fault, SetupFault, StoreDown, WritershipLost
-from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded
-from lls.licensing.journal import Head
-from lls.store import rows
+from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded, Rebase
+from lls.licensing.journal import Entry, Head
+from lls.store import copies, rows
+from lls.store.locking import give_lock_back, take_lock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +40,7 @@ T = TypeVar("T")
 CHUNK: Final = 5_000
 MOST_ROWS: Final = 64
 """Rows in one statement; fewer where SQLite takes fewer parameters (999 before 3.32)."""
-DATABASE: Final = "lls.sqlite3"
+DATABASE: Final = copies.DATABASE
 
 
 class SqliteStore:
@@ -57,7 +56,7 @@ class SqliteStore:
         self._closed = False
 
     async def take_writership(self) -> int:
-        self._lock = _take_lock(self._lock_path)
+        self._lock = take_lock(self._lock_path)
         try:
             await self._on_writer(_migrate)
             return await self._on_writer(_next_epoch)
@@ -102,12 +101,16 @@ class SqliteStore:
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
 
+    async def copy(self, target: Path) -> None:
+        """A consistent copy in one new file, while commits go on. Raises StoreDown."""
+        await asyncio.to_thread(copies.copy, self._path, target)
+
     async def close(self) -> None:
         self._closed = True
         async with self._opening:  # who was opening a connection is done, and its connection is ours to close
             await self._drop()
         if self._lock is not None:
-            os.close(self._lock)
+            give_lock_back(self._lock)
             self._lock = None
 
     async def _on_writer(
@@ -212,11 +215,10 @@ def _commit(database: sqlite3.Connection, batch: Batch, epoch: int, mark: dateti
 
 def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     many = database.executemany
+    if batch.rebase is not None:
+        _rebase(database, batch.rebase)
     if batch.entries:
-        stamps = [rows.to_micros(entry.at) for entry in batch.entries]
-        latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
-        entries = [(e.seq, at, high, e.line) for e, at, high in zip(batch.entries, stamps, latest, strict=True)]
-        _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
+        _append(database, batch.entries)
     gone = [(lease_id,) for lease_id, lease in batch.leases.items() if lease is None]
     live = [rows.lease_row(lease) for lease in batch.leases.values() if lease is not None]
     _put(database, "DELETE FROM leases WHERE (lease_id) IN (VALUES", gone, after=")")
@@ -227,16 +229,13 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
         _write_uses(database, batch)
     if batch.archives or batch.prune_upto is not None or batch.forget_names:
         _write_retention(database, batch)
-    names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
+    first = batch.before.seq + 1 if batch.rebase is None else batch.rebase.entries[0].seq
+    names = [(commitment, field, value, first) for (commitment, field), value in batch.names.items()]
     _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
         facts = [(key.value, value) for key, value in batch.facts.items()]
         many("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", facts)
-    if batch.forget_ended_before is not None:
-        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
-    if batch.forget_requests_before is not None:
-        before = rows.to_micros(batch.forget_requests_before)
-        database.execute("DELETE FROM requests WHERE kept_until < ?", (before,))
+    _forget(database, batch, now=now)
     if batch.bundles or batch.placed or batch.key_sets or batch.receipts or batch.reports or batch.closed_sessions:
         _write_documents(database, batch)
     if batch.returns:
@@ -244,6 +243,14 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
         _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
     if batch.users or batch.api_keys:
         _write_accounts(database, batch)
+
+
+def _forget(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
+    if batch.forget_ended_before is not None:
+        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
+    if batch.forget_requests_before is not None:
+        before = rows.to_micros(batch.forget_requests_before)
+        database.execute("DELETE FROM requests WHERE kept_until < ?", (before,))
 
 
 def _write_accounts(database: sqlite3.Connection, batch: Batch) -> None:
@@ -262,6 +269,22 @@ def _write_retention(database: sqlite3.Connection, batch: Batch) -> None:
     if batch.prune_upto is not None:
         database.execute("DELETE FROM journal WHERE seq <= ?", (batch.prune_upto,))
     database.executemany("DELETE FROM names WHERE commitment = ?", [(one,) for one in sorted(batch.forget_names)])
+
+
+def _append(database: sqlite3.Connection, posted: Sequence[Entry]) -> None:
+    stamps = [rows.to_micros(entry.at) for entry in posted]
+    latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
+    entries = [(e.seq, at, high, e.line) for e, at, high in zip(posted, stamps, latest, strict=True)]
+    _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
+
+
+def _rebase(database: sqlite3.Connection, rebase: Rebase) -> None:
+    """The lines after ``keep`` stand behind another head. Their names may be told in any report from there on."""
+    database.execute("DELETE FROM journal WHERE seq > ?", (rebase.keep,))
+    database.execute("DELETE FROM reports WHERE to_seq > ?", (rebase.keep,))
+    database.execute("DELETE FROM returns WHERE up_to_seq > ?", (rebase.keep,))
+    database.execute("UPDATE names SET seq = ? WHERE seq > ?", (rebase.entries[0].seq, rebase.keep))
+    _append(database, rebase.entries)
 
 
 def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
@@ -421,7 +444,9 @@ def _seq_at(database: sqlite3.Connection, at: int) -> int:
     )
     while low < high:
         middle = (low + high + 1) // 2
-        (stamp,) = database.execute("SELECT latest FROM journal WHERE seq = ?", (middle,)).fetchone()
+        # Or the last one before it: after a restore there are ranges of which only the vendor has the lines.
+        find = "SELECT latest FROM journal WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+        (stamp,) = database.execute(find, (middle,)).fetchone()
         if stamp < at:
             low = middle
         else:
@@ -462,25 +487,6 @@ def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
 
 
 # -------------------------------------------------------------------- opening
-
-
-def _take_lock(path: Path) -> int:
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupFault(f"The state directory {path.parent} cannot be written: {error.strerror}.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise SetupFault(
-            f"Another daemon (process {owner}) runs on {path.parent}; stop it first, or use another state_dir."
-        ) from None
-    with suppress(OSError):  # the number is a courtesy to the next one; a full disk must not cost the writership
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
 
 
 def _migrate(database: sqlite3.Connection) -> None:

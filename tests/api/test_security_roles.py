@@ -54,6 +54,8 @@ ALLOWED: Final = {
     "POST /v1/admin/policy/check": "vk",
     "GET /v1/admin/policy/explain": "vk",
     "POST /v1/admin/reload": "ok",
+    "GET /v1/admin/backup": "vk",
+    "POST /v1/admin/backup": "a",
     "GET /v1/admin/doctor": "vk",
     "GET /v1/admin/log": "vk",
     "POST /v1/admin/log": "ok",

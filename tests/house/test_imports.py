@@ -36,13 +36,21 @@ ARROWS: dict[str, set[str]] = {
         *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
         *("telemetry", "tls", "writer"),
     },
-    "schedule": {"writer", "airgap", "store", "clock", "care", "faults"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry", "care"},
+    # What a server's whole state is, and its one file (decision 0020).
+    "backup": {"signed", "store", "licensing", "identity", "faults"},
+    "schedule": {"writer", "airgap", "store", "clock", "backup", "care", "faults"},
+    "api": {
+        *("licensing", "signed.capability", "writer", "airgap", "backup", "care", "events", "faults", "telemetry"),
+    },
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    "cli": {"care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
+    # A restore runs while no daemon does; the key or passphrase for it is asked for here.
+    "cli": {
+        *("care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"),
+        *("backup", "signed.jose", "signed.vault"),
+    },
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients
