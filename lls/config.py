@@ -54,6 +54,20 @@ class SmtpSecurity(StrEnum):
     TLS = "tls"
 
 
+class ClientCertificate(StrEnum):
+    """Whether applications must show a certificate of the site's authority."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+class ForwardedHeader(StrEnum):
+    """The header in which the site's proxies name the client."""
+
+    X_FORWARDED_FOR = "x-forwarded-for"
+    FORWARDED = "forwarded"
+
+
 class LogLevel(StrEnum):
     """The least important line that is still written."""
 
@@ -121,6 +135,33 @@ class Tls:
     mode: TlsMode = setting(TlsMode.SELF, "self: makes its own certificate; files: cert and key below; off: plain HTTP")
     cert: str = setting("", "certificate chain, PEM, for mode files")
     key: str = setting("", "its private key, PEM, for mode files")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """[access]: which applications may come, and which proxies are believed."""
+
+    allow: tuple[str, ...] = setting((), "networks whose applications may use the server; empty: all")
+    client_ca: str = setting("", "PEM file of the authority whose client certificates are asked for; empty: none")
+    client_certificate: ClientCertificate = setting(
+        ClientCertificate.REQUIRED, "required or optional: with client_ca, whether who has no certificate may come"
+    )
+    trusted_proxies: tuple[str, ...] = setting((), "networks of proxies whose word on the client's address counts")
+    forwarded_header: ForwardedHeader = setting(
+        ForwardedHeader.X_FORWARDED_FOR, "x-forwarded-for or forwarded: the one header that those proxies write"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """[admin]: administration over the network."""
+
+    http: bool = setting(
+        default=False, explanation="whether administration is answered on the network, to users and API keys"
+    )
+    allow: tuple[str, ...] = setting((), "networks from which it is answered; empty: all")
+    session_idle_seconds: int = setting(900, "a session ends when it was not used for so long", least=60, most=86_400)
+    session_seconds: int = setting(43_200, "a session ends after this time, used or not", least=60, most=604_800)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +235,8 @@ class Config:
     server: Server = Server()
     store: Store = Store()
     tls: Tls = Tls()
+    access: Access = Access()
+    admin: Admin = Admin()
     trust: Trust = Trust()
     policy: Policy = Policy()
     clock: ClockTable = ClockTable()
@@ -442,6 +485,7 @@ def _check(config: Config, source: str, tell: Tell) -> None:
     faults = (
         *_server_faults(config.server),
         *_tls_faults(config),
+        *_access_faults(config),
         *_other_faults(config),
         *_events_faults(config.events),
     )
@@ -482,6 +526,27 @@ def _tls_faults(config: Config) -> Iterator[str]:
         yield (
             f"[tls] mode off would send secrets in clear from {reachable[0]}; listen on 127.0.0.1, "
             "or set plain_http_off_loopback = true in [server] if a TLS proxy is all that can reach it."
+        )
+
+
+def _access_faults(config: Config) -> Iterator[str]:
+    access, admin = config.access, config.admin
+    lists = (("[access] allow", access.allow), ("[access] trusted_proxies", access.trusted_proxies))
+    for place, networks in (*lists, ("[admin] allow", admin.allow)):
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as fault:
+                yield f'{place}: "{network[:_SHOWN]}" is no network such as 10.0.0.0/8 ({str(fault)[:_SHOWN]}).'
+    if access.client_ca and config.tls.mode is TlsMode.OFF:
+        yield "[access] client_ca needs TLS: without it nobody shows a certificate."
+    if admin.session_seconds < admin.session_idle_seconds:
+        yield "[admin] session_seconds must be at least session_idle_seconds."
+    reachable = [entry for entry in config.server.listen if not _is_loopback(entry)]
+    if admin.http and config.tls.mode is TlsMode.OFF and reachable and not access.trusted_proxies:
+        yield (
+            "[admin] http is answered only on ways that nobody can read: set tls.mode to self or files, or name the"
+            " TLS proxy in [access] trusted_proxies."
         )
 
 

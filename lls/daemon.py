@@ -34,8 +34,9 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
+from lls.api.origin import ForwardedHeader, Networks
 from lls.clock import GuardedClock, system_elapsed, system_wall
-from lls.config import Address, Config, LogFormat, TlsMode, addresses
+from lls.config import Address, ClientCertificate, Config, LogFormat, TlsMode, addresses
 from lls.events import Herald, Looking, Outbox, Sender, destinations
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
@@ -238,6 +239,13 @@ class Daemon:
                 show_products=config.server.show_products,
                 tls_spki_sha256=(*pins, *config.server.proxy_spki_sha256),
                 admin_group=ADMIN_GROUP,
+                admin_http=config.admin.http,
+                admin_networks=Networks(config.admin.allow),
+                networks=Networks(config.access.allow),
+                trusted_proxies=Networks(config.access.trusted_proxies),
+                forwarded_header=ForwardedHeader(config.access.forwarded_header),
+                session_idle_seconds=config.admin.session_idle_seconds,
+                session_seconds=config.admin.session_seconds,
             ),
         )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))
@@ -397,7 +405,13 @@ def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[
         hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
         hosts |= {address.host for address in addresses(config.server)} - {"0.0.0.0", "::"}  # noqa: S104 - names, not bound
         make_certificate(certificate, key, names=sorted(hosts), now=system_wall())
-    return server_context(certificate, key), (spki_sha256(certificate),)
+    context = server_context(
+        certificate,
+        key,
+        client_ca=Path(config.access.client_ca) if config.access.client_ca else None,
+        required=config.access.client_certificate is ClientCertificate.REQUIRED,
+    )
+    return context, (spki_sha256(certificate),)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

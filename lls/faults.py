@@ -43,6 +43,16 @@ class Unauthenticated(Fault):
     code = "unauthenticated"
 
 
+class BadLogin(Unauthenticated):
+    """The user, the password or the code is not right; which of them is not said."""
+
+
+class NameTaken(Fault):
+    """There is something of that name already; choose another one."""
+
+    code = "name_taken"
+
+
 class BadActivationCode(Fault):
     """No entitlement of this product has that activation code; check the code with whoever bought the licences."""
 

@@ -66,6 +66,7 @@ class Metrics:
     report_due_days: Gauge
 
     http_requests: Counter
+    logins: Counter
 
 
 def metrics() -> Metrics:
@@ -117,6 +118,7 @@ def metrics() -> Metrics:
         http_requests=counter(
             "http_requests_total", "Requests answered, by route pattern and status.", "route", "status"
         ),
+        logins=counter("logins_total", "Logins over the network, by outcome (ok, refused, paused, busy).", "outcome"),
     )
 
 

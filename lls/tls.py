@@ -50,8 +50,14 @@ def make_certificate(certificate: Path, key: Path, *, names: list[str], now: dat
     _write(certificate, built.public_bytes(Encoding.PEM), mode=0o644)
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or later with this certificate. Raises SetupFault with a sentence that names the file."""
+def server_context(
+    certificate: Path, key: Path, *, client_ca: Path | None = None, required: bool = True
+) -> ssl.SSLContext:
+    """TLS 1.2 or later with this certificate. Raises SetupFault with a sentence that names the file.
+
+    With ``client_ca`` clients show a certificate of that authority: all of them, or (``required`` off) those that have
+    one. One of another authority ends the handshake either way.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -61,6 +67,12 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             getattr(error, "strerror", None) or getattr(error, "reason", None) or "not a PEM certificate and its key"
         )
         raise SetupFault(f"The TLS certificate {certificate} and key {key} cannot be used: {reason}.") from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise SetupFault(f"The authority of clients {client_ca} (access.client_ca) cannot be used.") from error
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context
 
 

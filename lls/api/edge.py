@@ -24,6 +24,9 @@ from aiohttp import web
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
+from lls.api.credentials import MEMORY_KIB, PASSES, Passwords
+from lls.api.origin import NO_NETWORKS, ForwardedHeader, Networks, Origin
+from lls.api.sessions import Lockout, Sessions
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
 from lls.events import Herald
@@ -55,6 +58,15 @@ class EdgeSetting:
     ready_seconds: float = 2
     show_products: bool = True
     admin_group: str = "lls-admin"
+    admin_http: bool = False
+    admin_networks: Networks = NO_NETWORKS
+    networks: Networks = NO_NETWORKS
+    trusted_proxies: Networks = NO_NETWORKS
+    forwarded_header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR
+    session_idle_seconds: float = 900
+    session_seconds: float = 43_200
+    password_memory_kib: int = MEMORY_KIB
+    password_passes: int = PASSES
     tls_spki_sha256: tuple[str, ...] = ()
     """The TLS keys that clients may meet: current, next, a proxy's (contract §2)."""
 
@@ -77,6 +89,11 @@ class Edge:
         self.herald: Herald | None = None
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
+        self.logins = FailureLimit(per_minute=setting.failures_per_minute)
+        self.origin = Origin(proxies=setting.trusted_proxies, header=setting.forwarded_header)
+        self.passwords = Passwords(memory_kib=setting.password_memory_kib, passes=setting.password_passes)
+        self.sessions = Sessions(idle=setting.session_idle_seconds, most=setting.session_seconds)
+        self.lockout = Lockout()
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}
@@ -135,7 +152,8 @@ class Route:
     """One call of the API: what the router needs, and what the OpenAPI document says of it.
 
     ``answers`` maps each success status to the answer's type, a media type for what is no JSON, or None for no body.
-    ``by``: who may call: ``anyone``, a lease's ``secret``, an ``administrator`` on the admin socket.
+    ``by``: who may call: ``anyone``, a lease's ``secret``, an ``administrator`` (on the admin socket, or known by
+    session or API key), a person with a ``session``, whoever is about to ``login``.
     """
 
     method: str

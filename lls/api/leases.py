@@ -89,12 +89,12 @@ async def checkout(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret = bearer(request)
     wait_seconds = _wait_seconds(request)
-    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret, address=request.remote or None)
+    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret, address=edge.origin.address(request) or None)
     if edge.draining:
         raise Draining
     if wish.activation_code is not None:
         # A right code among many wrong ones is a guess, too (auth, rule 3).
-        edge.guesses.check(request.remote or "", elapsed=edge.writer.now().elapsed)
+        edge.guesses.check(edge.origin.address(request), elapsed=edge.writer.now().elapsed)
     verdict = await _decided(edge, wish, wait_seconds)
     response = denied(edge, verdict) if isinstance(verdict, Denial) else await _granted(edge, verdict, nonce=wish.nonce)
     if wait_seconds:

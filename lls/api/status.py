@@ -6,7 +6,8 @@ Rules
    worse than none. Not ready: the store does not answer, this daemon is not the writer, or it is stopping. A wrong
    clock, a missing licence or an overdue report do not stop what is held, so they are told and leave the server ready.
 3. ``/metrics`` counts events as they happen; levels are set from the last commit when somebody reads them. On the
-   network it is answered only where the site shows its seats to anybody; on the admin socket always.
+   network it is answered only where the site shows its seats to anybody, else to who may administer, by the scope
+   ``metrics``; on the admin socket always.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lls.api import openapi, problems
+from lls.api.callers import admitted
 from lls.api.edge import EDGE, JSON, Edge, Route, answer, encode
+from lls.api.roles import rule_of
 from lls.faults import Draining, Fault, Forbidden, NotPrimary, StoreDown
 from lls.licensing.changes import Fact
 from lls.licensing.instant import ClockState, Now
@@ -92,8 +95,11 @@ async def metrics(request: web.Request) -> web.StreamResponse:
 
 async def lan_metrics(request: web.Request) -> web.StreamResponse:
     """Rule 3, for anybody."""
-    if not request.app[EDGE].setting.show_products:
-        raise Forbidden("This site does not show its seats; the admin socket answers with metrics.")
+    edge = request.app[EDGE]
+    if not edge.setting.show_products:
+        if not edge.setting.admin_http:
+            raise Forbidden("This site does not show its seats; the admin socket answers with metrics.")
+        admitted(request, edge, rule_of("GET", "/metrics"))
     return await metrics(request)
 
 
@@ -196,5 +202,5 @@ LAN_METRICS: Final = Route(
     handler=lan_metrics,
     summary=_METRICS_SUMMARY,
     answers={200: METRICS_TEXT},
-    faults=("forbidden", "internal"),
+    faults=("unauthenticated", "forbidden", "internal"),
 )

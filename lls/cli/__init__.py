@@ -32,6 +32,7 @@ from lls.cli import (
     entitlement,
     events,
     journal,
+    key,
     lease,
     policy,
     receipt,
@@ -39,6 +40,7 @@ from lls.cli import (
     serve,
     server,
     usage,
+    user,
 )
 from lls.cli.frame import Commands, noun
 
@@ -85,7 +87,22 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, config):
+for part in (
+    server,
+    bundle,
+    entitlement,
+    lease,
+    borrow,
+    policy,
+    report,
+    receipt,
+    journal,
+    events,
+    user,
+    key,
+    clock,
+    config,
+):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final
 
 from lls.faults import LeaseEnd
+from lls.licensing.account import ApiKey, User
 from lls.licensing.journal import Entry, Head
 from lls.licensing.lease import Lease
 
@@ -179,6 +180,8 @@ class Batch:
     requests: dict[tuple[str, str], AnsweredRequest] = field(default_factory=dict)
     """By lease and request id."""
     returns: list[ReturnedEntitlement] = field(default_factory=list)
+    users: dict[str, User | None] = field(default_factory=dict)
+    api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     forget_ended_before: datetime | None = None
     forget_requests_before: datetime | None = None
     """Requests that were kept until before this instant go."""
@@ -189,7 +192,8 @@ class Batch:
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
         forgotten = self.forget_ended_before or self.forget_requests_before
-        return not (self.entries or self.facts or self.key_sets or self.requests or forgotten or self.stamp)
+        alone = self.facts or self.key_sets or self.requests or self.users  # rows that have no line of their own
+        return not (self.entries or alone or forgotten or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,5 +218,7 @@ class Loaded:
     requests: Sequence[AnsweredRequest] = ()
     """In the order of ``at``."""
     returns: Sequence[ReturnedEntitlement] = ()
+    users: Sequence[User] = ()
+    api_keys: Sequence[ApiKey] = ()
     last_at: datetime | None = None
     last_line: bytes | None = None

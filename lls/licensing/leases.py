@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, UnknownLease
+from lls.licensing.accounts import Accounts
 from lls.licensing.changes import Batch, Ended, Fact, Loaded, Placed
 from lls.licensing.deadlines import Deadlines
 from lls.licensing.denial import Denial
@@ -99,6 +100,7 @@ class Leases:
         self.setting = setting
         self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
         self.server = Server(self._posting, terms=terms, host=host)
+        self.accounts = Accounts(self._posting, users=loaded.users, keys=loaded.api_keys)
         self.problems = dict(problems)
         self.placed: dict[str, Placed] = {placed.entitlement_id: placed for placed in loaded.placed}
         self.meters = Meters(self._posting, lots=loaded.lots, requests=loaded.requests)
@@ -208,6 +210,7 @@ class Leases:
                 lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         self._posting.settle()
         self.meters.settle()
+        self.accounts.settle()
         self._terms_before.clear()
         self._placed_before.clear()
         self._before.clear()
@@ -236,6 +239,7 @@ class Leases:
             if entitlement_id in self.pools:
                 self._tell(self.pools[entitlement_id], placed)
         self.meters.abandon()
+        self.accounts.abandon()
         self._posting.abandon()
         self._posting.batch.facts.clear()
         self._terms_before.clear()

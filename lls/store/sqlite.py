@@ -229,6 +229,18 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     if batch.returns:
         returns = [rows.return_row(one) for one in batch.returns]
         _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
+    if batch.users or batch.api_keys:
+        _write_accounts(database, batch)
+
+
+def _write_accounts(database: sqlite3.Connection, batch: Batch) -> None:
+    many = database.executemany
+    many("DELETE FROM users WHERE name = ?", [(name,) for name, user in batch.users.items() if user is None])
+    users = [rows.user_row(user) for user in batch.users.values() if user is not None]
+    many(f"INSERT OR REPLACE INTO users ({rows.USER_COLUMNS}) VALUES ({_marks(rows.USER_COLUMNS)})", users)
+    many("DELETE FROM api_keys WHERE key_id = ?", [(key_id,) for key_id, key in batch.api_keys.items() if key is None])
+    keys = [rows.key_row(key) for key in batch.api_keys.values() if key is not None]
+    many(f"INSERT OR REPLACE INTO api_keys ({rows.KEY_COLUMNS}) VALUES ({_marks(rows.KEY_COLUMNS)})", keys)
 
 
 def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
@@ -345,6 +357,8 @@ def _read(database: sqlite3.Connection) -> Loaded:
         lots=list(map(rows.read_lot, every(f"SELECT {rows.LOT_COLUMNS} FROM lots"))),
         requests=rows.read_requests(every(f"SELECT {rows.REQUEST_COLUMNS} FROM requests ORDER BY +at")),
         returns=list(map(rows.read_return, every(f"SELECT {rows.RETURN_COLUMNS} FROM returns ORDER BY up_to_seq"))),
+        users=list(map(rows.read_user, every(f"SELECT {rows.USER_COLUMNS} FROM users"))),
+        api_keys=list(map(rows.read_key, every(f"SELECT {rows.KEY_COLUMNS} FROM api_keys"))),
     )
 
 
