@@ -68,6 +68,7 @@ _VIEWER: Final = (
     ("GET", "/v1/admin/reports"),
     ("GET", "/v1/admin/reports/preview"),
     ("GET", "/v1/admin/events"),
+    ("GET", "/v1/admin/tls"),
     ("GET", "/metrics"),
 )
 _OPERATOR: Final = (
@@ -86,6 +87,7 @@ _OPERATOR: Final = (
 )
 _ADMIN: Final = (
     ("POST", "/v1/admin/clock"),
+    ("POST", "/v1/admin/tls"),
     ("POST", f"{_ENTITLEMENT}/return"),
     ("DELETE", f"{_ENTITLEMENT}/return"),
 )

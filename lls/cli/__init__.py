@@ -39,6 +39,7 @@ from lls.cli import (
     report,
     serve,
     server,
+    tls,
     usage,
     user,
 )
@@ -101,6 +102,7 @@ for part in (
     user,
     key,
     clock,
+    tls,
     config,
 ):
     app.add_typer(part.app)

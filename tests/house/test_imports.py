@@ -28,10 +28,10 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
-    "events": {"licensing", "writer", "config", "faults"},
+    "events": {"licensing", "writer", "config", "tls", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
-    "schedule": {"writer", "airgap", "store", "clock", "faults"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry"},
+    "schedule": {"writer", "airgap", "store", "clock", "tls", "faults"},
+    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry", "tls"},
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
