@@ -193,6 +193,11 @@ def server_context(
     return context
 
 
+def spki_of(certificate: Path) -> str:
+    """The key of a certificate file, as ``server.proxy_spki_sha256`` names it. Raises SetupFault."""
+    return _spki_sha256(_first(certificate))
+
+
 def _first(certificate: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(certificate.read_bytes())

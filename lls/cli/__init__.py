@@ -39,6 +39,7 @@ from lls.cli import (
     report,
     serve,
     server,
+    setup,
     tls,
     usage,
     user,
@@ -88,6 +89,7 @@ def _options(
 
 
 serve.register(app)
+setup.register(app)
 for part in (
     server,
     bundle,

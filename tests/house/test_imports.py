@@ -36,7 +36,8 @@ ARROWS: dict[str, set[str]] = {
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    "cli": {"config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
+    # So is the vendor's key set, and the certificate of a proxy, when the server is set up.
+    "cli": {"config", "daemon", "client", "faults", "demo", "licensing.policy_file", "signed.keys", "tls"},
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients
