@@ -60,5 +60,7 @@ async def _run(name: str, job: Callable[[], Awaitable[None]]) -> None:
     """A coroutine function, so that APScheduler runs it in the loop: from a thread the ledger must not even be read."""
     try:
         await job()
+    except asyncio.CancelledError:
+        _log.debug("job_cancelled", extra={"fields": {"job": name}})  # the server stops; the next start does it
     except Fault as fault:
         _log.warning("job_failed", extra={"fields": {"job": name, "code": fault.code, "why": fault.detail}})

@@ -62,7 +62,7 @@ def setup(  # noqa: PLR0917 - Typer makes options out of parameters
         bool, typer.Option("--invite", help="Print a one-time token instead of taking a password.")
     ] = False,
     request: Annotated[Path | None, typer.Option(help="The activation request. Default: NAME.llsreq.")] = None,
-    start: Annotated[bool, typer.Option("--start/--no-start", help="Start the service, where systemd runs.")] = True,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start the service.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take options and defaults.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Put settings that are there aside.")] = False,
     as_json: AsJson = False,
@@ -94,7 +94,7 @@ def setup(  # noqa: PLR0917 - Typer makes options out of parameters
             _install_keys(vendor_keys, Path(load(target, environ).trust.keys), done)
     config = load(target, environ)
     daemon = Admin(config.server.admin_socket)
-    done.running = _is_up(daemon) or (start and _start(config, daemon, done))
+    done.running = _is_up(daemon) or (not no_start and _start(config, daemon, done))
     if done.running:
         if admin is not None:
             _administrator(daemon, admin, done, invite=invite)
