@@ -103,9 +103,10 @@ def _route(act: str, handler: Handler, summary: str, *faults: str) -> Route:
 
 
 ROUTES: Final = (
+    # First what is called most, because the router tries them in this order.
+    _route("use", acting(FeatureAct.USE), "Consume units of a feature", *_TAKES),
     _route("checkout", acting(FeatureAct.CHECKOUT), "Take units of a feature into the lease", *_TAKES),
     _route("return", acting(FeatureAct.RETURN), "Give units of a feature back", "not_held"),
-    _route("use", acting(FeatureAct.USE), "Consume units of a feature", *_TAKES),
     _route("undo", undo, "Take a consumption back", "not_held", "undo_too_late", "already_undone"),
     Route(
         method="POST",

@@ -91,10 +91,12 @@ class AnsweredRequest:
     """A feature call that was answered, kept so that its repetition gets the same answer and takes nothing.
 
     ``draws`` are the units taken from each lot, ``held``/``available``/``total`` the answer; None is unlimited.
+    ``seq`` is the journal's end when it was answered, of no two calls the same.
     ``strict`` is what strict time said where that was ahead of ``at``. ``kept_until`` is when the call is forgotten;
     None: after ``REQUESTS_KEPT``, like most.
     """
 
+    seq: int
     lease_id: str
     request_id: str
     act: FeatureAct

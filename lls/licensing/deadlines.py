@@ -17,30 +17,43 @@ from lls.licensing.lease import Lease
 MOST_MOVED: Final = 10_000
 
 
+class _Slot:
+    """The leases of one second. They share its number: a hundred thousand of their own would be 3 MB."""
+
+    __slots__ = ("leases", "second")
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+        self.leases: dict[str, Lease] = {}
+
+
 class Deadlines:
     """The slots; ``Lease.armed`` is the slot in which a lease stands, -1 for none."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, dict[str, Lease]] = {}
+        self._slots: dict[int, _Slot] = {}
         self._cursor: int | None = None
 
     def arm(self, lease: Lease) -> None:
         """Put a lease into the slot of its deadline."""
         if lease.armed >= 0:
             self.disarm(lease)
-        slot = int(lease.deadline)
-        if self._cursor is not None and slot < self._cursor:
+        second = int(lease.deadline)
+        if self._cursor is not None and second < self._cursor:
             # Overdue already, or the caller's time went on: the next look must find it.
-            slot = self._cursor
-        lease.armed = slot
-        self._slots.setdefault(slot, {})[lease.lease_id] = lease
+            second = self._cursor
+        slot = self._slots.get(second)
+        if slot is None:
+            slot = self._slots[second] = _Slot(second)
+        lease.armed = slot.second
+        slot.leases[lease.lease_id] = lease
 
     def disarm(self, lease: Lease) -> None:
         """Take a lease out of its slot; no error when it stands in none."""
         slot = self._slots.get(lease.armed)
-        if slot is not None and slot.get(lease.lease_id) is lease:
-            del slot[lease.lease_id]
-            if not slot:
+        if slot is not None and slot.leases.get(lease.lease_id) is lease:
+            del slot.leases[lease.lease_id]
+            if not slot.leases:
                 del self._slots[lease.armed]
         lease.armed = -1
 
@@ -51,13 +64,13 @@ class Deadlines:
         moving a hundred thousand beaten ones on would hold everybody up; the rest is for the next look.
         """
         upto, due, moved = int(elapsed), list[Lease](), 0
-        for slot in self._passed(upto):
-            self._cursor = slot
-            for lease in list(self._slots[slot].values()):
+        for second in self._passed(upto):
+            self._cursor = second
+            for lease in list(self._slots[second].leases.values()):
                 if lease.deadline <= elapsed:
                     self.disarm(lease)
                     due.append(lease)
-                elif int(lease.deadline) != slot:
+                elif int(lease.deadline) != second:
                     self.arm(lease)
                     moved += 1
                 if len(due) >= limit or moved >= MOST_MOVED:
@@ -68,5 +81,5 @@ class Deadlines:
     def _passed(self, upto: int) -> list[int]:
         """The slots that hold something, up to and including this second."""
         if self._cursor is not None and upto - self._cursor < len(self._slots):
-            return [slot for slot in range(self._cursor, upto + 1) if slot in self._slots]
-        return sorted(slot for slot in self._slots if slot <= upto)
+            return [second for second in range(self._cursor, upto + 1) if second in self._slots]
+        return sorted(second for second in self._slots if second <= upto)

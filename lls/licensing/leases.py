@@ -123,6 +123,7 @@ class Leases:
         self._terms_before: dict[str, Entitlement | None] = {}
         self._placed_before: dict[str, Placed | None] = {}
         self._generation = self._moves = 0
+        self._built_at = now.elapsed
         for lease in loaded.leases:
             self._restore(lease, now)
         for pool in self.pools.values():
@@ -153,9 +154,11 @@ class Leases:
     def _restore(self, lease: Lease, now: Now) -> None:
         lease.deadline = now.elapsed + self._time_of(lease, now)
         self.leases[lease.lease_id] = lease
-        if lease.entitlement_id in self.pools:
-            self.pools[lease.entitlement_id].add(lease)
-        self.meters.add(lease)
+        pool = self.pools.get(lease.entitlement_id)
+        if pool is not None:
+            pool.add(lease)
+        if lease.features:
+            self.meters.add(lease)
         self._arm(lease)
 
     def _arm(self, lease: Lease) -> None:
@@ -166,7 +169,8 @@ class Leases:
             self._wheel(lease).arm(lease)
 
     def _disarm(self, lease: Lease) -> None:
-        self.loans.remove(lease)
+        if lease.until is not None:
+            self.loans.remove(lease)
         self._wheel(lease).disarm(lease)
 
     def _stays(self, lease: Lease) -> bool:
@@ -181,7 +185,10 @@ class Leases:
 
     def _wheel(self, lease: Lease) -> Deadlines:
         """One for each product: who is denied a seat of one product need not sweep the others first."""
-        return self._deadlines.setdefault(lease.product, Deadlines())
+        wheel = self._deadlines.get(lease.product)
+        if wheel is None:
+            wheel = self._deadlines[lease.product] = Deadlines()
+        return wheel
 
     # ---------------------------------------------------------------- the group in flight
 
@@ -386,7 +393,8 @@ class Leases:
     def _seat(self, lease: Lease, pool: Pool) -> None:
         self._touch(lease.lease_id, None, pool)
         pool.add(lease)
-        self.meters.add(lease)
+        if lease.features:
+            self.meters.add(lease)
         self.leases[lease.lease_id] = lease
         self.batch.leases[lease.lease_id] = lease
         self._arm(lease)
@@ -395,7 +403,8 @@ class Leases:
         pool = self.pools.get(lease.entitlement_id)
         self._touch(lease.lease_id, lease, pool)
         self._disarm(lease)
-        self.meters.remove(lease)
+        if lease.features:
+            self.meters.remove(lease)
         del self.leases[lease.lease_id]
         self.batch.leases[lease.lease_id] = None
         ended = Ended(secret=lease.secret, reason=reason, at=now.wall)

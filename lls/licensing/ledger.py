@@ -67,8 +67,9 @@ class Ledger(Hosting):
 
     def resume(self, *, outage_from: datetime, outage_to: datetime, cause: str, now: Now) -> None:
         """We were away: every floating lease gets a full time to live and grace, before anything is swept."""
-        for lease in self.leases.values():
-            lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
+        if now.elapsed > self._built_at:  # at a start everybody has just been given all of it
+            for lease in self.leases.values():
+                lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         away = {"outage_from": write_instant(outage_from), "outage_to": write_instant(outage_to)}
         self._posting.post(Kind.RESUMED, {**away, "cause": cause, "leases": len(self.leases)}, now)
 

@@ -46,9 +46,8 @@ Draws = tuple[tuple[str, int], ...]
 _PERIOD: Final = f"{ALLOWANCE} "
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FeatureLevel:
-    """The figures of a feature's answer.
+class FeatureLevel(NamedTuple):
+    """The figures of a feature's answer. A tuple, as several are made for each use and each checkout.
 
     ``available`` is what may still be taken, overdraft included, and ``total`` the units in force; None of the first is
     unlimited, of both: nothing is counted. ``consumed`` is what was taken of the lots in force, the ``overage`` beyond
@@ -105,6 +104,7 @@ class Meter:
         "ended",
         "entitlement_id",
         "feature",
+        "is_pool",
         "key",
         "last",
         "level",
@@ -117,6 +117,8 @@ class Meter:
         self.entitlement_id = entitlement_id
         self.key = key
         self.feature: Feature | None = None
+        self.is_pool = False
+        """Whether its units are held and may be too many."""
         self.last: Feature | None = None
         """The feature as terms named it last; None: none did since the server's start."""
         self.terms: Entitlement | None = None
@@ -144,6 +146,7 @@ class Meter:
         """
         known = {lot.lot_id: lot for lot in (*self._standing, *self._periods.values())}
         self.feature, self.terms, self.last = feature, terms, feature or self.last
+        self.is_pool = feature is not None and feature.type is FeatureType.ELEMENT_POOL
         self._standing = [] if feature is None else standing_lots(feature, terms)
         self._periods = {}
         if feature is not None and is_monthly(feature):
@@ -177,20 +180,20 @@ class Meter:
                     carried.append(Carried(lot, into, units))
         return carried
 
-    @property
-    def is_pool(self) -> bool:
-        """Whether its units are held and may be too many."""
-        return self.feature is not None and self.feature.type is FeatureType.ELEMENT_POOL
-
     # ---------------------------------------------------------------- figures
 
     def room(self, now: Now) -> int:
         """The units that may be taken; what is unlimited ends where integers do."""
         self._refresh(now)
-        limit = LARGEST if self._limit is None else self._limit
         if self.is_pool:
+            limit = LARGEST if self._limit is None else self._limit
             return max(0, min(LARGEST, self._total + limit) - self.level)
-        return min(LARGEST, self._left + max(0, min(limit, LARGEST) - self.used.get(self._overdraft, 0)))
+        return self._unused(self.used.get(self._overdraft, 0))
+
+    def _unused(self, overage: int) -> int:
+        """What may still be used up, after so much overdraft."""
+        limit = LARGEST if self._limit is None else min(self._limit, LARGEST)
+        return min(LARGEST, self._left + max(0, limit - overage))
 
     def figures(self, now: Now, *, held: int = 0, level: int | None = None) -> FeatureLevel:
         """Its figures, for a lease that holds ``held``; ``level`` in place of what leases hold now."""
@@ -206,8 +209,8 @@ class Meter:
             available = None if limit is None else max(0, limit - used)
             consumed, overage = 0, 0
         else:
-            available = None if self._limit is None else self.room(now)
             overage = self.used.get(self._overdraft, 0)
+            available = None if self._limit is None else self._unused(overage)
             consumed = min(LARGEST, self._consumed + overage)
         return FeatureLevel(
             key=feature.key,

@@ -151,7 +151,7 @@ class Meters:
             level = switch_level(Feature(key=request.feature, type=FeatureType.USAGE_COUNT, value=0))
         else:
             level = self.level(None, request.entitlement_id, request.feature, now=now, committed=False)
-        return replace(level, held=request.held, available=request.available, total=request.total)
+        return level._replace(held=request.held, available=request.available, total=request.total)
 
     def act(
         self, lease: Lease, key: str, *, act: FeatureAct, amount: int, request_id: str, now: Now
@@ -516,6 +516,7 @@ class Meters:
         undo_seconds: int = 0,
     ) -> None:
         request = AnsweredRequest(
+            seq=self._posting.batch.head.seq,
             lease_id=lease.lease_id,
             request_id=kept_as,
             act=act,
@@ -675,7 +676,7 @@ class Meters:
         if meter is None or not (feature.counted or feature.tracked):
             return switch_level(feature, held=held)
         if committed and meter in self._figures_before:
-            return replace(self._figures_before[meter], held=held)
+            return self._figures_before[meter]._replace(held=held)
         return meter.figures(now, held=held, level=self._levels_before.get(meter) if committed else None)
 
 

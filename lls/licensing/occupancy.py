@@ -89,6 +89,11 @@ class Occupancy:
         return max(widths) if widths else 0
 
 
+def groups(terms: Entitlement) -> bool:
+    """Whether any leases may share a seat under these terms; else everybody's key is None."""
+    return terms.concurrency is Concurrency.NODE_LOCK or terms.sharing is not Sharing.NONE
+
+
 def seat_key(terms: Entitlement, holder: Holder) -> SeatKey | None:
     """With whom a holder shares a seat; None: with nobody."""
     if terms.concurrency is Concurrency.NODE_LOCK:

@@ -259,7 +259,7 @@ class _Look:
 
     def __init__(self, asker: Asker) -> None:
         self._asker = asker
-        self._fits: dict[Names, bool] = {}
+        self._fits: dict[str, bool] = {}
         self._groups: dict[str, bool] = {}
 
     def names(self, who: Who) -> bool:
@@ -276,9 +276,9 @@ class _Look:
         return known
 
     def _fit(self, names: Names) -> bool:
-        known = self._fits.get(names)
+        known = self._fits.get(names.digest)
         if known is None:
-            known = self._fits[names] = names.match(self._asker)
+            known = self._fits[names.digest] = names.match(self._asker)
         return known
 
 

@@ -20,7 +20,7 @@ from lls.licensing.entitlement import Concurrency, Entitlement, Standing
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Holder, Lease, LeaseState
 from lls.licensing.meter import FeatureLevel
-from lls.licensing.occupancy import Occupancy, Place, same_grouping, seat_key
+from lls.licensing.occupancy import Occupancy, Place, groups, same_grouping, seat_key
 from lls.licensing.policy import Policy, ProductRules
 from lls.licensing.quotas import Tally
 
@@ -41,10 +41,22 @@ class Pool:
     has added to a named-user entitlement. ``short_of``: who judges counted features; None: nobody does.
     """
 
-    __slots__ = ("_lingering", "_seats", "assigned", "entitlement", "leases", "over", "returning", "short_of", "tally")
+    __slots__ = (
+        "_grouping",
+        "_lingering",
+        "_seats",
+        "assigned",
+        "entitlement",
+        "leases",
+        "over",
+        "returning",
+        "short_of",
+        "tally",
+    )
 
     def __init__(self, entitlement: Entitlement) -> None:
         self.entitlement = entitlement
+        self._grouping = groups(entitlement)
         self.over = False
         self.returning = False
         self.assigned: frozenset[str] = frozenset()
@@ -83,6 +95,7 @@ class Pool:
         regroup = not same_grouping(entitlement, self.entitlement)
         self.entitlement = entitlement
         if regroup:
+            self._grouping = groups(entitlement)
             self._seat_again()
 
     def govern(self, rules: ProductRules | None) -> None:
@@ -132,6 +145,8 @@ class Pool:
 
     def newly_taken(self, checkout: Checkout) -> int:
         """Seats that this checkout would occupy on top; negative when it takes back a larger lingering seat."""
+        if not self._grouping and not self._lingering:
+            return checkout.seats
         back = self.lingering(checkout.holder)
         leaves = None if back is None else self.place(back.holder, back.seats)
         return self._seats.change(self.place(checkout.holder, checkout.seats), leaves)
@@ -151,7 +166,7 @@ class Pool:
 
     def place(self, holder: Holder, seats: int) -> Place:
         """Where a holder sits or would sit."""
-        return seat_key(self.entitlement, holder), seats
+        return seat_key(self.entitlement, holder) if self._grouping else None, seats
 
     def _comer(self, holder: Holder) -> Comer:
         """Who may take a lingering seat again."""

@@ -6,7 +6,7 @@ Instants are integers, microseconds since 1970 in UTC: exact, short, and compare
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -39,8 +39,8 @@ LEASE_COLUMNS: Final = (
 PLACED_COLUMNS: Final = "entitlement_id, session_id, sequence, bundle_id, started_at, draining, assigned, renamed_at"
 LOT_COLUMNS: Final = "entitlement_id, feature, lot, used, ended"
 REQUEST_COLUMNS: Final = (
-    "lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone, strict,"
-    " kept_until"
+    "seq, lease_id, request_id, act, entitlement_id, feature, amount, at, held, available, total, draws, undone,"
+    " strict, kept_until"
 )
 RETURN_COLUMNS: Final = "entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at"
 REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, pseudonymised"
@@ -88,10 +88,12 @@ def lease_row(lease: Lease) -> Row:
     )
 
 
-def read_leases(rows: Sequence[Row]) -> list[Lease]:
-    """Many at once: a start with a hundred thousand leases stands or falls with this loop."""
-    same: dict[str, str] = {}  # one text for a product or entitlement that thousands of rows name
-    share = same.setdefault
+def read_leases(rows: Iterable[Row]) -> list[Lease]:
+    """Many at once: a start with a hundred thousand leases stands or falls with this loop, in time and in memory."""
+    # One object for what many rows have alike: product, entitlement, process number, time to live, the group's instant.
+    same: dict[Any, Any] = {}
+    share: Callable[[Any, Any], Any] = same.setdefault
+    instants = _Instants()
     states = {state.value: state for state in LeaseState}
     modes: dict[str | None, Mode] = {mode.value: mode for mode in Mode}
     modes[None] = Mode.FLOATING
@@ -102,17 +104,17 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
             content=content,
             product=share(product, product),
             entitlement_id=share(entitlement_id, entitlement_id),
-            holder=Holder(seat_id=seat_id, seat_name=seat_name, user=user, host=host, process=process),
+            holder=Holder(seat_id=seat_id, seat_name=seat_name, user=user, host=host, process=share(process, process)),
             seats=seats,
-            ttl=ttl,
+            ttl=share(ttl, ttl),
             overdraft=overdraft == 1,
-            granted_at=_EPOCH + timedelta(microseconds=granted_at),
+            granted_at=instants[granted_at],
             state=states[state],
             mode=modes[mode],
             features=NOTHING_HELD if features is None else json.loads(features),
             until=None if until is None else from_micros(until),
             key=key,
-            address=address,
+            address=share(address, address),
             silent_since=None if silent_since is None else from_micros(silent_since),
         )
         for (
@@ -141,15 +143,25 @@ def read_leases(rows: Sequence[Row]) -> list[Lease]:
     ]
 
 
+class _Instants(dict[int, datetime]):
+    """Instants by their microseconds: whoever was granted in one group shares one."""
+
+    def __missing__(self, micros: int) -> datetime:
+        instant = self[micros] = _EPOCH + timedelta(microseconds=micros)
+        return instant
+
+
 def ended_row(lease_id: str, ended: Ended) -> Row:
     """``lease_id, secret, reason, at``."""
     return lease_id, ended.secret, ended.reason.value, to_micros(ended.at)
 
 
-def read_ended(row: Row) -> tuple[str, Ended]:
-    """The other way."""
-    lease_id, secret, reason, at = row
-    return lease_id, Ended(secret=secret, reason=LeaseEnd(reason), at=from_micros(at))
+def read_ended(rows: Iterable[Row]) -> dict[str, Ended]:
+    """The other way, many at once: a day of returned leases stands in this table."""
+    reasons, instants = {reason.value: reason for reason in LeaseEnd}, _Instants()
+    return {
+        lease_id: Ended(secret=secret, reason=reasons[reason], at=instants[at]) for lease_id, secret, reason, at in rows
+    }
 
 
 def bundle_row(kept: KeptBundle) -> Row:
@@ -216,6 +228,7 @@ def request_row(request: AnsweredRequest) -> Row:
     """In the order of ``REQUEST_COLUMNS``."""
     at, kept = to_micros(request.at), request.kept_until
     return (
+        request.seq,
         request.lease_id,
         request.request_id,
         request.act.value,
@@ -233,20 +246,21 @@ def request_row(request: AnsweredRequest) -> Row:
     )
 
 
-def read_requests(rows: Sequence[Row]) -> list[AnsweredRequest]:
+def read_requests(rows: Iterable[Row]) -> list[AnsweredRequest]:
     """Many at once: a day of uses stands in this table."""
     same: dict[str, str] = {}  # one text for the ids that thousands of rows name
-    share = same.setdefault
+    share, instants = same.setdefault, _Instants()
     acts = {act.value: act for act in FeatureAct}
     return [
         AnsweredRequest(
+            seq=seq,
             lease_id=share(lease_id, lease_id),
             request_id=request_id,
             act=acts[act],
             entitlement_id=share(entitlement_id, entitlement_id),
             feature=share(feature, feature),
             amount=amount,
-            at=from_micros(at),
+            at=instants[at],
             held=held,
             available=available,
             total=total,
@@ -256,6 +270,7 @@ def read_requests(rows: Sequence[Row]) -> list[AnsweredRequest]:
             kept_until=None if kept_until - at == _REQUEST_KEPT else from_micros(kept_until),
         )
         for (
+            seq,
             lease_id,
             request_id,
             act,

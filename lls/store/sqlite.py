@@ -19,7 +19,7 @@ import gc
 import hashlib
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -211,7 +211,7 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, "DELETE FROM leases WHERE (lease_id) IN (VALUES", gone, after=")")
     _put(database, f"INSERT OR REPLACE INTO leases ({rows.LEASE_COLUMNS}) VALUES", live)
     ended = [rows.ended_row(lease_id, one) for lease_id, one in batch.ended.items()]
-    _put(database, "INSERT OR REPLACE INTO ended (lease_id, secret, reason, at) VALUES", ended)
+    _put(database, "INSERT INTO ended (lease_id, secret, reason, at) VALUES", ended)
     if batch.lots or batch.requests:
         _write_uses(database, batch)
     names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
@@ -334,8 +334,8 @@ def _read(database: sqlite3.Connection) -> Loaded:
     def column(query: str) -> frozenset[str]:
         return frozenset(value for (value,) in database.execute(query))
 
-    def every(query: str) -> list[rows.Row]:
-        return database.execute(query).fetchall()
+    def every(query: str) -> Iterable[rows.Row]:
+        return database.execute(query)  # row by row: a list of them all would take as much memory again
 
     seq, head = database.execute("SELECT seq, head FROM writer").fetchone()
     last = database.execute("SELECT at, line FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
@@ -345,7 +345,7 @@ def _read(database: sqlite3.Connection) -> Loaded:
         last_line=None if last is None else last[1],
         leases=rows.read_leases(every(f"SELECT {rows.LEASE_COLUMNS} FROM leases")),
         # Sorted (+), not walked by the index, which would fetch each row from another page.
-        ended=dict(map(rows.read_ended, every("SELECT lease_id, secret, reason, at FROM ended ORDER BY +at"))),
+        ended=rows.read_ended(every("SELECT lease_id, secret, reason, at FROM ended ORDER BY +at")),
         bundles=list(map(rows.read_bundle, every(_BUNDLES))),
         placed=list(map(rows.read_placed, every(f"SELECT {rows.PLACED_COLUMNS} FROM placed"))),
         key_sets=dict(database.execute("SELECT version, token FROM key_sets ORDER BY version").fetchall()),

@@ -218,6 +218,11 @@ class Site:
         self.commit()
         return level
 
+    def request(self, request_id: str, *, by: str = "one") -> AnsweredRequest:
+        known = self.meters.answered(by, request_id)
+        assert known is not None
+        return known
+
     def level(self, key: str = "frames", *, committed: bool = True) -> FeatureLevel:
         return self.meters.level(None, ENT, key, now=self.now, committed=committed)
 

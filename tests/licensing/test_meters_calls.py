@@ -69,6 +69,20 @@ def test_request_ids_belong_to_their_lease() -> None:
     assert 7 == site.use(4, request_id="r", by="two").consumed
 
 
+def test_every_answered_call_has_a_number_of_its_own_that_an_undo_keeps() -> None:
+    site = Site(terms(uses(10, undo_seconds=60), pool(1, overdraft=Overdraft(type=OverdraftType.ABSOLUTE, value=2))))
+    site.use(3, request_id="a")
+    site.check_out(3, request_id="b")  # goes over: a second line
+    site.give_back(1, request_id="c")
+    site.use(1, request_id="d")
+    before = [site.request(one).seq for one in "abcd"]
+    assert sorted(set(before)) == before
+    site.undo(3, "a")
+    assert before == [site.request(one).seq for one in "abcd"]
+    site.restart()
+    assert before == [site.request(one).seq for one in "abcd"]
+
+
 def test_a_request_is_known_after_a_restart_and_after_its_lease() -> None:
     site = Site(terms(uses(10), pool(4)))
     first = site.use(3, request_id="r")

@@ -73,6 +73,7 @@ UNTOUCHED = Placed(entitlement_id="ent_2", session_id="ses_2", sequence=4, bundl
 LOT = LotUse(entitlement_id="ent_1", feature="render", lot="allowance", used=10**15, ended=True)
 OTHER_LOT = replace(LOT, lot="overdraft", used=0, ended=False)
 USE = AnsweredRequest(
+    seq=7,
     lease_id="plain",
     request_id="use",
     act=FeatureAct.USE,
@@ -87,7 +88,16 @@ USE = AnsweredRequest(
     undone=True,
 )
 TAKEN = replace(
-    USE, request_id="taken", act=FeatureAct.CHECKOUT, at=LATER, held=12, available=3, total=15, draws=(), undone=False
+    USE,
+    seq=8,
+    request_id="taken",
+    act=FeatureAct.CHECKOUT,
+    at=LATER,
+    held=12,
+    available=3,
+    total=15,
+    draws=(),
+    undone=False,
 )
 RETURNED = ReturnedEntitlement(
     entitlement_id="ent_9",
@@ -204,8 +214,8 @@ async def test_a_row_that_is_none_goes_and_no_other(store: SqliteStore) -> None:
 async def test_answered_requests_are_forgotten_when_they_were_kept_long_enough(
     store: SqliteStore, tmp_path: Path
 ) -> None:
-    long = replace(USE, request_id="long", strict=LATER, kept_until=T0 + timedelta(days=20))
-    ahead = replace(TAKEN, request_id="ahead", kept_until=T0 + timedelta(days=2))
+    long = replace(USE, seq=9, request_id="long", strict=LATER, kept_until=T0 + timedelta(days=20))
+    ahead = replace(TAKEN, seq=10, request_id="ahead", kept_until=T0 + timedelta(days=2))
     made, head = batch(requests={(one.lease_id, one.request_id): one for one in (long, TAKEN, USE, ahead)})
     assert {"long", "taken", "use", "ahead"} == {one.request_id for one in (await commit(store, made)).requests}
     for before, left in (
@@ -235,7 +245,7 @@ async def test_many_rows_go_in_whatever_number_of_parameters_the_database_takes(
     wanted = {f"lease {number}" for number in range(203)}
     made, _ = batch(
         leases={name: replace(PLAIN, lease_id=name) for name in wanted},
-        requests={("plain", name): replace(USE, request_id=name) for name in wanted},
+        requests={("plain", name): replace(USE, seq=seq, request_id=name) for seq, name in enumerate(wanted)},
     )
     loaded = await commit(store, made)
     assert wanted == {lease.lease_id for lease in loaded.leases}
