@@ -364,8 +364,11 @@ def addresses(server: Server, source: str = "settings") -> tuple[Address, ...]:
         raise SetupFault(f"{source}: {fault}") from None
 
 
-def rendered() -> str:
-    """``config/lls.toml``: every setting commented out at its default under its line of explanation."""
+def rendered(given: Mapping[str, Mapping[str, object]] | None = None) -> str:
+    """``config/lls.toml``: every setting commented out at its default under its line of explanation.
+
+    ``given``: table → setting → value; those stand there without the comment sign. They are not judged here.
+    """
     lines = [
         "# Settings of the Local License Server. Each stands here at its default; remove the # to change one.",
         "# The environment wins over this file: LLS__SERVER__NAME sets name in [server]. See also: lls config check",
@@ -373,7 +376,10 @@ def rendered() -> str:
     for name, kind in _tables().items():
         lines += ["", f"[{name}]"]
         for one in fields(kind):
-            lines += [f"# {one.metadata['explanation']}{_range(one.metadata)}", f"#{one.name} = {_toml(one.default)}"]
+            lines.append(f"# {one.metadata['explanation']}{_range(one.metadata)}")
+            chosen = (given or {}).get(name, {})
+            known = one.name in chosen
+            lines.append(f"{'' if known else '#'}{one.name} = {_toml(chosen[one.name] if known else one.default)}")
     return "\n".join(lines) + "\n"
 
 

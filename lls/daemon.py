@@ -45,17 +45,17 @@ from lls.care.machine import watched_folders
 from lls.care.retention import Retention
 from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
-from lls.config import Address, ClientCertificate, Config, TlsMode, addresses
-from lls.events import Herald, Looking, Outbox, Sender, destinations
+from lls.config import Address, ClientCertificate, Config, Server, TlsMode, addresses
+from lls.events import Herald, Looking, Outbox, Sender, certificate_conditions, destinations
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
 from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
-from lls.schedule import schedule_backups, scheduled
+from lls.schedule import look_at_certificate, schedule_backups, scheduled
 from lls.store import Store
 from lls.store.sqlite import SqliteStore
 from lls.telemetry import Metrics, metrics
-from lls.tls import make_certificate, server_context, spki_sha256
+from lls.tls import Doors
 from lls.watchdog import SelfCheck, feed, interval_seconds, notify
 from lls.writer import Writer
 
@@ -204,7 +204,7 @@ class Daemon:
         self.backups = self._backups(store, state_dir)
         await self._open_doors(state_dir)
         await self._send_heralds(state_dir)
-        housekeeping = scheduled(self.airgap, self.edge.care)
+        housekeeping = scheduled(self.airgap, self.edge.doors, self.edge.care)
         if config.backup.folder:
             schedule_backups(housekeeping, self.backups, every_hours=config.backup.every_hours)
         housekeeping.start()
@@ -225,7 +225,7 @@ class Daemon:
 
         herald = Herald(
             Outbox(state_dir),
-            looks=[looking],
+            looks=[looking, partial(certificate_conditions, edge.doors, now)],
             destinations=destinations(settings, sender, now=now),
             now=now,
             new_id=partial(new_id, "evt_"),
@@ -248,7 +248,7 @@ class Daemon:
         await self._stack.aclose()
 
     def reload(self) -> None:
-        """SIGHUP: open the log's file anew, read the site's policy again. A refused one leaves the present in force."""
+        """SIGHUP: open the log's file anew, read policy and certificate again. A refused one leaves the present."""
         self.logs.reopen()
         if hasattr(self, "edge"):
             self._reloading = asyncio.create_task(self._reload())
@@ -275,6 +275,8 @@ class Daemon:
             await self.airgap.reload_policy(actor="SIGHUP")
         except Fault as fault:
             _log.error("policy_refused", extra={"fields": {"why": fault.detail}})
+        if self.edge.doors is not None:
+            await look_at_certificate(self.edge.doors)
 
     async def _clock(self, store: SqliteStore) -> GuardedClock:
         clock = GuardedClock(
@@ -320,12 +322,14 @@ class Daemon:
 
     async def _open_doors(self, state_dir: Path) -> None:
         config = self.config
-        context, pins = _tls(config, state_dir)
+        doors = _tls(config, state_dir)
+        context = None if doors is None else doors.context
         self.edge = Edge(
             writer=self.writer,
             airgap=self.airgap,
             metrics=self.metrics,
             backups=self.backups,
+            doors=doors,
             setting=EdgeSetting(
                 name=config.server.name,
                 version=__version__,
@@ -334,7 +338,7 @@ class Daemon:
                 request_seconds=config.server.request_seconds,
                 failures_per_minute=config.server.failures_per_minute,
                 show_products=config.server.show_products,
-                tls_spki_sha256=(*pins, *config.server.proxy_spki_sha256),
+                tls_spki_sha256=config.server.proxy_spki_sha256,
                 admin_group=ADMIN_GROUP,
                 admin_http=config.admin.http,
                 admin_networks=Networks(config.admin.allow),
@@ -499,23 +503,24 @@ def _make_folder(state_dir: Path) -> None:
         raise SetupFault(f"The state directory {state_dir} cannot be made: {error.strerror}.") from error
 
 
-def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[str, ...]]:
-    """The context for the doors and the fingerprints of the keys behind them."""
+def _tls(config: Config, state_dir: Path) -> Doors | None:
+    """What the doors show; None without TLS."""
     if config.tls.mode is TlsMode.OFF:
-        return None, ()
-    certificate, key = Path(config.tls.cert), Path(config.tls.key)
-    if config.tls.mode is TlsMode.SELF:
-        certificate, key = state_dir / "tls.crt", state_dir / "tls.key"
-        hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
-        hosts |= {address.host for address in addresses(config.server)} - {"0.0.0.0", "::"}  # noqa: S104 - names, not bound
-        make_certificate(certificate, key, names=sorted(hosts), now=system_wall())
-    context = server_context(
-        certificate,
-        key,
+        return None
+    self_made = config.tls.mode is TlsMode.SELF
+    return Doors(
+        state_dir / "tls.crt" if self_made else Path(config.tls.cert),
+        state_dir / "tls.key" if self_made else Path(config.tls.key),
+        names=partial(_own_names, config.server) if self_made else None,
+        now=system_wall,
         client_ca=Path(config.access.client_ca) if config.access.client_ca else None,
         required=config.access.client_certificate is ClientCertificate.REQUIRED,
     )
-    return context, (spki_sha256(certificate),)
+
+
+def _own_names(server: Server) -> list[str]:
+    hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
+    return sorted(hosts | {address.host for address in addresses(server)} - {"0.0.0.0", "::"})  # noqa: S104 - names
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -6,6 +6,7 @@ logged by its own name and runs again at its next time.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -17,15 +18,18 @@ from lls.airgap import Airgap
 from lls.backup import Backups
 from lls.care.upkeep import Care
 from lls.faults import Fault
+from lls.tls import Doors
 
 _log = logging.getLogger(__name__)
 
 
-def scheduled(airgap: Airgap, care: Care | None = None) -> AsyncIOScheduler:
+def scheduled(airgap: Airgap, doors: Doors | None, care: Care | None = None) -> AsyncIOScheduler:
     """The scheduler with its jobs, not yet started; each runs at the start too, the upkeep's a while after it."""
     jobs: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
         ("look_at_host", 1, airgap.look_at_host),
     ]
+    if doors is not None:
+        jobs.append(("look_at_certificate", 1, partial(look_at_certificate, doors)))
     logging.getLogger("apscheduler").setLevel(logging.WARNING)  # its own doings are no facts for an administrator
     scheduler = AsyncIOScheduler(timezone="UTC")
     for name, hours, job in jobs:
@@ -75,9 +79,23 @@ def schedule_backups(scheduler: AsyncIOScheduler, backups: Backups, *, every_hou
     )
 
 
+async def look_at_certificate(doors: Doors) -> None:
+    """Show the TLS certificate as it is on disk; a refused one is logged, and that of before is shown on."""
+    try:
+        changed = await asyncio.to_thread(doors.look)
+    except Fault as fault:
+        _log.error("tls_refused", extra={"fields": {"why": fault.detail}})
+        return
+    if changed:
+        fields = {"ends_at": doors.ends_at, "spki_sha256": doors.spki_sha256[0]}
+        _log.info("tls_changed", extra={"fields": fields})
+
+
 async def _run(name: str, job: Callable[[], Awaitable[None]]) -> None:
     """A coroutine function, so that APScheduler runs it in the loop: from a thread the ledger must not even be read."""
     try:
         await job()
+    except asyncio.CancelledError:
+        _log.debug("job_cancelled", extra={"fields": {"job": name}})  # the server stops; the next start does it
     except Fault as fault:
         _log.warning("job_failed", extra={"fields": {"job": name, "code": fault.code, "why": fault.detail}})

@@ -390,9 +390,10 @@ class PolicyChangeView(Struct, kw_only=True, frozen=True):
 
 
 class ReloadView(Struct, kw_only=True, frozen=True):
-    """``POST /v1/admin/reload``."""
+    """``POST /v1/admin/reload``. ``tls_changed``: whether another TLS certificate is shown from now on."""
 
     policy: PolicyChangeView
+    tls_changed: bool
 
 
 class StepOfExplanation(Struct, kw_only=True, frozen=True):

@@ -27,6 +27,7 @@ from lls.api import (
     admin_hosting,
     admin_policy,
     admin_session,
+    admin_tls,
     documents,
     features,
     leases,
@@ -51,6 +52,7 @@ ADMIN_ROUTES: Final = (
     *admin_accounts.ROUTES,
     *admin_backup.ROUTES,
     *admin_events.ROUTES,
+    *admin_tls.ROUTES,
     *status.ROUTES,
     status.METRICS,
 )

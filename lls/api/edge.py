@@ -36,6 +36,7 @@ from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, Unsupport
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
 from lls.telemetry import Metrics
+from lls.tls import Doors
 from lls.writer import Writer
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -70,7 +71,7 @@ class EdgeSetting:
     password_memory_kib: int = MEMORY_KIB
     password_passes: int = PASSES
     tls_spki_sha256: tuple[str, ...] = ()
-    """The TLS keys that clients may meet: current, next, a proxy's (contract §2)."""
+    """The TLS keys that clients may meet beside those of our own doors: a proxy's (contract §2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,10 @@ class Edge:
         metrics: Metrics,
         setting: EdgeSetting,
         backups: Backups | None = None,
+        doors: Doors | None = None,
     ) -> None:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
-        self.backups = backups
+        self.backups, self.doors = backups, doors
         self.herald: Herald | None = None
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
@@ -124,6 +126,12 @@ class Edge:
         now = asyncio.get_running_loop().time()
         for patience in self.waiting:
             patience.reschedule(now)
+
+    @property
+    def tls_spki_sha256(self) -> tuple[str, ...]:
+        """Every TLS key that a client may meet: that of now, older ones of living connections, a proxy's."""
+        own = () if self.doors is None else self.doors.spki_sha256
+        return (*own, *self.setting.tls_spki_sha256)
 
     def tally(self, route: str) -> Counter[int]:
         """How often a route was answered with each status. Plain numbers: a metric's lock costs more than the count."""

@@ -71,6 +71,7 @@ _VIEWER: Final = (
     ("GET", "/v1/admin/backup"),
     ("GET", "/v1/admin/log"),
     ("GET", "/v1/admin/events"),
+    ("GET", "/v1/admin/tls"),
     ("GET", "/metrics"),
 )
 _OPERATOR: Final = (
@@ -92,6 +93,7 @@ _OPERATOR: Final = (
 )
 _ADMIN: Final = (
     ("POST", "/v1/admin/clock"),
+    ("POST", "/v1/admin/tls"),
     ("POST", f"{_ENTITLEMENT}/return"),
     ("DELETE", f"{_ENTITLEMENT}/return"),
 )

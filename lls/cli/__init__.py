@@ -42,7 +42,9 @@ from lls.cli import (
     report,
     serve,
     server,
+    setup,
     support_bundle,
+    tls,
     usage,
     user,
 )
@@ -92,6 +94,7 @@ def _options(
 
 serve.register(app)
 backup.register(app)
+setup.register(app)
 for part in (
     server,
     bundle,
@@ -107,6 +110,7 @@ for part in (
     key,
     clock,
     log,
+    tls,
     config,
 ):
     app.add_typer(part.app)

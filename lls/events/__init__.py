@@ -17,7 +17,7 @@ Limits: a look every ten seconds. What comes and goes in between is seen in the 
 
 from lls.events.condition import Condition, Event, Severity
 from lls.events.herald import Herald
-from lls.events.looking import Look, Looking
+from lls.events.looking import Look, Looking, certificate_conditions
 from lls.events.outbox import Delivery, Outbox
 from lls.events.senders import Destination, Sender, destinations
 
@@ -32,5 +32,6 @@ __all__ = [
     "Outbox",
     "Sender",
     "Severity",
+    "certificate_conditions",
     "destinations",
 ]

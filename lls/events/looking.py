@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from lls.events.condition import Condition, Severity
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.ledger import Ledger
+from lls.tls import Doors
 from lls.writer import Writer
 
 Look: TypeAlias = Callable[[], Iterable[Condition]]
@@ -97,6 +98,29 @@ class Looking:
                     data={"product": product, "denials": denials, "within_seconds": int(_HOUR_SECONDS)},
                     lasts=_BREATH,
                 )
+
+
+def certificate_conditions(doors: Doors | None, now: Callable[[], datetime]) -> Iterator[Condition]:
+    """What is to be told of the TLS certificate. One that is made here renews itself and is told of when it cannot."""
+    if doors is None:
+        return
+    if doors.trouble:
+        yield Condition(
+            type="tls_refused",
+            severity=Severity.CRITICAL,
+            text=f"The TLS certificate's files cannot be used, and the one of before is shown. {doors.trouble}",
+        )
+    level = _urgency(left := doors.ends_at - now())
+    if level:
+        when = "has expired" if left <= timedelta(0) else f"expires in {_days(left)}"
+        how = "lls tls renew" if doors.self_made else "put another into its place, then lls reload"
+        yield Condition(
+            type="tls_ends",
+            level=level,
+            severity=Severity.WARNING if left > timedelta(0) else Severity.CRITICAL,
+            text=f"The TLS certificate {when}: {how}.",
+            data={"ends_at": doors.ends_at.isoformat(), "days_left": left.days},
+        )
 
 
 def _endings(ledger: Ledger, now: datetime) -> Iterator[Condition]:

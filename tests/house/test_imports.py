@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
-    "events": {"licensing", "writer", "config", "faults"},
+    "events": {"licensing", "writer", "config", "tls", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
@@ -38,9 +38,10 @@ ARROWS: dict[str, set[str]] = {
     },
     # What a server's whole state is, and its one file (decision 0020).
     "backup": {"signed", "store", "licensing", "identity", "faults"},
-    "schedule": {"writer", "airgap", "store", "clock", "backup", "care", "faults"},
+    "schedule": {"writer", "airgap", "store", "clock", "backup", "care", "tls", "faults"},
     "api": {
         *("licensing", "signed.capability", "writer", "airgap", "backup", "care", "events", "faults", "telemetry"),
+        "tls",
     },
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
@@ -49,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
     # A restore runs while no daemon does; the key or passphrase for it is asked for here.
     "cli": {
         *("care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"),
-        *("backup", "signed.jose", "signed.vault"),
+        *("backup", "signed.jose", "signed.keys", "signed.vault", "tls"),
     },
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
