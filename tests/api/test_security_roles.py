@@ -63,6 +63,8 @@ ALLOWED: Final = {
     "GET /v1/admin/support": "ok",
     "GET /v1/admin/events": "vk",
     "POST /v1/admin/events": "ok",
+    "GET /v1/admin/tls": "vk",
+    "POST /v1/admin/tls": "ak",
     "GET /v1/admin/users": "a",
     "POST /v1/admin/users": "a",
     "DELETE /v1/admin/users/{name}": "a",
