@@ -24,7 +24,7 @@ from lls.identity import Identity
 from lls.licensing.changes import Fact
 from lls.licensing.denial import cause_of, remedy_of
 from lls.licensing.fields import read_instant
-from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, parse_line, verify_after_gap, verify_line
+from lls.licensing.journal import FIRST_PREV, Head, Kind, follow, head_of, parse_line
 from lls.licensing.retention import ArchivedRange
 from lls.licensing.terms import Acknowledgement
 from lls.licensing.usage import Bucket, Fold, UsageLine
@@ -69,6 +69,8 @@ class JournalCheck:
     """How many of them were read from archives."""
     left_out_upto: int = 0
     """Lines up to this one are in archives that are not there; the check begins behind them."""
+    gaps: tuple[tuple[int, int], ...] = ()
+    """First and last of the lines that were lost here with a restore: the vendor has them."""
 
 
 class Questions:
@@ -122,8 +124,9 @@ class Questions:
                 if not await asyncio.to_thread(path.exists):
                     head, lines, archived, left_out = archive.end, 0, 0, archive.end.seq
                     continue
-                await asyncio.to_thread(check_archive, path, after=head, end=archive.end, sha256=archive.sha256)
-                archived += archive.end.seq - head.seq
+                archived += await asyncio.to_thread(
+                    check_archive, path, after=head, end=archive.end, sha256=archive.sha256
+                )
                 head = archive.end
             lines = archived
             async for chunk in self._store.lines(after=head.seq, upto=self.writer.ledger.batch.before.seq):
@@ -142,6 +145,7 @@ class Questions:
             problem=problem,
             archived_lines=archived,
             left_out_upto=left_out,
+            gaps=tuple((gap.after + 1, gap.upto) for gap in self.writer.ledger.server.gaps),
         )
 
     async def what_if(self, product: str, *, seats: int, since: datetime | None, until: datetime | None) -> Outcome:
@@ -244,7 +248,7 @@ def step_all(fold: Fold, chunk: list[bytes]) -> Counter[str]:
 
 def _verify_all(chunk: list[bytes], head: Head) -> Head:
     for line in chunk:
-        head = head_of(verify_after_gap(line, head=head) or verify_line(line, after=head))
+        head = follow(line, head=head)
     return head
 
 

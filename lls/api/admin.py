@@ -199,6 +199,7 @@ async def verify_journal(request: web.Request) -> web.StreamResponse:
             problem=check.problem,
             archived_lines=check.archived_lines,
             left_out_upto=check.left_out_upto,
+            gaps=list(check.gaps),
         )
     )
 

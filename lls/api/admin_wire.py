@@ -462,6 +462,7 @@ class CheckView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/journal/verify``.
 
     ``archived_lines`` of them were read from archives; those up to ``left_out_upto`` are in archives that are gone.
+    ``gaps``: first and last of the lines that were lost with a restore; only the vendor has them.
     """
 
     ok: bool
@@ -472,6 +473,7 @@ class CheckView(Struct, kw_only=True, frozen=True):
     problem: str | None
     archived_lines: int = 0
     left_out_upto: int = 0
+    gaps: list[tuple[int, int]] = []
 
 
 class PreviewView(Struct, kw_only=True, frozen=True):

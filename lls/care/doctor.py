@@ -54,7 +54,8 @@ async def examine_running(
         await writer.prove()
         found.append(good("store", f"The store answers; SQLite {sqlite3.sqlite_version}."))
         head = ledger.batch.before
-        found.append(await examine_chain(store, upto=head, first=_first(ledger), full=full))
+        gaps = ledger.server.gaps
+        found.append(await examine_chain(store, upto=head, first=_first(ledger), gaps=gaps, full=full))
     except Fault as fault:
         found.append(wrong("store", fault.detail, "Look at its disk, and at `journalctl -u lls`."))
     host = host_components(airgap.identity.server_id, Path(config.server.state_dir))
@@ -119,7 +120,8 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
     )
     now = clock.now()
     ledger = await asyncio.to_thread(airgap.build, await store.load(), now)
-    found.append(await examine_chain(store, upto=ledger.batch.before, first=_first(ledger), full=full))
+    upto, gaps = ledger.batch.before, ledger.server.gaps
+    found.append(await examine_chain(store, upto=upto, first=_first(ledger), gaps=gaps, full=full))
     host = host_components(airgap.identity.server_id, Path(config.server.state_dir))
     found += examine_standing(ledger, now=now, raw=system_wall(), keys=airgap.newest_keys, host=host)
     return found

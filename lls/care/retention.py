@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,11 +24,11 @@ from typing import Final
 from lls.airgap import Airgap, commitments
 from lls.faults import Fault, StoreDown
 from lls.licensing.fields import read_instant
-from lls.licensing.journal import Head, head_of, parse_line
-from lls.licensing.retention import ArchivedRange, prunable
+from lls.licensing.journal import Gap, Head, head_of, parse_line
+from lls.licensing.retention import ArchivedRange, count_of_ours, first_of_ours, last_of_ours, prunable
 from lls.licensing.usage import Fold
 from lls.store import Store
-from lls.store.archive import archive_name, check_archive, write_archive
+from lls.store.archive import ENDING, check_archive, write_archive
 from lls.writer import Writer
 
 MOST_IN_FILE: Final = 1_000_000
@@ -82,10 +82,12 @@ class Retention:
         ledger = self._writer.ledger
         last = ledger.archives[-1].end if ledger.archives else Head()
         older_than = await self._store.seq_at(self._writer.now().wall - keep)
+        gaps = ledger.server.gaps
         upto = prunable(
-            head=ledger.batch.before.seq, acknowledged=ledger.server.acknowledged.seq, older_than=older_than
+            head=ledger.batch.before.seq, acknowledged=ledger.server.acknowledged.seq, older_than=older_than, gaps=gaps
         )
-        return (last, min(upto, last.seq + MOST_IN_FILE)) if upto > last.seq else None
+        most = first_of_ours(last.seq + 1, gaps) + MOST_IN_FILE - 1
+        return (last, last_of_ours(min(upto, most), gaps)) if upto > last.seq else None
 
     # ---------------------------------------------------------------- archive
 
@@ -133,7 +135,7 @@ class Retention:
             carry=json.dumps(fold.carry()),
         )
         await self._writer.do(lambda ledger, now: ledger.archived(archive, actor=actor, now=now))
-        await asyncio.to_thread(_clear, folder, archive)
+        await asyncio.to_thread(_clear, folder, archive, self._writer.ledger.server.gaps)
         return archive
 
     async def _end(self, seq: int) -> tuple[Head, datetime]:
@@ -158,7 +160,7 @@ class Retention:
             bite = min(upto, last.end.seq)
             await self._writer.do(lambda ledger, _now, bite=bite: ledger.prune(bite))  # type: ignore[misc]
             await asyncio.sleep(PAUSE_SECONDS)
-        return last.end.seq - first + 1
+        return count_of_ours(first, last.end.seq, self._writer.ledger.server.gaps)
 
     async def _still_there(self, archive: ArchivedRange) -> None:
         """A file that was lost between two turns must not cost the lines too."""
@@ -190,8 +192,13 @@ class Retention:
         return forgotten
 
 
-def _clear(folder: Path, archive: ArchivedRange) -> None:
-    """Files of an earlier try that begin where this one does, and end before it: all their lines are in this one."""
+def _clear(folder: Path, archive: ArchivedRange, gaps: Sequence[Gap]) -> None:
+    """Files of an earlier try that begin where this one does, and end before it: all their lines are in this one.
+
+    But for one that was written before a backup from before it was put back: it ends in the gap that this left, and
+    its lines are nowhere else at this site.
+    """
     for path in folder.glob(f"journal-{archive.from_seq:012}-*.ndjson.gz"):
-        if path.name < archive.file and path.name != archive_name(archive.from_seq, archive.end.seq):
+        end = int(path.name.removesuffix(ENDING).rpartition("-")[2])
+        if end < archive.end.seq and last_of_ours(end, gaps) == end:
             path.unlink(missing_ok=True)

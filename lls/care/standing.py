@@ -6,7 +6,7 @@ before a start and after it. Nothing here changes anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,8 +14,9 @@ from lls.care.findings import Finding, State, days_until, doubtful, good, wrong
 from lls.faults import RefusedDocument
 from lls.licensing.entitlement import Standing
 from lls.licensing.instant import ClockState, Now
-from lls.licensing.journal import Head, head_of, parse_line, verify_line
+from lls.licensing.journal import Gap, Head, follow, parse_line
 from lls.licensing.ledger import Ledger
+from lls.licensing.retention import count_of_ours
 from lls.licensing.terms import License
 from lls.signed.keys import KeySet
 from lls.store import Store
@@ -162,9 +163,10 @@ def _named(ids: list[str]) -> str:
 # ---------------------------------------------------------------- the chain
 
 
-async def examine_chain(store: Store, *, upto: Head, first: int = 1, full: bool) -> Finding:
+async def examine_chain(store: Store, *, upto: Head, first: int = 1, gaps: Sequence[Gap] = (), full: bool) -> Finding:
     """Whether the last thousand lines, or all from ``first`` on, lead to the head. Raises StoreDown."""
     after = first - 1 if full else max(first - 1, upto.seq - QUICK_LINES)
+    expected = 0 if upto.seq == 0 else count_of_ours(after + 1, upto.seq, gaps)
     head: Head | None = None
     count = 0
     try:
@@ -174,13 +176,13 @@ async def examine_chain(store: Store, *, upto: Head, first: int = 1, full: bool)
                 count += 1
     except RefusedDocument as fault:
         return _broken(fault.detail)
-    if (head or Head()) != upto or count != upto.seq - after:
+    if (head or Head()) != upto or count != expected:
         return _broken(f"{count} lines end at {head.seq if head else 0}, and the head says {upto.seq}.")
     return Finding(
         check="journal",
         state=State.OK,
         said=f"{count} lines hold together, up to {upto.seq}."
-        + ("" if full or count == upto.seq else " `lls doctor --full` checks all."),
+        + ("" if full or after == first - 1 else " `lls doctor --full` checks all."),
     )
 
 
@@ -188,7 +190,7 @@ def _next(line: bytes, head: Head | None) -> Head:
     if head is None:
         read = parse_line(line)
         head = Head(seq=read["seq"] - 1, hash=read["prev"])
-    return head_of(verify_line(line, after=head))
+    return follow(line, head=head)
 
 
 def _broken(why: str) -> Finding:

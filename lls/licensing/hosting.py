@@ -493,7 +493,8 @@ class Hosting(Restoring):
         self.batch.prune_upto = upto
 
     def _may_leave(self) -> int:
-        return prunable(head=self.head.seq, acknowledged=self.server.acknowledged.seq, older_than=self.head.seq)
+        acknowledged, head = self.server.acknowledged.seq, self.head.seq
+        return prunable(head=head, acknowledged=acknowledged, older_than=head, gaps=self.server.gaps)
 
     def watch_names(self) -> None:
         """Begin to look for names that nobody needs: those that lines are given from now on are needed."""

@@ -9,7 +9,7 @@ Rules (contract §3, *Journal line*)
    (decision 0006). Floats are the one thing on which they differ, so there are none.
 
 4. The chain has no gap, but after a restore a store may have one: the first ``Restored`` follows a line that only the
-   vendor has (:func:`verify_after_gap`).
+   vendor has (:func:`verify_after_gap`). Whoever reads stored lines goes by :func:`follow`.
 
 It refuses to own what a kind means: the ledger posts entries, ``usage`` folds them.
 """
@@ -99,6 +99,15 @@ class Head:
     hash: str = FIRST_PREV
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """The lines after ``after`` and up to ``upto`` (whose hash is ``head``) are with the vendor and not here."""
+
+    after: int
+    upto: int
+    head: str
+
+
 def entry(head: Head, *, at: datetime, kind: Kind, data: Mapping[str, Any]) -> Entry:
     """The entry that follows ``head``."""
     seq = head.seq + 1
@@ -115,7 +124,10 @@ def verify_line(line: bytes, *, after: Head) -> Mapping[str, Any]:
     Raises :class:`~lls.faults.RefusedDocument`: ``malformed`` when it is no canonical line or its hash does not fit its
     content, ``forked`` when it is whole and follows another line than ``after``.
     """
-    read = parse_line(line)
+    return _verified(line, parse_line(line), after=after)
+
+
+def _verified(line: bytes, read: Mapping[str, Any], *, after: Head) -> Mapping[str, Any]:
     # In a canonical line only its own member can look like this: inside a text the quotes are escaped, and behind it
     # stand no objects.
     front, _, back = line.rpartition(b'"hash":"')
@@ -169,6 +181,13 @@ def verify_after_gap(line: bytes, *, head: Head) -> Mapping[str, Any] | None:
     if (backup.integer("seq"), backup.text("head")) != (head.seq, head.hash):
         return None
     return verify_line(line, after=Head(seq=read["seq"] - 1, hash=read["prev"]))
+
+
+def follow(line: bytes, *, head: Head) -> Head:
+    """The chain's end after a stored line, the first behind a gap included. Raises as :func:`verify_line` does."""
+    read = parse_line(line)
+    behind = verify_after_gap(line, head=head) if read["kind"] == Kind.RESTORED else None
+    return head_of(behind or _verified(line, read, after=head))
 
 
 def head_of(line: Mapping[str, Any]) -> Head:

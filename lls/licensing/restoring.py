@@ -24,9 +24,10 @@ from datetime import datetime
 from lls.faults import Restored, UnknownLease
 from lls.licensing.changes import Fact, Rebase
 from lls.licensing.instant import Now
+from lls.licensing.journal import Gap
 from lls.licensing.lease import NOTHING_HELD, Carried, Holder, Lease, LeaseState, Mode
 from lls.licensing.seats import Seats
-from lls.licensing.server import Gap, RestorePoint
+from lls.licensing.server import RestorePoint
 from lls.licensing.terms import Adoption, Installation
 
 

@@ -20,7 +20,7 @@ from lls.faults import ClockBehind, StoreDown, Unbound
 from lls.licensing.changes import Fact
 from lls.licensing.fields import read_instant, write_instant
 from lls.licensing.instant import ClockState, Now
-from lls.licensing.journal import FIRST_PREV, Head, Kind
+from lls.licensing.journal import FIRST_PREV, Gap, Head, Kind
 from lls.licensing.lease import Checkout
 from lls.licensing.posting import Posting
 from lls.licensing.seating import Denial
@@ -45,15 +45,6 @@ class RestorePoint:
 
     restore_id: str
     seq: int
-    head: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """The lines after ``after`` and up to ``upto`` (whose hash is ``head``) are with the vendor and not here."""
-
-    after: int
-    upto: int
     head: str
 
 

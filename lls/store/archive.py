@@ -8,6 +8,7 @@ Rules
 1. A file has its name only when it is whole and on the disk.
 2. Nothing is believed of a file: range, chain and count are checked line by line whenever it is read.
 3. Everything here blocks; callers use a thread. Memory stays bounded by a chunk.
+4. After a restore a range may go over a gap whose lines only the vendor has (decision 0021).
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ from typing import Final
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import write_instant
-from lls.licensing.journal import LONGEST_LINE, Head, head_of, verify_line
+from lls.licensing.journal import LONGEST_LINE, Head, follow
 
 FORMAT: Final = 1
 KIND: Final = "lls-journal-archive"
+ENDING: Final = ".ndjson.gz"
 CHUNK: Final = 5_000
 LONGEST_HEADER: Final = 4_096
 LEVEL: Final = 6
@@ -37,7 +39,7 @@ LEVEL: Final = 6
 
 def archive_name(from_seq: int, to_seq: int) -> str:
     """The name of a range's file; names sort as their ranges do."""
-    return f"journal-{from_seq:012}-{to_seq:012}.ndjson.gz"
+    return f"journal-{from_seq:012}-{to_seq:012}{ENDING}"
 
 
 def write_archive(
@@ -68,7 +70,7 @@ def write_archive(
                 packed.write(json.dumps(header, sort_keys=True).encode() + b"\n")
                 head = after
                 for line in lines:
-                    head = head_of(verify_line(line, after=head))
+                    head = follow(line, head=head)
                     packed.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -93,7 +95,7 @@ def read_archive(path: Path, *, after: Head, end: Head) -> Iterator[list[bytes]]
             _check_header(path.name, packed.readline(LONGEST_HEADER), after=after, end=end)
             while line := packed.readline(LONGEST_LINE + 1):
                 stripped = line.removesuffix(b"\n")
-                head = head_of(verify_line(stripped, after=head))
+                head = follow(stripped, head=head)
                 chunk.append(stripped)
                 if len(chunk) >= CHUNK:
                     yield chunk
@@ -106,12 +108,12 @@ def read_archive(path: Path, *, after: Head, end: Head) -> Iterator[list[bytes]]
         raise _damaged(path.name, f"ends at line {head.seq} and not at {end.seq}")
 
 
-def check_archive(path: Path, *, after: Head, end: Head, sha256: str) -> None:
-    """Read a file back, whole. Raises OSError, RefusedDocument."""
-    for _chunk in read_archive(path, after=after, end=end):
-        pass
+def check_archive(path: Path, *, after: Head, end: Head, sha256: str) -> int:
+    """Read a file back, whole; how many lines it holds. Raises OSError, RefusedDocument."""
+    lines = sum(map(len, read_archive(path, after=after, end=end)))
     if digest(path) != sha256:
         raise _damaged(path.name, "is not the file that was written")
+    return lines
 
 
 def digest(path: Path) -> str:

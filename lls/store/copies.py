@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -26,7 +26,7 @@ from typing import Final
 
 from lls.faults import Fault, SetupFault, StoreDown
 from lls.licensing.changes import Fact
-from lls.licensing.journal import Head, head_of, parse_line, verify_after_gap, verify_line
+from lls.licensing.journal import Head, follow, head_of, parse_line, verify_line
 
 DATABASE: Final = "lls.sqlite3"
 
@@ -110,14 +110,41 @@ def _head_of(last: tuple[bytes] | None) -> Head | None:
 
 
 def _check_chain(database: sqlite3.Connection, end: Head) -> None:
-    head = Head()
+    """Every line that is there, from the first one on or behind what was archived."""
+    ends = _archived(database)
     try:
+        head = _begin(database, ends)
         for (line,) in database.execute("SELECT line FROM journal ORDER BY seq"):
-            head = head_of(verify_after_gap(line, head=head) or verify_line(line, after=head))
+            _check_end(head, ends)
+            head = follow(line, head=head)
     except Fault as fault:
         raise SetupFault(f"The journal in it does not hold: {fault.detail}") from fault
     if head != end:
         raise SetupFault("The journal in it does not end at the head of its chain.")
+
+
+def _begin(database: sqlite3.Connection, ends: Mapping[int, str]) -> Head:
+    """Behind which line the first one must stand that is there."""
+    upto = max(ends, default=0)
+    first = database.execute("SELECT line FROM journal ORDER BY seq LIMIT 1").fetchone()
+    if first is None or upto == 0:
+        return Head()
+    line = parse_line(first[0])
+    if line["seq"] <= upto:  # not all that was archived has left
+        return Head(seq=line["seq"] - 1, hash=line["prev"])
+    return Head(seq=upto, hash=ends[upto])
+
+
+def _check_end(head: Head, ends: Mapping[int, str]) -> None:
+    if ends.get(head.seq, head.hash) != head.hash:
+        raise SetupFault(f"The journal in it does not hold: line {head.seq} is another one than was archived.")
+
+
+def _archived(database: sqlite3.Connection) -> dict[int, str]:
+    """The last line of each range that was archived; none before the schema knew of archives."""
+    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'archives'").fetchone() is None:
+        return {}
+    return dict(database.execute("SELECT to_seq, head FROM archives").fetchall())
 
 
 def _settle(path: Path) -> None:
