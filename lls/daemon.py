@@ -36,7 +36,7 @@ from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
 from lls.api.origin import ForwardedHeader, Networks
-from lls.backup import Backups, Plan, Taken, refuse_unfinished
+from lls.backup import SEALED_TO, Backups, Plan, Taken, refuse_unfinished
 from lls.care.disk import DiskWatch, make_room
 from lls.care.doctor import read_vendor_keys
 from lls.care.drop import DropFolder
@@ -49,7 +49,7 @@ from lls.config import Address, ClientCertificate, Config, Server, TlsMode, addr
 from lls.events import Herald, Looking, Outbox, Sender, certificate_conditions, destinations
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
-from lls.identity import load_identity, new_id
+from lls.identity import credential, load_identity, new_id
 from lls.licensing.ledger import Setting
 from lls.schedule import look_at_certificate, schedule_backups, scheduled
 from lls.store import Store
@@ -169,7 +169,7 @@ class Daemon:
         setting = Setting(
             grace_seconds=float(config.lease.grace_seconds), heartbeats_per_second=config.lease.heartbeats_per_second
         )
-        identity = load_identity(state_dir / "keys")
+        identity = load_identity(state_dir / "keys", make=await store.mark() is None)
         self.airgap = Airgap(
             identity=identity,
             name=config.server.name,
@@ -295,11 +295,14 @@ class Daemon:
         if self._source is not None:
             others["lls.toml"] = self._source
         plan = None
+        passphrase = credential(SEALED_TO)
+        if passphrase is None and asked.passphrase_file:
+            passphrase = Path(asked.passphrase_file)
         if asked.folder:
             plan = Plan(
                 folder=Path(asked.folder),
                 keep=asked.keep,
-                passphrase_file=Path(asked.passphrase_file) if asked.passphrase_file else None,
+                passphrase_file=passphrase,
                 recipient_file=Path(asked.recipient_file) if asked.recipient_file else None,
             )
         return Backups(

@@ -50,27 +50,52 @@ class Identity:
     site_key: bytes = field(repr=False)
 
 
-def load_identity(folder: Path) -> Identity:
-    """The identity that systemd hands over, else the one kept in ``folder``, made when none of its files is there.
+def load_identity(folder: Path, *, make: bool = True) -> Identity:
+    """The identity that systemd hands over, else the one kept in ``folder``.
 
+    ``make``: whether keys may be made when none of the files is there; not beside a history, which names other ones.
     Raises SetupFault that names the file which is missing, damaged or readable by others.
     """
     try:
         handed_over = _from_credentials(folder)
         if handed_over is not None:
             return handed_over
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         missing = [name for name in _MAKERS if not _finished(folder, name)]
         if missing and len(missing) < len(_MAKERS):
             raise SetupFault(
                 f"Of the server's keys in {folder}, {' and '.join(missing)} is missing; put it back from your backup."
                 " Nothing was made in its place, because a new key would make this another server."
             )
+        if missing and not make:
+            raise SetupFault(
+                f"There are no keys in {folder}, and the database has a history with keys: nothing was made in their"
+                " place. Where systemd hands them over, start the server by systemctl; else put them back from your"
+                " backup."
+            )
         if missing:
             _make(folder)
         return _read(folder, _read_private)
     except OSError as error:
         raise SetupFault(f"The keys in {folder} cannot be read or made: {error.strerror}.") from error
+
+
+def read_identity(folder: Path) -> Identity:
+    """The identity whose files are in ``folder``, whatever systemd hands over. Raises SetupFault, OSError."""
+    return _read(folder, _read_private)
+
+
+def key_files(folder: Path) -> dict[str, Path]:
+    """Where each file of the identity is read from, by its name: among the credentials, or in ``folder``."""
+    return {name: credential(name) or folder / name for name in KEY_FILES}
+
+
+def credential(name: str) -> Path | None:
+    """A file that systemd hands over to this service under that name, if it does."""
+    folder = os.environ.get(CREDENTIALS_VARIABLE)
+    path = Path(folder, name) if folder else None
+    return path if path is not None and path.exists() else None
 
 
 def new_id(prefix: str) -> str:
@@ -124,7 +149,7 @@ def _unfinished(folder: Path, name: str) -> Path:
 
 def _from_credentials(folder: Path) -> Identity | None:
     """What systemd hands over. Its files stand in a folder of its own for this service alone, so modes say nothing."""
-    given = {name: path for name in _MAKERS if (path := _credential(name)) is not None}
+    given = {name: path for name in _MAKERS if (path := credential(name)) is not None}
     if not given:
         return None
     missing = [name for name in _MAKERS if name not in given]
@@ -141,12 +166,6 @@ def _from_credentials(folder: Path) -> Identity | None:
             " decide which of the two this is, and move the others away."
         )
     return identity
-
-
-def _credential(name: str) -> Path | None:
-    folder = os.environ.get(CREDENTIALS_VARIABLE)
-    path = Path(folder, name) if folder else None
-    return path if path is not None and path.exists() else None
 
 
 Reader: TypeAlias = Callable[[Path], bytes]

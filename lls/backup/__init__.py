@@ -6,9 +6,10 @@ follows from a restore is the domain's (``lls.licensing.restoring``).
 
 from lls.backup.archive import Manifest, lock_of
 from lls.backup.putting import Found, Put, look_into, put_back, refuse_unfinished
-from lls.backup.taking import Backups, Plan, Taken
+from lls.backup.taking import SEALED_TO, Backups, Plan, Taken
 
 __all__ = [
+    "SEALED_TO",
     "Backups",
     "Found",
     "Manifest",

@@ -7,7 +7,9 @@ Rules
 3. State that is there is not replaced unless the administrator says so, and then it moves aside; it is never deleted.
 4. Then a note is written that says what moves where, and only then does anything move. Whatever interrupts that, the
    same command goes on from the note, and no server starts before.
-5. The database says that it comes from a backup (``Fact.RESTORING``), so the next start posts ``Restored``, once.
+5. Typed by root, everything belongs to the state folder's owner afterwards; root unpacks as that owner, so that no link
+   that somebody laid there leads root astray. The backup and what opens it are read as who typed it.
+6. The database says that it comes from a backup (``Fact.RESTORING``), so the next start posts ``Restored``, once.
 
 A state folder that was copied back by other means says nothing of it; the vendor's ingest notices that.
 """
@@ -29,7 +31,7 @@ from typing import Final
 from lls.backup.archive import Manifest, opened, read_archive
 from lls.backup.taking import KEYS, STATE_FILES
 from lls.faults import RefusedDocument, SetupFault
-from lls.identity import SERVER_ID_FILE, load_identity
+from lls.identity import SERVER_ID_FILE, read_identity
 from lls.licensing.fields import write_instant
 from lls.signed.vault import Opener, VaultReader
 from lls.store import copies
@@ -50,6 +52,7 @@ class Found:
     manifest: Manifest
     lines: int
     sealed: bool
+    look: copies.Look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,8 @@ class Put:
     aside: Path | None
     config: Path | None
     finished: bool
+    users: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = ()
 
 
 class Unlocks:
@@ -80,7 +85,8 @@ def look_into(file: Path, unlocks: Unlocks, *, room: Path) -> Found:
     folder = room / f".check-{secrets.token_hex(6)}"
     folder.mkdir(mode=0o700)
     try:
-        return _unpacked(file, unlocks, folder)
+        with _unlocked(file, unlocks) as vault:
+            return _unpacked(vault, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -105,10 +111,11 @@ def put_back(file: Path, unlocks: Unlocks, *, state_dir: Path, force: bool, now:
                 " place, add --force: the present state then moves aside, and nothing is deleted."
             )
         shutil.rmtree(work, ignore_errors=True)
+        aside = any(_exists(state_dir / name) for name in _MOVED_ASIDE)
         try:
-            work.mkdir(mode=0o700)
-            found = _unpacked(file, unlocks, work)
-            _note(work, found, now=now, aside=any(_exists(state_dir / name) for name in _MOVED_ASIDE))
+            with _unlocked(file, unlocks) as vault, _as_owner(state_dir):
+                work.mkdir(mode=0o700)
+                _note(work, _unpacked(vault, work), now=now, aside=aside)
         except OSError as error:
             shutil.rmtree(work, ignore_errors=True)
             raise SetupFault(f"The backup could not be unpacked: {error.strerror or error}.") from error
@@ -126,25 +133,30 @@ def refuse_unfinished(state_dir: Path) -> None:
         )
 
 
-def _unpacked(file: Path, unlocks: Unlocks, folder: Path) -> Found:
+@contextmanager
+def _unlocked(file: Path, unlocks: Unlocks) -> Iterator[VaultReader]:
     with _named(file), opened(file) as vault:
         if vault.is_sealed:
             vault.unlock(unlocks.opener(passphrase=vault.wants_passphrase))
-        manifest = read_archive(vault, into=folder)
-        _check_head(vault, manifest)
-        look = copies.look(folder / copies.DATABASE, chain=True)
-        if look.schema > copies.highest_schema():
-            raise SetupFault(
-                f"The backup was made by version {manifest.version}, which is newer than this program; install that"
-                " version, then restore."
-            )
-        if (look.seq, look.head, look.server_id) != (manifest.seq, manifest.head, manifest.server_id):
-            raise SetupFault("The database in the backup is not the one that its manifest names.")
-        if not (folder / KEYS / SERVER_ID_FILE).is_file():
-            raise SetupFault("The backup has no keys in it, so it is not a server's whole state.")
-        if load_identity(folder / KEYS).server_id != manifest.server_id:
-            raise SetupFault("The keys in the backup are those of another server than its database.")
-        return Found(manifest=manifest, lines=look.lines, sealed=vault.is_sealed)
+        yield vault
+
+
+def _unpacked(vault: VaultReader, folder: Path) -> Found:
+    manifest = read_archive(vault, into=folder)
+    _check_head(vault, manifest)
+    look = copies.look(folder / copies.DATABASE, chain=True)
+    if look.schema > copies.highest_schema():
+        raise SetupFault(
+            f"The backup was made by version {manifest.version}, which is newer than this program; install that"
+            " version, then restore."
+        )
+    if (look.seq, look.head, look.server_id) != (manifest.seq, manifest.head, manifest.server_id):
+        raise SetupFault("The database in the backup is not the one that its manifest names.")
+    if not (folder / KEYS / SERVER_ID_FILE).is_file():
+        raise SetupFault("The backup has no keys in it, so it is not a server's whole state.")
+    if read_identity(folder / KEYS).server_id != manifest.server_id:
+        raise SetupFault("The keys in the backup are those of another server than its database.")
+    return Found(manifest=manifest, lines=look.lines, sealed=vault.is_sealed, look=look)
 
 
 def _check_head(vault: VaultReader, manifest: Manifest) -> None:
@@ -163,6 +175,8 @@ def _note(work: Path, found: Found, *, now: datetime, aside: bool) -> None:
         "server_id": found.manifest.server_id,
         "seq": found.manifest.seq,
         "made_at": made_at,
+        "users": found.look.users,
+        "api_keys": found.look.api_keys,
         "moves": [name for name in _MOVED_IN if (work / name).exists()],
         "aside": f"before-restore-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}" if aside else None,
     }
@@ -189,7 +203,7 @@ def _moved(state_dir: Path, *, finished: bool) -> Put:
             aside.mkdir(mode=0o700, exist_ok=True)
             (state_dir / name).rename(aside / name)
     if aside is not None and aside.exists():
-        os.chown(aside, owner.st_uid, owner.st_gid)
+        os.chown(aside, owner.st_uid, owner.st_gid, follow_symlinks=False)
     for name in note["moves"]:
         if _exists(work / name):
             _own(work / name, owner)
@@ -205,13 +219,31 @@ def _moved(state_dir: Path, *, finished: bool) -> Put:
         aside=aside if aside is not None and aside.exists() else None,
         config=config if config.exists() else None,
         finished=finished,
+        users=tuple(note.get("users", ())),
+        api_keys=tuple(note.get("api_keys", ())),
     )
+
+
+@contextmanager
+def _as_owner(folder: Path) -> Iterator[None]:
+    """Rule 5, for root; anybody else is the owner or is refused by the system."""
+    owner, group = folder.stat(), os.getegid()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
 
 
 def _own(path: Path, owner: os.stat_result) -> None:
     """Whoever the folder belongs to: root puts back what the server's own account is to read."""
     for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
-        os.chown(one, owner.st_uid, owner.st_gid)
+        os.chown(one, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _exists(path: Path) -> bool:
@@ -222,7 +254,7 @@ def _exists(path: Path) -> bool:
 def _locked(state_dir: Path) -> Iterator[None]:
     lock = take_lock(state_dir / "lls.lock")
     try:
-        os.chown(state_dir / "lls.lock", state_dir.stat().st_uid, state_dir.stat().st_gid)
+        os.fchown(lock, state_dir.stat().st_uid, state_dir.stat().st_gid)
         yield
     finally:
         give_lock_back(lock)

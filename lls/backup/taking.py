@@ -2,7 +2,8 @@
 
 Rules
 1. The copy of the database is one read transaction (``store.copies``); keys and the other files do not change while a
-   server runs. Nothing here holds up a commit; compressing and sealing run in a thread.
+   server runs. Keys are taken from where the server has them, also where systemd hands them over. Nothing here holds up
+   a commit; compressing and sealing run in a thread.
 2. One at a time. A backup is written under another name, read back whole (every hash, the seal, the database's own
    check, the journal's head), and only then takes its name. What was not read back is no backup.
 3. Old ones go after a new one is there, never before, and only files that bear this server's name.
@@ -27,12 +28,15 @@ from typing import Final, Protocol
 
 from lls.backup.archive import Manifest, lock_of, measured, opened, read_archive, write_archive
 from lls.faults import Fault, SetupFault, StoreDown
+from lls.identity import key_files
 from lls.signed.vault import Lock
 from lls.store import copies
 
 SUFFIX: Final = ".llsbackup"
 KEYS: Final = "keys"
 STATE_FILES: Final = ("tls.crt", "tls.key")
+SEALED_TO: Final = "backup.passphrase"
+"""Under this name systemd may hand over what scheduled backups are sealed to."""
 _LARGEST_FILE: Final = 16 * 1024 * 1024
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 
@@ -186,7 +190,10 @@ class Backups:
     def _files(self, work: Path) -> list[tuple[str, Path]]:
         """Copies of everything beside the database, so that what is measured is what is packed."""
         found: list[tuple[str, Path]] = []
-        inside = {f"{KEYS}/{path.name}": path for path in sorted((self._state_dir / KEYS).iterdir())}
+        keys = key_files(self._state_dir / KEYS)
+        if missing := [str(path) for path in keys.values() if not path.is_file()]:
+            raise SetupFault(f"Of the server's keys, {missing[0]} is missing, so nothing was saved: put it back.")
+        inside = {f"{KEYS}/{name}": path for name, path in keys.items()}
         inside |= {name: self._state_dir / name for name in STATE_FILES}
         for name, path in (inside | {f"config/{name}": path for name, path in self._others.items()}).items():
             if not path.is_file():

@@ -31,7 +31,7 @@ from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
-from lls.identity import KEY_FILES, load_identity
+from lls.identity import key_files, load_identity
 from lls.licensing.ledger import Ledger, Setting
 from lls.store import Store
 from lls.store.resting import RestingStore, is_in_use
@@ -104,7 +104,7 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
         mark=await store.mark(),
         tolerance=timedelta(seconds=config.clock.tolerance_seconds),
     )
-    if not all((state_dir / "keys" / name).exists() for name in KEY_FILES):
+    if not all(path.exists() for path in key_files(state_dir / "keys").values()):
         return found  # the keys have a finding of their own, and nothing may be made in their place
     identity = await asyncio.to_thread(load_identity, state_dir / "keys")
     airgap = Airgap(

@@ -26,7 +26,7 @@ from typing import Final
 from lls.care.findings import Finding, days_until, doubtful, good, wrong
 from lls.config import Config, TlsMode, addresses
 from lls.faults import SetupFault
-from lls.identity import KEY_FILES
+from lls.identity import KEY_FILES, credential
 from lls.tls import look_at, server_context
 
 SUSPICIOUS_SECONDS: Final = 0.000_02
@@ -134,7 +134,17 @@ def _owners(state_dir: Path, *, owner: int) -> Iterator[Finding]:
 
 def _keys(folder: Path) -> Iterator[Finding]:
     try:
+        if all(credential(name) for name in KEY_FILES):
+            yield good("keys", "systemd hands the server's keys over.")
+            return
         missing = [name for name in KEY_FILES if not (folder / name).exists()]
+        if len(missing) == len(KEY_FILES) and (folder.parent / "lls.sqlite3").exists():
+            yield doubtful(
+                "keys",
+                f"There is a database, and no keys are in {folder}: systemd hands them over, or they are lost.",
+                "`systemctl cat lls` names them after LoadCredentialEncrypted=; else put them back from your backup.",
+            )
+            return
         if not folder.exists() or len(missing) == len(KEY_FILES):
             yield doubtful("keys", "The server has no keys yet.", "The first start makes them: `lls serve`.")
             return

@@ -16,13 +16,16 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lls.cli import files, show
 from lls.cli.admin import admin
 from lls.cli.frame import AsJson, Failure, Force, Output, complain, settings
+
+if TYPE_CHECKING:
+    from lls.backup import Put
 
 _VARIABLE = "LLS_BACKUP_PASSPHRASE"
 
@@ -121,6 +124,10 @@ def restore(  # noqa: PLR0917 - Typer makes options out of parameters
         _tell_found(found.manifest.document(), lines=found.lines, sealed=found.sealed, as_json=as_json)
         return
     put = room.put_back(file, Asked(), state_dir=state_dir, force=force, now=datetime.now(UTC))
+    _tell_put(put, state_dir, as_json=as_json)
+
+
+def _tell_put(put: Put, state_dir: Path, *, as_json: bool) -> None:
     if as_json:
         show.document(
             {
@@ -131,6 +138,8 @@ def restore(  # noqa: PLR0917 - Typer makes options out of parameters
                 "aside": put.aside and str(put.aside),
                 "config": put.config and str(put.config),
                 "finished": put.finished,
+                "users": list(put.users),
+                "api_keys": list(put.api_keys),
             }
         )
         return
@@ -141,6 +150,13 @@ def restore(  # noqa: PLR0917 - Typer makes options out of parameters
         show.say(f"What was there before is in {put.aside}; remove it when it is not needed any more.")
     if put.config is not None:
         show.say(f"The settings, policy and vendor key set of then are in {put.config}; nothing of /etc was changed.")
+    if put.users or put.api_keys:
+        for kind, names in (("Users", put.users), ("API keys", put.api_keys)):
+            show.say(f"{kind} that may come in again: {', '.join(map(show.said, names)) or 'none'}.")
+        complain(
+            "who was removed, and which key was revoked, since the backup was made may come in again, by the passwords"
+            " of then: look at lls user list and lls key list after the start. Open invitations have ended."
+        )
     show.say("Seats go on. What is counted by use is refused until your vendor has answered:")
     show.say("Next: start the server, then lls server request -o FILE, send it to your vendor, import its answer.")
     show.say("On another machine the server is unbound for the vendor's grace; the same request settles that, too.")

@@ -33,13 +33,15 @@ DATABASE: Final = "lls.sqlite3"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a copy says of itself: whose it is, its schema, its journal's end and how many lines there are."""
+    """What a copy says of itself: whose it is, its schema, its journal's end and lines, who may administer."""
 
     server_id: str
     schema: int
     seq: int
     head: str
     lines: int
+    users: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = ()
 
 
 def copy(source: Path, target: Path) -> None:
@@ -68,19 +70,33 @@ def look(path: Path, *, chain: bool = False) -> Look:
             last = database.execute("SELECT line FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
             if _head_of(last) != Head(seq=seq, hash=head):
                 raise SetupFault("The journal's last line in it does not fit the head of its chain.")
+            users, api_keys = _column(database, "users"), _column(database, "api_keys")
             if chain:
                 _check_chain(database, Head(seq=seq, hash=head))
     except (sqlite3.Error, TypeError) as error:
         raise SetupFault(f"The database in it cannot be read ({error}).") from error
     server_id = facts.get(Fact.SERVER_ID.value, "")
-    return Look(server_id=server_id, schema=int(schema), seq=int(seq), head=str(head), lines=int(lines))
+    return Look(
+        server_id=server_id,
+        schema=int(schema),
+        seq=int(seq),
+        head=str(head),
+        lines=int(lines),
+        users=users,
+        api_keys=api_keys,
+    )
 
 
 def mark_restored(path: Path, *, restore_id: str, made_at: str) -> None:
-    """Have the next start post ``Restored``, in one transaction with all that it changes."""
+    """Have the next start post ``Restored``, in one transaction with all that it changes.
+
+    Open invitations end: one that was followed since the backup would let its token set a password once more.
+    """
     told = json.dumps({"restore_id": restore_id, "made_at": made_at})
     with _changed(path) as database:
         database.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (Fact.RESTORING.value, told))
+        if _has(database, "users"):
+            database.execute("UPDATE users SET invite = NULL, invite_until = NULL WHERE invite IS NOT NULL")
     _settle(path)
 
 
@@ -142,9 +158,20 @@ def _check_end(head: Head, ends: Mapping[int, str]) -> None:
 
 def _archived(database: sqlite3.Connection) -> dict[int, str]:
     """The last line of each range that was archived; none before the schema knew of archives."""
-    if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'archives'").fetchone() is None:
+    if not _has(database, "archives"):
         return {}
     return dict(database.execute("SELECT to_seq, head FROM archives").fetchall())
+
+
+def _column(database: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    if not _has(database, table):
+        return ()
+    return tuple(name for (name,) in database.execute(f"SELECT name FROM {table} ORDER BY name"))
+
+
+def _has(database: sqlite3.Connection, table: str) -> bool:
+    """Backups of earlier schemas have fewer tables."""
+    return database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
 
 def _settle(path: Path) -> None:

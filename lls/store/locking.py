@@ -16,7 +16,7 @@ from lls.faults import SetupFault
 def take_lock(path: Path) -> int:
     """Take it. Raises SetupFault, naming the process that has it."""
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise SetupFault(f"The state directory {path.parent} cannot be written: {error.strerror}.") from error
     try:
