@@ -25,7 +25,8 @@ SHORTEST: Final = 3
 NAME_FIELDS: Final = frozenset(
     {
         *("user", "host", "seat_id", "seat_name", "process", "address", "actor", "by", "renamed"),
-        *("named_users", "assigned", "smtp_from", "smtp_to", "smtp_user"),
+        *("named_users", "assigned", "smtp_from", "smtp_to", "smtp_user", "smtp_server", "syslog"),
+        *("allow", "trusted_proxies"),
     }
 )
 OUR_WORDS: Final = frozenset(

@@ -29,11 +29,13 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from urllib.parse import urlsplit
 
 from lls import __version__
 from lls.care.pseudonyms import Pseudonyms
 from lls.config import Config
 from lls.faults import Fault
+from lls.licensing.account import ApiKey, User
 from lls.licensing.changes import Fact
 from lls.licensing.journal import Kind
 from lls.licensing.ledger import Ledger
@@ -85,7 +87,29 @@ def _names_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
         yield from (("user", name) for name in pool.entitlement.named_users.names)
     for placed in ledger.placed.values():
         yield from (("user", name) for name in placed.assigned)
+    yield from account_names(ledger.accounts.users, ledger.accounts.keys)
     yield from policy_names(ledger.facts.get(Fact.POLICY, ""))
+
+
+def account_names(users: Iterable[User], keys: Iterable[ApiKey]) -> Iterator[tuple[str, str]]:
+    """Who may administer. The journal may have forgotten them: their lines leave with the archive."""
+    yield from (("user", user.name) for user in users)
+    yield from (("key", key.name) for key in keys)
+
+
+def setting_names(config: Config) -> Iterator[tuple[str, str]]:
+    """Machines and people of the site that the settings name, and what is secret of addresses; a log names them, too."""
+    events, access = config.events, config.access
+    for place in (events.smtp_server, *events.webhook_urls, events.syslog):
+        parts = urlsplit(place if "://" in place else f"//{place}")
+        if parts.hostname:
+            yield "host", parts.hostname
+        if parts.path.strip("/"):
+            yield "path", parts.path  # of a webhook it often is the token
+    for person in (events.smtp_from, *events.smtp_to, events.smtp_user):
+        yield "user", person
+    for network in (*access.allow, *access.trusted_proxies, *config.admin.allow):
+        yield "address", network
 
 
 def machine_names() -> Iterator[tuple[str, str]]:
@@ -276,6 +300,8 @@ async def resting_parts(config: Config, hide: Pseudonyms, missing: dict[str, str
         for lease in loaded.leases:
             for field, value in (*lease.holder.named().items(), ("address", lease.address or "")):
                 hide.know(field, value)
+        for field, value in account_names(loaded.users, loaded.api_keys):
+            hide.know(field, value)
         for field, value in (
             *await store.known_names(limit=MOST_NAMES),
             *policy_names(loaded.facts.get(Fact.POLICY, "")),

@@ -31,12 +31,14 @@ def register(app: typer.Typer) -> None:
 def support_bundle(ctx: typer.Context, output: Output, force: Force = False) -> None:
     """Write diagnostics for your vendor: names and secrets are taken out, and a list says what is inside."""
     from lls.care.pseudonyms import Pseudonyms
-    from lls.care.support import machine_names, parts_of_machine, view_part, write_bundle
+    from lls.care.support import machine_names, parts_of_machine, setting_names, view_part, write_bundle
 
     path, environ = given(ctx)
     hide = Pseudonyms(secrets.token_bytes(32), names=machine_names())
     missing: dict[str, str] = {}
     config = None if wrong_settings(path, environ) else load(path, environ)
+    for field, value in () if config is None else setting_names(config):
+        hide.know(field, value)
     parts = [
         view_part("doctor.json", "what lls doctor found", doctor.examined(ctx, full=False), hide),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -79,6 +80,57 @@ def test_nothing_that_was_planted_is_in_the_bundle(site: Site, tmp_path: Path) -
             assert 0 == site.stop()
             with log.open("a") as file_:
                 file_.write(f'2026-11-21T07:00:00.000Z ERROR x y why="{CODE} Bearer {asked.secret} {PEOPLE[2]}"\n')
+
+
+PLACES = ["hooks-planted.site", "token-planted", "relay-planted.site", "log-planted.site", "10.77.3.0", "10.78.4.0"]
+MAILS = ["keeper-planted@site.example", "sender-planted@site.example", "account-planted"]
+
+
+def test_nothing_of_events_accounts_and_networks_is_in_the_bundle(site: Site, tmp_path: Path) -> None:
+    secret, password, log = tmp_path / "secret", tmp_path / "password", tmp_path / "lls.log"
+    secret.write_text(base64.b64encode(b"signs-planted-secret-of-webhooks").decode())
+    password.write_text("password-planted")
+    with site.config.open("a") as settings:
+        settings.write(f"""
+[access]
+allow = ["127.0.0.0/8", "{PLACES[4]}/24"]
+trusted_proxies = ["{PLACES[5]}/24"]
+[admin]
+http = true
+allow = ["127.0.0.0/8", "{PLACES[4]}/24"]
+[log]
+file = "{log}"
+[events]
+webhook_urls = ["https://{PLACES[0]}/{PLACES[1]}"]
+webhook_secret_file = "{secret}"
+smtp_server = "{PLACES[2]}:587"
+smtp_from = "{MAILS[1]}"
+smtp_to = ["{MAILS[0]}"]
+smtp_user = "{MAILS[2]}"
+smtp_password_file = "{password}"
+syslog = "udp://{PLACES[3]}:514"
+retry_hours = 0
+""")
+    site.licensed(lease_seconds=60)
+    people = ["zerlinda-planted", "monitoring-planted"]
+    invited = site.lls("user", "add", people[0], "--role", "viewer", "--invite").stdout
+    made = site.lls("key", "add", people[1], "--role", "viewer").stdout
+    tokens = [word for word in (*invited.split(), *made.split()) if len(word) >= 40]
+    assert len(tokens) >= 2
+    site.lls("events", "test")
+    until(lambda: "event_" in log.read_text(), seconds=20, what="told of an event that nobody took", log=site.log)
+    assert PLACES[0] in log.read_text() or PLACES[2] in log.read_text(), "a place must be there to be taken out"
+    signed = [secret.read_text(), password.read_text(), "signs-planted"]
+    planted = [*secrets_of(site), *tokens, *people, *PLACES, *MAILS, *signed]
+    for state in ("running", "resting"):
+        file = tmp_path / f"{state}.zip"
+        site.lls("support-bundle", "-o", file)
+        everything = "\n".join(inside(file).values())
+        assert [] == [one for one in planted if one.casefold() in everything.casefold()], state
+        if state == "running":
+            assert 0 == site.stop()
+            with log.open("a") as more:
+                more.write(f"2026-11-21T07:00:00.000Z ERROR x y why={people[0]} {PLACES[3]} {people[1]}\n")
 
 
 def test_a_bundle_is_made_of_settings_that_are_wrong(site: Site, tmp_path: Path) -> None:
