@@ -361,6 +361,8 @@ class Daemon:
             logs=self.logs,
             disk=DiskWatch(watched_folders(config), setting=config.disk, writer=self.writer, metrics=self.metrics),
             drop=self._drop_folder(state_dir),
+            backups=self.backups,
+            outbox=Outbox(state_dir),
             retention=Retention(
                 airgap=self.airgap,
                 writer=self.writer,

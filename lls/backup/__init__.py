@@ -6,18 +6,20 @@ follows from a restore is the domain's (``lls.licensing.restoring``).
 
 from lls.backup.archive import Manifest, lock_of
 from lls.backup.putting import Found, Put, look_into, put_back, refuse_unfinished
-from lls.backup.taking import SEALED_TO, Backups, Plan, Taken
+from lls.backup.taking import SEALED_TO, Backups, Last, Plan, Taken, newest_in
 
 __all__ = [
     "SEALED_TO",
     "Backups",
     "Found",
+    "Last",
     "Manifest",
     "Plan",
     "Put",
     "Taken",
     "lock_of",
     "look_into",
+    "newest_in",
     "put_back",
     "refuse_unfinished",
 ]

@@ -123,8 +123,7 @@ class Backups:
     def newest_made_at(self) -> datetime | None:
         """When the newest scheduled one that is there was made, by its file's date."""
         try:
-            found = [] if self.plan is None else _ours(self.plan, self._server_id)
-            return max((datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in found), default=None)
+            return None if self.plan is None else newest_in(self.plan.folder, server_id=self._server_id)
         except OSError:
             return None  # the folder is not there yet; what is wrong with it the backup itself will say
 
@@ -218,15 +217,21 @@ def _lock(plan: Plan) -> Lock | None:
 
 def _prune(plan: Plan, server_id: str) -> int:
     """Keep the newest; how many went. Names begin with the instant, so their order is that of time."""
-    old = sorted(_ours(plan, server_id), key=_age)[: -plan.keep]
+    old = sorted(_ours(plan.folder, server_id), key=_age)[: -plan.keep]
     for path in old:
         path.unlink()
     return len(old)
 
 
-def _ours(plan: Plan, server_id: str) -> list[Path]:
+def newest_in(folder: Path, *, server_id: str) -> datetime | None:
+    """When the newest scheduled backup of a server was made that is in a folder, by its date. Raises OSError."""
+    found = _ours(folder, server_id)
+    return max((datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in found), default=None)
+
+
+def _ours(folder: Path, server_id: str) -> list[Path]:
     name = re.compile(rf"{re.escape(server_id)}-\d{{8}}T\d{{6}}Z(-\d+)?{re.escape(SUFFIX)}")
-    return [path for path in plan.folder.iterdir() if name.fullmatch(path.name)]
+    return [path for path in folder.iterdir() if name.fullmatch(path.name)]
 
 
 def _age(path: Path) -> tuple[str, int]:

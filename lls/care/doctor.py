@@ -24,11 +24,14 @@ from typing import Final
 
 from lls import __version__
 from lls.airgap import Airgap
+from lls.backup import Last
 from lls.care.findings import Finding, doubtful, good, wrong
 from lls.care.machine import examine_machine, examine_process
 from lls.care.standing import examine_chain, examine_standing
+from lls.care.told import examine_backups, examine_events
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
+from lls.events import Outbox
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
 from lls.identity import key_files, load_identity
@@ -43,7 +46,15 @@ _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - asked, 
 
 
 async def examine_running(
-    config: Config, *, airgap: Airgap, writer: Writer, store: Store, most_connections: int, full: bool
+    config: Config,
+    *,
+    airgap: Airgap,
+    writer: Writer,
+    store: Store,
+    most_connections: int,
+    full: bool,
+    last_backup: Last | None = None,
+    outbox: Outbox | None = None,
 ) -> list[Finding]:
     """What the daemon finds out about itself. Never raises."""
     found = [good("server", f"It runs, version {__version__}.")]
@@ -60,6 +71,15 @@ async def examine_running(
         found.append(wrong("store", fault.detail, "Look at its disk, and at `journalctl -u lls`."))
     host = host_components(airgap.identity.server_id, Path(config.server.state_dir))
     found += examine_standing(ledger, now=writer.now(), raw=system_wall(), keys=airgap.newest_keys, host=host)
+    server_id, now = airgap.identity.server_id, system_wall()
+    found += await asyncio.to_thread(
+        lambda: list(examine_backups(config.backup, server_id=server_id, last=last_backup, now=now))
+    )
+    if outbox is not None:
+        try:
+            found.append(examine_events(await asyncio.to_thread(outbox.count)))
+        except OSError as error:
+            found.append(doubtful("events", str(error), "Look at the state folder; other things go on."))
     return found
 
 
@@ -124,6 +144,7 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
     found.append(await examine_chain(store, upto=upto, first=_first(ledger), gaps=gaps, full=full))
     host = host_components(airgap.identity.server_id, Path(config.server.state_dir))
     found += examine_standing(ledger, now=now, raw=system_wall(), keys=airgap.newest_keys, host=host)
+    found += examine_backups(config.backup, server_id=identity.server_id, now=system_wall())
     return found
 
 

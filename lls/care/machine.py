@@ -34,6 +34,7 @@ SLOW_SECONDS: Final = 0.1
 SYNCS: Final = 16
 WARN_BEFORE_DAYS: Final = 30
 FEWEST_CONNECTIONS: Final = 1_000
+TIME_SERVICE: Final = Path("/run/systemd/timesync")
 
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 OVER_THE_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "ncpfs"})
@@ -53,6 +54,7 @@ def examine_machine(config: Config, *, now: datetime) -> Iterator[Finding]:
     yield from _fsync(state_dir)
     yield from _tls(config, now=now)
     yield _entropy()
+    yield from _time_service()
 
 
 def examine_process(*, most_connections: int, leases: int, environ: dict[str, str]) -> Iterator[Finding]:
@@ -367,3 +369,17 @@ def _entropy() -> Finding:
             "Give the virtual machine a virtio-rng device, or run rngd.",
         )
     return good("entropy", "The system has chance enough.")
+
+
+def _time_service() -> Iterator[Finding]:
+    """Whether the system's own service keeps the clock. Of others nothing is known, so nothing is said."""
+    if not TIME_SERVICE.is_dir():
+        return
+    if (TIME_SERVICE / "synchronized").exists():
+        yield good("time service", "systemd-timesyncd keeps this machine's clock.")
+    else:
+        yield doubtful(
+            "time service",
+            "systemd-timesyncd runs and has reached no time server since the start.",
+            "`timedatectl timesync-status`; name a time server of your network in /etc/systemd/timesyncd.conf.",
+        )

@@ -44,6 +44,13 @@ def examine_standing(
             "The vendor has acknowledged a line that is not in this server's journal.",
             "Was this machine cloned, or set back? Stop the copy and tell your vendor.",
         )
+    if ledger.server.restored:
+        yield doubtful(
+            "restored",
+            "A backup was put back and the vendor has not answered: what is counted by use is refused, and whoever was"
+            " removed since may administer again.",
+            f"{_REQUEST} Look at `lls user list` and `lls key list`.",
+        )
     yield _vendor_keys(keys, now)
 
 

@@ -98,7 +98,7 @@ def account_names(users: Iterable[User], keys: Iterable[ApiKey]) -> Iterator[tup
 
 
 def setting_names(config: Config) -> Iterator[tuple[str, str]]:
-    """Machines and people of the site that the settings name, and what is secret of addresses; a log names them, too."""
+    """Machines and people of the site that the settings name, and the secret in an address; a log names them, too."""
     events, access = config.events, config.access
     for place in (events.smtp_server, *events.webhook_urls, events.syslog):
         parts = urlsplit(place if "://" in place else f"//{place}")

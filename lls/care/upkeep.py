@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lls.airgap import Airgap
+from lls.backup import Backups
 from lls.care.disk import DiskWatch
 from lls.care.doctor import examine_running
 from lls.care.drop import DropFolder
@@ -18,6 +19,7 @@ from lls.care.log import Logs
 from lls.care.retention import Retention
 from lls.care.support import Part, log_part, parts_of_ledger, pseudonyms_of, setting_names, view_part
 from lls.config import Config
+from lls.events import Outbox
 from lls.store import Store
 from lls.writer import Writer
 
@@ -34,6 +36,8 @@ class Care:
     retention: Retention
     disk: DiskWatch
     drop: DropFolder | None = None
+    backups: Backups | None = None
+    outbox: Outbox | None = None
     most_connections: int
 
     async def examine(self, *, full: bool) -> list[Finding]:
@@ -45,6 +49,8 @@ class Care:
             store=self.store,
             most_connections=self.most_connections,
             full=full,
+            last_backup=None if self.backups is None else self.backups.last,
+            outbox=self.outbox,
         )
 
     async def support(self, views: Mapping[str, tuple[str, object]]) -> list[Part]:

@@ -56,6 +56,25 @@ def test_a_machine_that_is_well_has_nothing_to_mend(state: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("made", "expected"), [((), []), (("timesync",), [State.WARN]), (("timesync", "timesync/synchronized"), [State.OK])]
+)
+def test_whether_the_systems_clock_is_kept_is_said_where_it_is_known(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: tuple[str, ...], expected: list[State]
+) -> None:
+    monkeypatch.setattr(machine, "TIME_SERVICE", tmp_path / "timesync")
+    for name in made:
+        (tmp_path / name).mkdir()
+    assert expected == [one.state for one in examined(state).get("time service", [])]
+
+
+def test_keys_that_are_handed_over_are_not_missed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (state / "keys").rename(state.parent / "credentials")
+    assert "systemd hands them over, or they are lost" in examined(state)["keys"][0].said
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(state.parent / "credentials"))
+    assert State.OK is examined(state)["keys"][0].state
+
+
+@pytest.mark.parametrize(
     ("harm", "check"),
     [
         (lambda state: state.chmod(0o755), "state folder"),

@@ -17,7 +17,7 @@ from lls.backup import Backups, look_into, put_back
 from lls.care import retention
 from lls.care.findings import State
 from lls.care.retention import Retention
-from lls.care.standing import examine_chain
+from lls.care.standing import examine_chain, examine_standing
 from lls.faults import SetupFault
 from lls.licensing.ledger import Ledger
 from lls.licensing.usage import Bucket
@@ -126,6 +126,11 @@ class Story:
         }
         await self.world.take(self.world.bundle(entitlements=[], commands=[order]))
 
+    async def doubts(self) -> set[str]:
+        now, keys = self.world.writer.now(), self.world.airgap.newest_keys
+        found = examine_standing(self.ledger, now=now, raw=self.world.raw, keys=keys, host={})
+        return {one.check for one in found if one.state is State.WARN}
+
     async def holds(self) -> Any:
         """Every way in which the chain is looked at says that it holds."""
         check = await self.world.airgap.verify_journal()
@@ -175,10 +180,12 @@ async def test_a_pruned_journal_is_saved_put_back_and_goes_on(story: Story, else
     assert (await story.archives()).pruned > 0
     backup = await story.saved()
     await story.restored(backup, elsewhere=elsewhere)
+    assert "restored" in await story.doubts()
     check = await story.holds()
     assert elsewhere is (check.left_out_upto > 0)
     await story.answered()
     assert not story.ledger.server.restored
+    assert "restored" not in await story.doubts()
     await story.lives()
     assert (await story.archives()).pruned > 0
     await story.holds()

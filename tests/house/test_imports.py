@@ -35,6 +35,10 @@ ARROWS: dict[str, set[str]] = {
     "care": {
         *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
         *("telemetry", "tls", "writer"),
+        *(
+            "backup",
+            "events",
+        ),  # an examination says whether there is something to put back, and whether anybody is told
     },
     # What a server's whole state is, and its one file (decision 0020).
     "backup": {"signed", "store", "licensing", "identity", "faults"},
