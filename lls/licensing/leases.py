@@ -265,6 +265,8 @@ class Leases:
         self.clone_alarms = old.clone_alarms
         self._remembered.adopt(old._remembered)
         self.waiting, self._folding = old.waiting, old._folding
+        if self.head == old.head:
+            return  # the store has the group all the same, with its denials
         for denial, holder in old._folded:
             self._folding.forget(denial, holder)
         self._folding.restore(old._taken)

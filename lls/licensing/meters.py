@@ -186,7 +186,7 @@ class Meters:
         if not feature.consumed:
             raise BadRequest(f"Nothing of {key} is used up, so nothing can be undone; return it instead.")
         known = self._known(lease, request_id, key)
-        if known is None:
+        if known is None or known.entitlement_id != lease.entitlement_id:  # of the id's lease before this one
             raise NotHeld(f"This lease has no use of {key} under that request id; name the request id of the use.")
         if (known.act, known.feature, known.amount) != (FeatureAct.USE, key, amount):
             raise RequestIdTaken(f"That request id is not a use of {amount} of {key}; a use is undone whole.")
