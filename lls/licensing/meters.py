@@ -405,13 +405,11 @@ class Meters:
         self._closed.clear()
         self._figures_before.clear()
         self._levels_before.clear()
-        self._answered.settle()
 
     def abandon(self) -> None:
         """The store has not taken the group: reads go on with the last commit, and no verb comes any more."""
         for entitlement_id, before in self._terms_before.items():
             self.put_back(entitlement_id, before)
-        self._answered.abandon()
 
     # ---------------------------------------------------------------- the acts
 

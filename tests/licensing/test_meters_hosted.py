@@ -171,6 +171,7 @@ def test_a_lease_id_that_comes_again_undoes_nothing_of_another_entitlement() -> 
     use(9, "r2", again)
     with pytest.raises(NotHeld):
         ledger.undo("a", secret=secret, key="frames", amount=5, request_id="r", now=again)
+    ledger.settle()
     assert [1] == [level.available for level in ledger.feature_levels(ledger.leases["a"], again)]
 
 
