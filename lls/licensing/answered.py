@@ -8,8 +8,8 @@ Rules (contract §2)
 4. Where the vendor set the clock back, a request lies in the future. Nobody knows any more how long ago it was: it is
    kept 25 hours from when that was seen, and can never be undone, whatever the clock says later.
 
-It refuses to own what a request did (``meters``), and to show it before the group in flight: only verbs ask, and none runs
-on a ledger whose commit failed.
+It refuses to own what a request did (``meters``), and to know what was answered before the group in flight: only verbs
+ask, and none runs on a ledger whose commit failed.
 """
 
 from __future__ import annotations
