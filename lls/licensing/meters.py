@@ -519,8 +519,9 @@ class Meters:
         draws: Draws = (),
         undo_seconds: int = 0,
     ) -> None:
+        before = self._answered.get(lease.lease_id, kept_as)  # of a lease of that id long ago: this takes its row
         request = AnsweredRequest(
-            seq=self._posting.batch.head.seq,
+            seq=self._posting.batch.head.seq if before is None else before.seq,
             lease_id=lease.lease_id,
             request_id=kept_as,
             act=act,

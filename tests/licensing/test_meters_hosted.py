@@ -175,6 +175,17 @@ def test_a_lease_id_that_comes_again_undoes_nothing_of_another_entitlement() -> 
     assert [1] == [level.available for level in ledger.feature_levels(ledger.leases["a"], again)]
 
 
+def test_a_lease_id_that_comes_again_answers_for_its_use_at_the_grant_in_the_same_row() -> None:
+    """Else the elder one, which may be undone for longer, would stand up again with a restart."""
+    site = Stored(entitlement(features=(counted("frames", 10, undo_seconds=30 * DAY),)))
+    for now, amount in ((at(), 5), (at(26 * 3_600), 2)):
+        site.ledger.sweep(now=now)
+        assert isinstance(site.ledger.checkout(checkout("a", features=(("frames", amount),)), now=now), Seated)
+        site.ledger.checkin("a", secret=secret_of("a"), now=now)
+        site.commit(now)
+    assert [(2,)] == site.database.execute("SELECT amount FROM requests").fetchall()
+
+
 def test_requests_of_a_future_that_was_taken_back_are_written_as_closed() -> None:
     site = Stored(entitlement(lease_seconds=30 * DAY, features=(counted("frames", 10, undo_seconds=3_600),)))
     late = at(10 * DAY)
