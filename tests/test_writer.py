@@ -291,6 +291,32 @@ async def test_repeats_whose_line_was_lost_with_a_commit_are_posted_with_a_later
     assert [1, 3] == [line["count"] for line in await site.lines("Denied")]
 
 
+async def test_a_waiter_whose_seat_was_lost_with_a_commit_keeps_its_place(site: Site) -> None:
+    writer = await site.begin(entitlement(seats=1))
+    await writer.checkout(checkout("holder"))
+
+    async def ask(name: str) -> asyncio.Task[Seated | Denial]:
+        asked = asyncio.create_task(writer.checkout(checkout(name), wait_seconds=BOUND))
+        await until(lambda: any(one.checkout.lease_id == name and one.open for one in writer.ledger.waiting))
+        return asked
+
+    async def return_it() -> None:
+        await writer.do(lambda ledger, now: ledger.checkin("holder", secret=secret_of("holder"), now=now))
+
+    first, second = await ask("first"), await ask("second")
+    site.store.fails = "before"
+    for lost in (return_it(), first):
+        with pytest.raises(StoreDown):
+            await lost
+    await until(lambda: writer.down is None)
+    first = await ask("first")
+    await return_it()
+    await until(first.done)
+    assert isinstance(first.result(), Seated)
+    assert not second.done()
+    second.cancel()
+
+
 async def test_repeats_whose_commit_failed_after_it_was_written_are_posted_once(site: Site) -> None:
     writer = await site.begin(entitlement(seats=1))
     await writer.checkout(checkout("holder"))
