@@ -112,6 +112,7 @@ class Writer:
         loaded = await self._store.load()
         now = self._clock.now()
         self.ledger = self._build(loaded, now)
+        self.ledger.note_restored(since=loaded.last_at or now.wall, now=now)
         self.ledger.note_problems(now=now)
         self.ledger.server.note_binding(now=now)
         self.ledger.server.note_clock(now=now)

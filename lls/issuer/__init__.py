@@ -20,7 +20,7 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 | ``pending`` · ``pending_register`` | what waits for several people's signatures · that it is ours |
 | ``telling`` | what a signature would cover, in words |
 | ``issue`` · ``issuing`` | what certificate, bundle and receipt say · made, sealed and remembered |
-| ``serving`` | the terms of a license server |
+| ``serving`` · ``restoring`` | the terms of a license server · where a restored one goes on |
 | ``ingest`` · ``noticing`` · ``explaining`` | usage reports · what else their lines say · why one is refused |
 | ``billing`` · ``closing`` · ``cloudevents`` | billing lines · those that never change again · as events |
 | ``views`` · ``feed`` · ``plots`` | who ends soon, how a customer fares · changes for an ERP · pictures |
@@ -31,9 +31,10 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 
 from __future__ import annotations
 
+from lls.issuer.founding import sample_catalog
 from lls.issuer.issue import Terms
 from lls.issuer.issuing import WrittenBundle
-from lls.issuer.office import Issuer, sample_catalog
+from lls.issuer.office import Issuer
 from lls.issuer.ordering import Fulfilled
 from lls.issuer.refusals import IssuerRefused, ReportProblem, ReportRefused
 

@@ -1,50 +1,41 @@
 """What changes of an entitlement that was sold: its status, its term, its seats, its edition, its counters.
 
 Rules
-1. Every change makes a new document with the next sequence; the server takes it with the next bundle. A change that
-   changes nothing (disabling what is disabled) leaves the sequence alone.
-2. Renewal (contract §3): unexpired or in grace, the old end and a term; else from now a term. The maintenance day moves
-   by the same rule. Of what lasts for ever only that day can be renewed, by a plan that says for how long. A renewal by
-   another plan puts the entitlement on that plan. It is refused where there is nothing to move.
+1. Every change makes a new document with the next sequence (``changing``); the server takes it with the next bundle. A
+   change that changes nothing (disabling what is disabled) leaves the sequence alone.
+2. A renewal by another plan puts the entitlement on that plan. Where some of its seats were renewed already, as an
+   entitlement of their own (``parting``), the whole cannot be.
 3. A counter of the site begins anew by the vendor's command only. Renewal orders it for each consumed feature that is
    reset on renewal. A command has an id and is carried out once; every bundle carries it until a report shows that it
    was carried out, because any bundle may be lost.
 4. A reference of the vendor's own (``ref``) makes a change once (``acts``).
 5. The document is read back with the appliance's own reader before it is stored.
 
-It refuses to own grants (``balances``), how another edition is resolved (``upgrading``), and where an entitlement is
-hosted (``hosting``).
+It refuses to own the documents themselves (``changing``, ``upgrading``), grants (``balances``), parts of the seats
+(``parting``), and where an entitlement is hosted (``hosting``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from typing import Any, Final
 
-from lls.faults import RefusedDocument
 from lls.issuer.acts import once
-from lls.issuer.catalog import Catalog, Chain, Level, Offering, Plan, in_force, plan_terms
-from lls.issuer.catalog_file import read_term
+from lls.issuer.catalog import Catalog, Offering, Plan
+from lls.issuer.changing import following, on_plan, read_back, renewed, with_seats
 from lls.issuer.consumption import anew
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.lookup import customer_in, entitlement_in
+from lls.issuer.parting import check_renewed_whole
 from lls.issuer.refusals import Conflict
 from lls.issuer.register import Command, Customer, Json, Register, Sold
-from lls.issuer.resolving import chains_in, origins_of, plan_document, ranked
 from lls.issuer.upgrading import upgraded
-from lls.licensing import calendar
-from lls.licensing.calendar import Term
 from lls.licensing.entitlement import (
-    MOST_SEATS,
-    Concurrency,
-    Entitlement,
     Reset,
-    Start,
     Status,
-    read_entitlement,
 )
 from lls.licensing.fields import Fields, write_instant
 from lls.licensing.terms import RESET_USAGE
@@ -104,10 +95,11 @@ class Amending:
         """
 
         def renewal(sold: Sold) -> tuple[Sold, Json]:
-            document, begins = _renewed(sold.document, plan, now=now)
+            check_renewed_whole(self._register, sold)
+            document, begins = renewed(sold.document, plan, now=now)
             origins = sold.origins
             if plan is not None and plan.term is not None:
-                document, origins = _on_plan(document, origins, plan)
+                document, origins = on_plan(document, origins, plan)
             reset = [
                 feature.key
                 for feature in read_back(document).features
@@ -172,7 +164,7 @@ class Amending:
         """
 
         def adding(sold: Sold) -> tuple[Sold, Json]:
-            document = _with_seats(sold.document, seats, named_users)
+            document = with_seats(sold.document, seats, named_users)
             return replace(sold, document=document), {"seats": document["seats"]}
 
         content = {"act": "add_seats", "seats": seats, "named_users": list(named_users)}
@@ -303,125 +295,3 @@ def moved_by_renewal(sold: Sold) -> dict[str, Any]:
         **{name: sold.document[name] for name in (*_DATES, "plan", "grace_seconds")},
         _CHAIN: chains.get("grace_seconds"),
     }
-
-
-def has_not_begun(document: Json) -> bool:
-    """Whether its first lease is still to set its dates."""
-    fields = Fields(document, place="entitlement")
-    return not fields.has("starts_at") and fields.object("plan").kind("start", Start) is Start.ON_FIRST_LEASE
-
-
-def begun(document: Json, at: datetime) -> dict[str, object]:
-    """The terms of an entitlement whose first lease was granted at ``at``. Raises Conflict beyond the calendar."""
-    term = _term(document)
-    ends = document["expires_at"] if term is None else write_instant(_after(at, term, document))
-    return {**following(document), "starts_at": write_instant(at), "expires_at": ends}
-
-
-def _renewed(document: Json, plan: Plan | None, *, now: datetime) -> tuple[dict[str, object], datetime]:
-    """The document with one more term, and the instant at which that begins."""
-    terms, term = read_back(document), plan.term if plan else _term(document)
-    if has_not_begun(document):
-        raise Conflict(
-            f"The entitlement {terms.entitlement_id} has not begun, as far as its server has reported: its first lease "
-            "starts the term. Ingest the newest report of its server first, or wait with the renewal."
-        )
-    now = now.astimezone(UTC).replace(microsecond=0)
-    if terms.expires_at is None or terms.ends_at is None:
-        return _maintained(document, plan.maintenance if plan else None, now=now), now
-    if term is None:
-        raise Conflict(
-            f"The entitlement {terms.entitlement_id} ends, and the plan names no term that could move its end: "
-            "nothing to renew."
-        )
-    begins = terms.expires_at if now < terms.ends_at else now
-    renewed = {**following(document), "expires_at": write_instant(_after(begins, term, document))}
-    if terms.maintenance_expires_on is not None:
-        renewed["maintenance_expires_on"] = _later_day(terms.maintenance_expires_on, term, document, now=now)
-    return renewed, begins
-
-
-def _maintained(document: Json, term: Term | None, *, now: datetime) -> dict[str, object]:
-    """Of what lasts for ever, the day of its maintenance moves, where the plan of the renewal has such a term."""
-    day = read_back(document).maintenance_expires_on
-    if term is None or day is None:
-        raise Conflict(
-            f"The entitlement {document['entitlement_id']} has no end that a term could move: nothing to renew."
-        )
-    return {**following(document), "maintenance_expires_on": _later_day(day, term, document, now=now)}
-
-
-def _later_day(day: date, term: Term, document: Json, *, now: datetime) -> str:
-    begins = datetime.combine(max(now.date(), day), time(), tzinfo=UTC)
-    return _after(begins, term, document).date().isoformat()
-
-
-def _on_plan(document: Json, origins: Mapping[str, Any], plan: Plan) -> tuple[dict[str, object], dict[str, object]]:
-    """From now on by another plan; how the term once started stays."""
-    start = Fields(document, place="entitlement").object("plan").kind("start", Start)
-    own: dict[str, object] = {**document, "plan": {**plan_document(plan), "start": start.value}}
-    chains = chains_in(origins)
-    if "grace_seconds" not in chains:
-        return own, dict(origins)
-    told: Chain = [(level, value) for level, value in chains["grace_seconds"] if level is not Level.PLAN]
-    told += [(Level.PLAN, value) for value in plan_terms(plan).values()]
-    chains["grace_seconds"] = ranked(told)
-    kept = origins_of(chains, not_for_resale=plan.not_for_resale, version=origins["catalog_version"])
-    return {**own, "grace_seconds": in_force(chains["grace_seconds"])}, kept
-
-
-def _with_seats(document: Json, seats: int, named_users: Sequence[str]) -> dict[str, object]:
-    terms = read_back(document)
-    if terms.seats is None:
-        raise Conflict(f"The entitlement {terms.entitlement_id} has unlimited seats: there are none to add or to take.")
-    total = terms.seats + seats
-    if not 1 <= total <= MOST_SEATS:
-        raise Conflict(
-            f"The entitlement {terms.entitlement_id} has {terms.seats:,} seats, and {seats:+,} would make {total:,}; "
-            f"it can have 1 to {MOST_SEATS:,}. To end it, disable it: lls-issuer entitlement disable."
-        )
-    if named_users and terms.concurrency is not Concurrency.NAMED_USER:
-        raise Conflict(f"The seats of {terms.entitlement_id} are {terms.concurrency}, so nobody is named for them.")
-    names = [*terms.named_users.names, *named_users]
-    if len({name.casefold() for name in names}) != len(names):
-        raise Conflict(
-            f"Somebody is named twice for {terms.entitlement_id} (upper and lower case are the same person)."
-        )
-    if len(names) > total:
-        raise Conflict(f"{len(names)} people are named for {terms.entitlement_id}, which would have {total} seats.")
-    return {**following(document), "seats": total, "named_users": names}
-
-
-def _after(at: datetime, term: Term, document: Json) -> datetime:
-    grace = timedelta(seconds=Fields(document, place="entitlement").integer("grace_seconds"))
-    try:
-        end = calendar.add(at, term)
-        return end + grace - grace  # the grace must fit, too
-    except OverflowError as failure:
-        raise Conflict(
-            f"The entitlement {document['entitlement_id']} cannot last so long: the term goes beyond the calendar."
-        ) from failure
-
-
-def _term(document: Json) -> Term | None:
-    plan = Fields(document, place="entitlement").object("plan")
-    return read_term(plan.object("term")) if plan.has("term") else None
-
-
-def following(document: Json) -> dict[str, object]:
-    """The same terms with the next sequence."""
-    sequence = Fields(document, place="entitlement").integer("sequence")
-    return {**document, "sequence": sequence + 1}
-
-
-def in_new_session(document: Json, session_id: str) -> dict[str, object]:
-    """The same terms for another hosting session; the sequence goes on."""
-    return {**following(document), "session_id": session_id}
-
-
-def read_back(document: Json, *, place: str = "entitlement") -> Entitlement:
-    """As the appliance reads it. Raises Conflict where it would refuse."""
-    try:
-        return read_entitlement(document, place=place)
-    except RefusedDocument as refused:
-        raise Conflict(f"That was refused: {refused.detail}") from refused

@@ -27,8 +27,9 @@ from enum import StrEnum
 from typing import Any
 
 from lls.issuer.acts import LONGEST_REF, once
-from lls.issuer.amending import Changed, following, read_back
+from lls.issuer.amending import Changed
 from lls.issuer.catalog import ExpiryTerms, GrantTerms, Price, Stage
+from lls.issuer.changing import following, read_back
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.lookup import entitlement_in
@@ -310,7 +311,7 @@ class Balances:
         sold = entitlement_in(self._register, row.entitlement_id)
         given = replace(_begun(row, now), state=State.GIVEN)
         document = _with(following(sold.document), given)
-        return self._keep(sold, document, given, deed=Deed.GRANT_ADDED, now=now, was=row)
+        return self._keep(sold, document, given, deed=Deed.GRANT_RELEASED, now=now, was=row)
 
     def _keep(
         self, sold: Sold, document: Json, row: Balance, *, deed: Deed, now: datetime, was: Balance | None = None

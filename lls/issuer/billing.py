@@ -32,6 +32,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
+from itertools import groupby
 from typing import Final
 
 from lls.issuer.register import Customer
@@ -91,25 +92,20 @@ COLUMNS: Final = tuple(column.name for column in fields(BillingLine))
 
 def billing_lines(
     usage: Iterable[UsageLine], *, owners: Mapping[str, Customer], reported_until: Mapping[str, datetime]
-) -> list[BillingLine]:
+) -> Iterator[BillingLine]:
     """The billing lines of ``usage``, by customer, period, SKU, feature (the seats first) and meter.
 
-    ``owners`` and ``reported_until`` are by server id; every server in ``usage`` has an owner.
+    ``usage`` comes by customer and month; of it one customer's month at a time stands in memory. ``owners`` and
+    ``reported_until`` are by server id; every server in ``usage`` has an owner.
     """
-    groups: dict[tuple[str, str, str], list[UsageLine]] = defaultdict(list)
-    by_id = {customer.customer_id: customer for customer in owners.values()}
-    for line in merge(usage):
-        if line.entitlement_id:
-            groups[owners[line.server_id].customer_id, line.day[:7], line.sku].append(line)
-    return [
-        billing
-        for (customer_id, period, _), lines in sorted(
-            groups.items(), key=lambda item: (by_id[item[0][0]].account_ref, *item[0][1:])
-        )
-        for billing in _bill(
-            by_id[customer_id], period, lines, until=min(reported_until[one.server_id] for one in lines)
-        )
-    ]
+    for (_, period), lines in groupby(usage, key=lambda line: (owners[line.server_id].customer_id, line.day[:7])):
+        by_sku: dict[str, list[UsageLine]] = defaultdict(list)
+        for line in merge(lines):
+            if line.entitlement_id:
+                by_sku[line.sku].append(line)
+        for _, own in sorted(by_sku.items()):
+            until = min(reported_until[one.server_id] for one in own)
+            yield from _bill(owners[own[0].server_id], period, own, until=until)
 
 
 def in_order(lines: Iterable[BillingLine]) -> list[BillingLine]:

@@ -97,8 +97,8 @@ class Closing:
             unbilled = _unbilled(journalled, billed, through=through, known=known)
         return in_order(one for one in (*billed, *unbilled) if period is None or one.period == period)
 
-    def journalled(self, *, customer_id: str | None = None, period: str | None = None) -> list[BillingLine]:
-        """What all reports together say, whatever was billed."""
+    def journalled(self, *, customer_id: str | None = None, period: str | None = None) -> Iterator[BillingLine]:
+        """What all reports together say, whatever was billed; reckoned as it is asked for."""
         customers = {known.customer_id: known for known in self._register.customers()}
         return billing_lines(
             self._register.usage(customer_id=customer_id, month=period),

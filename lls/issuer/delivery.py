@@ -79,10 +79,7 @@ def deliver(issuer: Issuer, order_ref: str, *, directory: Path, now: datetime) -
 
     Whatever can be found wrong is found before a bundle is issued: ``directory`` must not be there yet.
     """
-    if directory.exists() or not os.access(directory.absolute().parent, os.W_OK):
-        raise HomeRefused(
-            f"{directory} cannot be made: it is there already, or its parent is missing or closed to you."
-        )
+    _check_free(directory)
     fulfilled = issuer.ordering.fulfilled(order_ref)
     templates = {name: _template(issuer.home, name) for name in (TEXT, HTML)}
     with issuer.register.transaction():  # two servers' bundles are one delivery
@@ -130,7 +127,8 @@ def write_delivery(delivery: Delivery, directory: Path) -> list[Path]:
 
 
 def _check_free(directory: Path) -> None:
-    if directory.exists() or not os.access(directory.absolute().parent, os.W_OK):
+    # A link that points nowhere is there, too: no rename puts a directory in its place.
+    if os.path.lexists(directory) or not os.access(directory.absolute().parent, os.W_OK):
         raise HomeRefused(
             f"{directory} cannot be made: it is there already, or its parent is missing or closed to you."
         )

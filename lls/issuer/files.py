@@ -38,7 +38,7 @@ def _write_whole(path: Path, data: bytes, *, mode: int) -> None:
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def read_bounded(path: Path, *, what: str, most: int) -> bytes:
@@ -53,8 +53,8 @@ def read_bounded(path: Path, *, what: str, most: int) -> bytes:
     return data
 
 
-def _sync_directory(directory: Path) -> None:
-    # Without it the rename itself may be lost when the power fails.
+def sync_directory(directory: Path) -> None:
+    """Forces what was made or renamed in a directory to the disk: a rename, too, may be lost when the power fails."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from lls.issuer.amending import in_new_session
+from lls.issuer.changing import in_new_session
 from lls.issuer.consumption import added, begins_anew, of_journal, of_return
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lls.faults import RefusedDocument
-from lls.issuer.amending import begun, has_not_begun
+from lls.issuer.changing import begun, has_not_begun
 from lls.issuer.customers import as_told
 from lls.issuer.history import Deed, sha256_of
 from lls.issuer.ids import Random, new_id

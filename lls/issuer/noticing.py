@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from lls.issuer.amending import begun, has_not_begun
+from lls.issuer.changing import begun, has_not_begun
 from lls.issuer.history import Deed
 from lls.issuer.refusals import ReportProblem, ReportRefused
 from lls.issuer.register import Register, Sold

@@ -26,14 +26,12 @@ It refuses to own files other than its home's, and the clock.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Mapping
 from datetime import datetime
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from lls.issuer.amending import Amending, Changed
 from lls.issuer.auditing import Audit
@@ -44,11 +42,11 @@ from lls.issuer.catalog import Action, Catalog
 from lls.issuer.catalog_file import read_catalog
 from lls.issuer.closing import Closing
 from lls.issuer.customers import Customers
-from lls.issuer.files import write_whole
+from lls.issuer.founding import KEYS, REGISTER, SAMPLE_CATALOG, found
 from lls.issuer.history import Deed, Who
 from lls.issuer.hosting import Hosting
-from lls.issuer.ids import Random, new_id
-from lls.issuer.ingest import Ingested, Progress, ingest
+from lls.issuer.ids import Random
+from lls.issuer.ingest import Ingested, Progress
 from lls.issuer.issue import Terms
 from lls.issuer.issuing import Issuing, WrittenBundle, check_served
 from lls.issuer.keyring import OWN_KEYS, Change, Keyring, are_encrypted
@@ -57,6 +55,7 @@ from lls.issuer.order_table import read_order_table
 from lls.issuer.ordering import Fulfilled, Ordering
 from lls.issuer.orders import NewCustomer, read_orders
 from lls.issuer.pending import Pending
+from lls.issuer.receiving import Receiving
 from lls.issuer.refusals import CatalogRefused, Conflict, HomeRefused, NotKnown
 from lls.issuer.register import (
     CatalogVersion,
@@ -68,15 +67,12 @@ from lls.issuer.register import (
     Server,
     Sold,
 )
+from lls.issuer.restoring import Answered, Restoring
 from lls.issuer.rotating import Rotating
 from lls.issuer.serving import Serving
 from lls.licensing.fields import write_instant
 from lls.signed.keys import KeySet
 from lls.signed.request import ActivationRequest, read_request
-
-SAMPLE_CATALOG: Final = "catalog.toml"
-_REGISTER: Final = "register.sqlite"
-_KEYS: Final = "keys"
 
 
 class Issuer:
@@ -95,18 +91,20 @@ class Issuer:
 
         ``who`` acts and why, for the history; else the account of the operating system.
         """
-        if not (home / _KEYS).is_dir():
+        if not (home / KEYS).is_dir():
             raise HomeRefused(f"{home} is no issuer's home; make one with lls-issuer init, or check --home.")
         self.home = home
-        self.keyring = Keyring(home / _KEYS, passphrase=passphrase)
-        self.register = Register(home / _REGISTER, now=now, who=who)
+        self.keyring = Keyring(home / KEYS, passphrase=passphrase)
+        self.register = Register(home / REGISTER, now=now, who=who)
         self.hosting = Hosting(self.register, random=random)
         self.amending = Amending(self.register, random=random)
         self.customers = Customers(self.register, self.amending, random=random)
         self.audit = Audit(self.register)
         self.serving = Serving(self.register, random=random)
+        self.restoring = Restoring(self.register, random=random)
         self.rotating = Rotating(self.register, keyring=self.keyring, random=random)
         self.issuing = Issuing(self.register, keyring=self.keyring, terms=self.serving.terms, random=random)
+        self.receiving = Receiving(self.register, keyring=self.keyring)
         self.first_keys: Pending | None = None
         """The first key set, where other people have to sign it: what :meth:`create` has to pass around."""
         self.closing = Closing(self.register)
@@ -135,45 +133,18 @@ class Issuer:
     ) -> Issuer:
         """Makes keys, register and a sample catalogue. ``passphrase`` None, for tests and demos: keys in the clear.
 
-        ``keys`` says whose keys the first set has; where others must sign it, it is in ``first_keys``.
+        ``keys`` says whose keys the first set has; where others must sign it, it is in ``first_keys``, and in the home
+        as a file to pass around. Killed midway, it leaves what the next call replaces (``founding``).
         """
-        there = HomeRefused(f"{home} holds an issuer already, and its keys are not replaced; choose another --home.")
-        if (home / _REGISTER).exists():
-            raise there
-        try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (home / _KEYS).mkdir(mode=0o700)  # of two that begin at once one makes it, and only that one goes on
-        except FileExistsError:
-            raise there from None
-        except OSError as failure:
-            raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
-        try:
-            Register(home / _REGISTER, now=now, create=True).close()
-            if not (home / SAMPLE_CATALOG).exists():
-                write_whole(home / SAMPLE_CATALOG, sample_catalog().encode())
-            pending = Keyring.create(
-                home / _KEYS, passphrase=passphrase, now=now, change=keys, pending_id=new_id("pnd", random)
-            )
-        except BaseException as failure:
-            # Half an issuer would be taken for a whole one by the next init.
-            shutil.rmtree(home / _KEYS, ignore_errors=True)
-            (home / _REGISTER).unlink(missing_ok=True)
-            if isinstance(failure, OSError):
-                raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure
-            raise
+        pending = found(home, now=now, passphrase=passphrase, random=random, who=who, keys=keys)
         made = cls(home, now=now, passphrase=passphrase, random=random, who=who)
-        with made.register.transaction():
-            if pending is None:
-                made.rotating.note(Deed.KEYS_MADE, made.keyring.newest, now=now)
-            else:
-                made.rotating.await_first(pending)
-                made.first_keys = pending
+        made.first_keys = pending
         return made
 
     @staticmethod
     def needs_passphrase(home: Path) -> bool:
         """Whether the private keys in that home are encrypted."""
-        return are_encrypted(home / _KEYS)
+        return are_encrypted(home / KEYS)
 
     def __enter__(self) -> Self:
         return self
@@ -252,16 +223,16 @@ class Issuer:
         id is known with another signing key, from a newer request, or from another machine.
         """
         asked = read_request(request)
+        if asked.restores and self.register.server(asked.server_id) is not None:
+            raise Conflict(
+                f"The server {asked.server_id} was put back from a backup and asks where to go on. Take the request in "
+                "with: lls-issuer server adopt FILE"
+            )
         with self.register.transaction():
             known = self.register.server(asked.server_id)
             if known is not None:
                 check_served(known)
-            if known is not None and dict(known.signing_jwk) != dict(asked.signing_jwk):
-                raise Conflict(
-                    f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
-                    "it has a new server id; if not, somebody else uses its id."
-                )
-            if known is not None:
+                _check_key(asked, known)
                 _check_newer(asked, known)
             self._check_branch(asked)
             owner = self.customer(customer).customer_id if customer else known.customer_id if known else None
@@ -272,6 +243,44 @@ class Issuer:
             self.register.put_server(server)
             self._note_server(server, {"again": known is not None, **moved}, now=now)
         return server
+
+    def adopt(
+        self,
+        request: bytes | str,
+        *,
+        confirm: str | None,
+        binding: str | None = None,
+        rebind: str | None = None,
+        now: datetime,
+    ) -> Answered:
+        """Takes in the request of a server that was put back from a backup, and orders it to go on.
+
+        ``rebind`` as for :meth:`register_server`. Raises NotKnown, and Conflict where its journal is not one that can
+        go on, or its machine is another one.
+        """
+        asked = read_request(request)
+        with self.register.transaction():
+            known = server_in(self.register, asked.server_id)
+            check_served(known)
+            _check_key(asked, known)
+            if not asked.restores:
+                raise Conflict(f"The request of {known.server_id} is not of a server that was put back from a backup.")
+            if asked.made_at < known.request_made_at:
+                raise Conflict(
+                    f"The request of {known.server_id} was made before the one registered, of "
+                    f"{write_instant(known.request_made_at)}. Ask the site for a new one: lls server request -o FILE."
+                )
+            if confirm != known.name:
+                raise Conflict(
+                    f"After this the server {known.server_id} uses up units again, and what it has used and never "
+                    "reported is not billed. Look at its last report, then confirm with the server's name: "
+                    f"--confirm {known.name!r}."
+                )
+            server = _server(asked, known, customer_id=known.customer_id, binding=binding, now=now)
+            moved = self._check_machine(known, server, rebind=rebind)
+            self.register.put_server(server)
+            self._note_server(server, {"again": True, **moved}, now=now)
+            return self.restoring.answer(asked, server, now=now)
 
     def _check_machine(self, known: Server | None, server: Server, *, rebind: str | None) -> Json:
         terms = self.serving.terms(server.server_id)
@@ -346,14 +355,7 @@ class Issuer:
         self, path: Path, *, now: datetime, server_id: str | None = None, progress: Progress = lambda _done, _all: None
     ) -> Ingested:
         """Takes a usage report in, or recognises one that was; see :mod:`lls.issuer.ingest`."""
-        return ingest(
-            path,
-            self.register,
-            report_key=self.keyring.report_key(),
-            now=now,
-            server_id=server_id,
-            progress=progress,
-        )
+        return self.receiving.ingest(path, now=now, server_id=server_id, progress=progress)
 
     def usage(self, *, customer: str | None = None, period: str | None = None) -> list[BillingLine]:
         """Billing lines of all, or of one customer (account reference or id), or of one month (``2026-11``)."""
@@ -364,11 +366,6 @@ class Issuer:
     def rotate_keys(self, *, now: datetime) -> KeySet:
         """Version n+1 of the key set with new keys; the next bundle of each server carries it."""
         return self.rotating.rotate(now=now)
-
-
-def sample_catalog() -> str:
-    """The sample that ``init`` writes."""
-    return resources.files(__package__).joinpath("sample_catalog.toml").read_text(encoding="utf-8")
 
 
 def _server(
@@ -393,6 +390,14 @@ def _server(
     )
 
 
+def _check_key(asked: ActivationRequest, known: Server) -> None:
+    if dict(known.signing_jwk) != dict(asked.signing_jwk):
+        raise Conflict(
+            f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
+            "it has a new server id; if not, somebody else uses its id."
+        )
+
+
 def _check_newer(asked: ActivationRequest, known: Server) -> None:
     """An old request, found on a stick, would seal the next bundle to a key that the server no longer has."""
     if asked.made_at >= known.request_made_at and asked.seq >= known.journal_seq:
@@ -401,6 +406,6 @@ def _check_newer(asked: ActivationRequest, known: Server) -> None:
         f"The request of {asked.server_id} is older than the one registered: it was made at "
         f"{write_instant(asked.made_at)} with the journal at line {asked.seq}, the one registered at "
         f"{write_instant(known.request_made_at)} at line {known.journal_seq}. Ask the site for a new one: lls server "
-        "request -o FILE. If a new one is older too, the server was set back to an earlier state, which this version "
-        "cannot take up again: install it anew."
+        "request -o FILE. If a new one is older too, the server was set back to an earlier state without its knowing: "
+        "have the site put a backup back with lls restore, which tells it, and ask for a request of then."
     )

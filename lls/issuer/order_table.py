@@ -18,10 +18,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any, Final
 
 from lls.faults import RefusedDocument
-from lls.issuer.catalog_file import only
 from lls.issuer.orders import Order, orders_of
 from lls.issuer.refusals import OrderRefused
 from lls.licensing.fields import malformed
@@ -94,7 +94,12 @@ def _rows(data: bytes) -> Iterator[tuple[int, Mapping[str, str]]]:
 def _check_header(header: list[str]) -> None:
     if not header:
         raise malformed("the table", "is empty: its first row must name the columns")
-    only(dict.fromkeys(header), (*ORDER_COLUMNS, *LINE_COLUMNS), place="the first row")
+    known = (*ORDER_COLUMNS, *LINE_COLUMNS)
+    for name in header:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"perhaps {near[0]!r} is meant" if near else f"there are {', '.join(known)}"
+            raise malformed("the first row", f"names the column {name!r}, which no table of orders has; {hint}")
     for name in header:
         if header.count(name) > 1:
             raise malformed(f"the first row.{name}", "stands there twice")

@@ -10,10 +10,10 @@ Rules
    another action must be named: what is sold cannot be renewed by the line that sells it.
 4. What a line changes is named by ``entitlement_id``; or by ``of_sku``, under which it was sold; else the SKU itself
    says it, being sold new, or by its product and edition. It is the customer's, on the order's server where that names
-   one, and there must be exactly one.
+   one, and there must be exactly one. What of its seats was renewed as a part is never meant by a SKU to be renewed.
 5. Lines that contradict each other are refused: one entitlement renewed or upgraded twice, seats of it added and taken.
-6. ``quantity`` is seats where something has seats: a renewal or an upgrade that names it must name all that there are,
-   because half an entitlement cannot be renewed. It is left out where whatever is there is meant.
+6. ``quantity`` is seats where something has seats. A renewal or an upgrade that names fewer than there are is of so
+   many of them: they become an entitlement of their own (``parting``). It is left out where all are meant.
 7. A renewal gives what its SKU grants from the beginning of the new term on.
 8. An order that describes its customer adds it, but never one that was deleted: orders come again for years, in exports
    and from shops.
@@ -29,13 +29,15 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from lls.faults import RefusedDocument
-from lls.issuer.amending import Amending, read_back
+from lls.issuer.amending import Amending
 from lls.issuer.balances import Balances
 from lls.issuer.catalog import Action, Catalog, Offering
 from lls.issuer.catalog_file import one_of
+from lls.issuer.changing import read_back
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random
 from lls.issuer.orders import NewCustomer, Order, OrderLine
+from lls.issuer.parting import Parting, Seats, renewed_seats
 from lls.issuer.refusals import Conflict, NotKnown, OrderRefused
 from lls.issuer.register import Customer, Json, Register, Sale, SaleLine, Sold
 from lls.issuer.resolving import grants_of, resolve, seats_of
@@ -97,6 +99,7 @@ class Ordering:
         self._register = register
         self._amending = amending
         self._balances = balances
+        self._parting = Parting(register, random=random)
         self._add_customer = add_customer
         self._in_force = in_force
         self._random = random
@@ -261,9 +264,13 @@ class Ordering:
             outcome: dict[str, Any] = {}
         else:
             sold = self._target(task, actions)
-            for action in actions:
-                _check_contradiction(task.line, action, sold, seen)
-            outcome = self._change(task, actions, sold)
+            some = _part_of(task, actions, sold)
+            if some is None:
+                for action in actions:
+                    _check_contradiction(task.line, action, sold, seen)
+                outcome = self._change(task, actions, sold)
+            else:
+                sold, outcome = self._change_part(task, actions[0], sold, some)
             sold = self._sold(sold.entitlement_id)
         told = {"actions": [action.value for action in actions], "entitlement_id": sold.entitlement_id, **outcome}
         self._register.insert(
@@ -317,7 +324,6 @@ class Ordering:
         for action in actions:
             match action:
                 case Action.RENEW:
-                    _check_whole(task, sold)
                     outcome |= self._amending.renew(key, plan=task.catalog.plan_of(task.offering), now=now).outcome
                     begins = read_instant(outcome["begins"], place="begins")
                 case Action.ADD_SEATS:
@@ -327,12 +333,28 @@ class Ordering:
                         raise malformed(f"{line.place}.sku", "names unlimited seats, which cannot be added")
                     outcome |= self._amending.add_seats(key, seats, named_users=names, now=now).outcome
                 case Action.UPGRADE:
-                    _check_whole(task, sold)
                     upgraded = self._amending.upgrade(key, task.offering, task.catalog, version=task.version, now=now)
                     outcome |= upgraded.outcome
                 case Action.ADD_GRANT | Action.NEW:
                     pass  # grants are given once, below, whichever action brings them
         return outcome | self._give(task, actions, key, begins=begins)
+
+    def _change_part(self, task: _Task, action: Action, sold: Sold, seats: int) -> tuple[Sold, dict[str, Any]]:
+        """Renews or upgrades some of the seats (rule 6): what they became."""
+        names = Fields(task.line.document, place=task.line.place).texts("named_users")
+        some = Seats(order_ref=task.order.order_ref, line=task.line.line, count=seats, named_users=names)
+        begins: datetime | None = None
+        if action is Action.RENEW:
+            plan = task.catalog.plan_of(task.offering)
+            part, begins = self._parting.renew(sold, some, plan=plan, now=task.now)
+        else:
+            part = self._parting.upgrade(sold, some, task.offering, task.catalog, version=task.version, now=task.now)
+        told: Any = part.document
+        outcome = {
+            "part_of": sold.entitlement_id,
+            **{name: told[name] for name in ("seats", "edition", "starts_at", "expires_at")},
+        }
+        return part, outcome | self._give(task, (action,), part.entitlement_id, begins=begins)
 
     def _give(
         self, task: _Task, actions: Iterable[Action], entitlement_id: str, *, begins: datetime | None
@@ -385,6 +407,7 @@ class Ordering:
                 customer_id=task.customer.customer_id, server_id=task.order.server_id
             )
             if _fits(sold, task.offering, actions, of_sku=task.line.of_sku, by_sku=True)
+            and not (Action.RENEW in actions and renewed_seats(self._register, sold.entitlement_id))
         ]
 
 
@@ -409,7 +432,8 @@ class _Task:
         action, offered = self.line.action, self.offering.actions
         if action is None and len(offered) > 1 and Action.NEW in offered:
             raise malformed(
-                f"{self.line.place}.action", f"is missing: {self.line.sku} can be one of {', '.join(offered)}"
+                f"{self.line.place}.action",
+                f"is missing: {self.line.sku} does {', '.join(offered)}; say which is meant",
             )
         if action is not None and action not in offered:
             raise malformed(
@@ -467,19 +491,23 @@ def _check_contradiction(
     raise Conflict(f"it contradicts line {number}: together the order {what} {sold.entitlement_id}.")
 
 
-def _check_whole(task: _Task, sold: Sold) -> None:
-    """Rule 6."""
-    there = read_back(sold.document).seats
-    if task.line.quantity is None or there is None or task.offering.actions == (Action.ADD_GRANT,):
-        return
-    if {Action.ADD_SEATS, Action.ADD_GRANT} & set(task.offering.actions) and task.line.action is None:
-        return  # the quantity is that of what is added
-    ordered = seats_of(task.offering, task.line)
-    if ordered != there:
+def _part_of(task: _Task, actions: tuple[Action, ...], sold: Sold) -> int | None:
+    """Rule 6: how many of the seats a renewal or an upgrade is for; None: all, or it does something else."""
+    line, there = task.line, read_back(sold.document).seats
+    whole = {Action.RENEW, Action.UPGRADE} & set(actions)
+    if not whole or {Action.ADD_SEATS, Action.ADD_GRANT} & set(actions):
+        return None  # the quantity is that of what is added
+    ordered = None if line.quantity is None else seats_of(task.offering, line)
+    if ordered is None or there is None or ordered == there:
+        if line.document.get("named_users"):
+            raise malformed(f"{line.place}.named_users", "must be left out: the line is for all seats")
+        return None
+    if len(actions) > 1:
         raise Conflict(
-            f"the line is for {ordered} seats, and {sold.entitlement_id} has {there}: only the whole can be renewed or "
-            "upgraded. Leave quantity out to mean all of them, or change the number first (add_seats)."
+            f"the line is for {ordered} of {there} seats of {sold.entitlement_id}, and {task.line.sku} does "
+            f"{' and '.join(actions)} at once: name one of them as the line's action."
         )
+    return ordered
 
 
 def _fits(sold: Sold, offering: Offering, actions: Iterable[Action], *, of_sku: str | None, by_sku: bool) -> bool:

@@ -38,9 +38,9 @@ _FOR: Final[Mapping[Action, frozenset[str]]] = {
         "starts_at", "expires_at", "grace_seconds", "lease_seconds", "linger_seconds", "sharing", "overdraft", "borrow",
         "max_version", "named_users", "features", "attributes", *_GIVING,
     }),
-    Action.RENEW: _TARGET | _GIVING,
+    Action.RENEW: _TARGET | _GIVING | {"named_users"},
     Action.ADD_SEATS: _TARGET | {"named_users"},
-    Action.UPGRADE: _TARGET,
+    Action.UPGRADE: _TARGET | {"named_users"},
     Action.ADD_GRANT: _TARGET | _GIVING,
 }  # fmt: skip
 """Members that mean something for some actions only."""

@@ -1,44 +1,50 @@
-"""The vendor's register: everything that was sold, carried out and brought back. The only SQL of the issuer.
+"""The vendor's register: everything that was sold, carried out and brought back.
+
+With ``database`` it is the only SQL of the issuer, but for modules that keep a table of their own.
 
 Rules
-1. SQLite with WAL, ``synchronous=FULL`` and foreign keys. Whatever changes runs inside ``transaction()``, which takes
-   the write lock at once (``BEGIN IMMEDIATE``): two people at two terminals queue up instead of overwriting each
-   other.
-2. The schema only goes forward. Each file in ``schema/`` is applied once, in order, in a transaction of its own, and
-   its SHA-256 is kept: a file that was changed afterwards, or a register written by a newer version, is refused
-   instead of guessed at.
-3. Rows come out as values. Nothing here decides anything; a constraint that breaks is a programming error.
+1. What changes something notes it in the history, in the same transaction (``history``).
+2. What was handed out or taken in is kept word for word. Nothing here decides anything; a constraint that breaks is a
+   programming error.
 
-It refuses to own the meaning of documents, and the clock: instants are passed in.
+It refuses to own the file and its schema (``database``), the meaning of documents, and the clock: instants are passed
+in.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from importlib import resources
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias, TypeVar
+from typing import Any
 
-from lls.issuer.files import PRIVATE
+from lls.issuer.database import Database, Json, SessionEnd, cells_of
 from lls.issuer.history import Deed, Who, following, told_of, whoever
-from lls.issuer.refusals import HomeRefused
-from lls.licensing.fields import read_instant, write_instant
+from lls.licensing.fields import write_instant
 from lls.licensing.journal import Head
 from lls.licensing.usage import COLUMNS, UsageLine
 from lls.signed.jose import read_public_key
 
-Json: TypeAlias = Mapping[str, object]
-_Cell: TypeAlias = str | int | bytes | None
-_Row = TypeVar("_Row")
-_WAIT_SECONDS: Final = 30.0
+__all__ = [
+    "Act",
+    "CatalogVersion",
+    "Command",
+    "Customer",
+    "IngestedReport",
+    "IssuedBundle",
+    "IssuedReceipt",
+    "Json",
+    "Register",
+    "Sale",
+    "SaleLine",
+    "Server",
+    "Session",
+    "SessionEnd",
+    "Sold",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +149,6 @@ class Sold:
         return str(self.document["session_id"])
 
 
-class SessionEnd(StrEnum):
-    """How the hosting of an entitlement on a server came to its end."""
-
-    RETURNED = "returned"
-    LOST = "lost"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A time in which a server hosted an entitlement; ``token`` is the signed return that ended it."""
@@ -228,7 +227,7 @@ class IssuedReceipt:
     token: str
 
 
-class Register:
+class Register(Database):
     """An open register. Use it as a context manager; one thread at a time."""
 
     def __init__(self, path: Path, *, now: datetime, create: bool = False, who: Who | None = None) -> None:
@@ -237,53 +236,7 @@ class Register:
         ``who`` acts, as far as the history says; else the account of the operating system.
         """
         self.who = who or whoever()
-        if not create and not path.exists():
-            raise HomeRefused(f"There is no register {path}; make one with lls-issuer init, or check --home.")
-        if create:
-            path.touch(mode=PRIVATE)  # the files beside it take their mode from it
-        try:
-            self._sql = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-            try:
-                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                    self._sql.execute(f"PRAGMA {pragma}")
-                self._migrate(path, now=now)
-            except BaseException:
-                self._sql.close()
-                raise
-        except sqlite3.DatabaseError as failure:
-            raise HomeRefused(f"The register {path} cannot be opened: {failure}.") from failure
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file; what was committed stays."""
-        self._sql.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing; inside another it joins that one. Raises :class:`HomeRefused` when the disk refuses."""
-        if self._sql.in_transaction:
-            yield
-            return
-        try:
-            self._sql.execute("BEGIN IMMEDIATE")
-            yield
-            self._sql.execute("COMMIT")
-        except sqlite3.OperationalError as failure:
-            raise HomeRefused(f"The register did not take the change, so nothing was changed: {failure}.") from failure
-        finally:
-            self._roll_back()
-
-    def _roll_back(self) -> None:
-        # A full disk makes SQLite roll back by itself; asking it again would be an error of its own.
-        if self._sql.in_transaction:
-            self._sql.execute("ROLLBACK")
+        super().__init__(path, now=now, create=create)
 
     # -- history ------------------------------------------------------------------------------------------------------
 
@@ -298,9 +251,9 @@ class Register:
         what: Json | None = None,
     ) -> None:
         """Writes a line of the history, inside the transaction of the act that it tells (``history``)."""
-        if not self._sql.in_transaction:
+        if not self.in_transaction:
             raise RuntimeError(f"{deed} is noted outside its own transaction: one could be kept without the other")
-        row = self._sql.execute("SELECT seq, hash FROM history ORDER BY seq DESC LIMIT 1").fetchone()
+        row = next(self.cells("SELECT seq, hash FROM history ORDER BY seq DESC LIMIT 1"), None)
         ids = {"customer_id": customer_id, "entitlement_id": entitlement_id, "server_id": server_id}
         head = Head() if row is None else Head(seq=int(row[0]), hash=str(row[1]))
         line = following(head, at=at, deed=deed, who=self.who, data={**ids, "what": dict(what or {})})
@@ -323,7 +276,7 @@ class Register:
 
     def catalogs(self, *, version: int | None = None) -> list[CatalogVersion]:
         """All versions, or the one of that number; the last is in force."""
-        return self._select(
+        return self.select(
             CatalogVersion,
             """SELECT catalog_id AS version, sha256, text, loaded_at FROM catalog
                WHERE ?1 IS NULL OR catalog_id = ?1 ORDER BY catalog_id""",
@@ -332,72 +285,75 @@ class Register:
 
     def newest_catalog(self) -> CatalogVersion | None:
         """The one in force."""
-        return self._one(
+        return self.one(
             CatalogVersion,
             "SELECT catalog_id AS version, sha256, text, loaded_at FROM catalog ORDER BY catalog_id DESC LIMIT 1",
         )
 
     def add_catalog(self, text: str, *, now: datetime) -> None:
         """Puts a catalogue into force; earlier ones stay as history."""
-        self._insert("catalog", {"sha256": _sha256(text), "text": text, "loaded_at": write_instant(now)})
+        self.insert(
+            "catalog",
+            {"sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text, "loaded_at": write_instant(now)},
+        )
 
     # -- customers ----------------------------------------------------------------------------------------------------
 
     def customers(self) -> list[Customer]:
         """All, by account reference."""
-        return self._select(Customer, "SELECT * FROM customer ORDER BY account_ref")
+        return self.select(Customer, "SELECT * FROM customer ORDER BY account_ref")
 
     def customer(self, key: str) -> Customer | None:
         """By account reference or id."""
-        return self._one(Customer, "SELECT * FROM customer WHERE account_ref = ?1 OR customer_id = ?1", key)
+        return self.one(Customer, "SELECT * FROM customer WHERE account_ref = ?1 OR customer_id = ?1", key)
 
     def customer_by_account(self, account_ref: str) -> Customer | None:
         """By account reference only: an order's word for it is never taken for an id."""
-        return self._one(Customer, "SELECT * FROM customer WHERE account_ref = ?", account_ref)
+        return self.one(Customer, "SELECT * FROM customer WHERE account_ref = ?", account_ref)
 
     def put_customer(self, customer: Customer) -> None:
         """New, or with a new name and new fields."""
-        self._sql.execute(
+        self.update(
             """INSERT INTO customer (customer_id, account_ref, name, custom_fields, created_at, disabled_at)
                VALUES (:customer_id, :account_ref, :name, :custom_fields, :created_at, :disabled_at)
                ON CONFLICT (customer_id) DO UPDATE SET
                    name = excluded.name, custom_fields = excluded.custom_fields, disabled_at = excluded.disabled_at""",
-            _cells(customer),
+            customer,
         )
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
     def servers(self) -> list[Server]:
         """All, in the order of their registration."""
-        return self._select(Server, "SELECT * FROM server ORDER BY registered_at, server_id")
+        return self.select(Server, "SELECT * FROM server ORDER BY registered_at, server_id")
 
     def server(self, server_id: str) -> Server | None:
         """By id."""
-        return self._one(Server, "SELECT * FROM server WHERE server_id = ?", server_id)
+        return self.one(Server, "SELECT * FROM server WHERE server_id = ?", server_id)
 
     def put_server(self, server: Server) -> None:
         """New, or replaced whole."""
-        cells = _cells(server)
+        cells = cells_of(server)
         updates = ", ".join(f"{name} = excluded.{name}" for name in cells if name != "server_id")
-        self._insert("server", cells, otherwise=f"ON CONFLICT (server_id) DO UPDATE SET {updates}")
+        self.insert("server", cells, otherwise=f"ON CONFLICT (server_id) DO UPDATE SET {updates}")
 
     # -- orders and entitlements --------------------------------------------------------------------------------------
 
     def sale(self, order_ref: str) -> Sale | None:
         """The fulfilled order of that reference."""
-        return self._one(Sale, "SELECT * FROM sale WHERE order_ref = ?", order_ref)
+        return self.one(Sale, "SELECT * FROM sale WHERE order_ref = ?", order_ref)
 
     def add_sale(self, sale: Sale) -> None:
         """An order; its lines and entitlements follow."""
-        self._insert("sale", _cells(sale))
+        self.insert("sale", sale)
 
     def sale_lines(self, order_ref: str) -> list[SaleLine]:
         """What was fulfilled of an order, by line."""
-        return self._select(SaleLine, "SELECT * FROM sale_line WHERE order_ref = ? ORDER BY line", order_ref)
+        return self.select(SaleLine, "SELECT * FROM sale_line WHERE order_ref = ? ORDER BY line", order_ref)
 
     def add_entitlement(self, entitlement: Sold, codes: Iterable[str]) -> None:
         """What was sold, in its first session where a server hosts it, with its activation codes."""
-        self._insert("entitlement", _cells(entitlement))
+        self.insert("entitlement", entitlement)
         if entitlement.server_id is not None:
             self.add_session(
                 Session(
@@ -408,13 +364,13 @@ class Register:
                 )
             )
         for code in codes:
-            self._insert("activation_code", {"code": code, "entitlement_id": entitlement.entitlement_id})
+            self.insert("activation_code", {"code": code, "entitlement_id": entitlement.entitlement_id})
 
     def entitlements(
         self, *, server_id: str | None = None, customer_id: str | None = None, order_ref: str | None = None
     ) -> list[Sold]:
         """Those that fit every filter given, in the order of their sale."""
-        return self._select(
+        return self.select(
             Sold,
             """SELECT * FROM entitlement
                WHERE (?1 IS NULL OR server_id = ?1) AND (?2 IS NULL OR customer_id = ?2)
@@ -427,11 +383,11 @@ class Register:
 
     def entitlement(self, entitlement_id: str) -> Sold | None:
         """By id."""
-        return self._one(Sold, "SELECT * FROM entitlement WHERE entitlement_id = ?", entitlement_id)
+        return self.one(Sold, "SELECT * FROM entitlement WHERE entitlement_id = ?", entitlement_id)
 
     def entitlement_of_grant(self, grant_id: str) -> Sold | None:
         """The one among whose grants is that id."""
-        return self._one(
+        return self.one(
             Sold,
             """SELECT * FROM entitlement WHERE EXISTS (
                    SELECT 1 FROM json_each(document, '$.features') AS feature,
@@ -442,21 +398,20 @@ class Register:
 
     def put_entitlement(self, sold: Sold) -> None:
         """Other terms, or another place."""
-        cells = _cells(sold)
         updates = ", ".join(
             f"{name} = :{name}" for name in ("server_id", "document", "free_from", "carried", "origins")
         )
-        self._sql.execute(f"UPDATE entitlement SET {updates} WHERE entitlement_id = :entitlement_id", cells)  # noqa: S608 - our own names
+        self.update(f"UPDATE entitlement SET {updates} WHERE entitlement_id = :entitlement_id", sold)  # noqa: S608 - our own names
 
     # -- hosting ------------------------------------------------------------------------------------------------------
 
     def session(self, session_id: str) -> Session | None:
         """By id."""
-        return self._one(Session, "SELECT * FROM session WHERE session_id = ?", session_id)
+        return self.one(Session, "SELECT * FROM session WHERE session_id = ?", session_id)
 
     def sessions(self, *, entitlement_id: str | None = None, server_id: str | None = None) -> list[Session]:
         """Those that fit every filter given, oldest first."""
-        return self._select(
+        return self.select(
             Session,
             """SELECT * FROM session
                WHERE (?1 IS NULL OR entitlement_id = ?1) AND (?2 IS NULL OR server_id = ?2) ORDER BY rowid""",
@@ -466,19 +421,19 @@ class Register:
 
     def add_session(self, session: Session) -> None:
         """A server begins to host an entitlement."""
-        self._insert("session", _cells(session))
+        self.insert("session", session)
 
     def end_session(self, session: Session) -> None:
         """The same session, with how it ended."""
-        self._sql.execute(
+        self.update(
             """UPDATE session SET ended_at = :ended_at, ending = :ending, borrowed_until = :borrowed_until,
                                   token = :token WHERE session_id = :session_id""",
-            _cells(session),
+            session,
         )
 
     def pending_commands(self, server_id: str) -> list[Command]:
         """What a server was ordered, itself or in sessions that are open, as far as no report has shown it done."""
-        return self._select(
+        return self.select(
             Command,
             """SELECT command.* FROM command LEFT JOIN session ON session.session_id = command.session_id
                WHERE ifnull(command.server_id, session.server_id) = ? AND ended_at IS NULL AND applied_at IS NULL
@@ -488,45 +443,47 @@ class Register:
 
     def unapplied_commands(self, session_id: str) -> list[Command]:
         """The same of one session, open or not."""
-        return self._select(
+        return self.select(
             Command, "SELECT * FROM command WHERE session_id = ? AND applied_at IS NULL ORDER BY rowid", session_id
         )
 
     def add_command(self, command: Command) -> None:
         """Remembers what the next bundle orders."""
-        self._insert("command", _cells(command))
+        self.insert("command", command)
 
     def note_applied(self, command_id: str, *, server_id: str, at: datetime) -> None:
         """A report showed that this server did it; the command of another server is left alone."""
-        self._sql.execute(
+        self.change(
             """UPDATE command SET applied_at = ?1 WHERE command_id = ?2 AND applied_at IS NULL
                AND (server_id = ?3 OR session_id IN (SELECT session_id FROM session WHERE server_id = ?3))""",
-            (write_instant(at), command_id, server_id),
+            write_instant(at),
+            command_id,
+            server_id,
         )
 
     def act(self, ref: str) -> Act | None:
         """The change that was made under a reference."""
-        return self._one(Act, "SELECT * FROM act WHERE ref = ?", ref)
+        return self.one(Act, "SELECT * FROM act WHERE ref = ?", ref)
 
     def add_act(self, act: Act) -> None:
         """Remembers a change under its reference."""
-        self._insert("act", _cells(act))
+        self.insert("act", act)
 
     # -- bundles ------------------------------------------------------------------------------------------------------
 
     def bundles(self, server_id: str) -> list[IssuedBundle]:
         """All that were issued to a server, oldest first."""
-        return self._select(IssuedBundle, "SELECT * FROM bundle WHERE server_id = ? ORDER BY sequence", server_id)
+        return self.select(IssuedBundle, "SELECT * FROM bundle WHERE server_id = ? ORDER BY sequence", server_id)
 
     def add_bundle(self, bundle: IssuedBundle) -> None:
         """Remembers a bundle that is about to be handed out."""
-        self._insert("bundle", _cells(bundle))
+        self.insert("bundle", bundle)
 
     # -- reports, journals and receipts -------------------------------------------------------------------------------
 
     def reports(self, *, server_id: str | None = None) -> list[IngestedReport]:
         """All, or a server's, by the end of their range."""
-        return self._select(
+        return self.select(
             IngestedReport,
             "SELECT * FROM report WHERE server_id = ifnull(?, server_id) ORDER BY server_id, to_seq, made_at",
             server_id,
@@ -534,261 +491,95 @@ class Register:
 
     def report(self, report_id: str) -> IngestedReport | None:
         """By id."""
-        return self._one(IngestedReport, "SELECT * FROM report WHERE report_id = ?", report_id)
+        return self.one(IngestedReport, "SELECT * FROM report WHERE report_id = ?", report_id)
 
     def add_report(self, report: IngestedReport) -> None:
         """Remembers a report whose lines are stored."""
-        self._insert("report", _cells(report))
+        self.insert("report", report)
 
     def journal_end(self, server_id: str) -> tuple[int, str] | None:
         """Number and hash of the last stored line."""
-        row = self._sql.execute(
-            "SELECT seq, hash FROM journal WHERE server_id = ? ORDER BY seq DESC LIMIT 1", (server_id,)
-        ).fetchone()
-        return None if row is None else (int(row[0]), str(row[1]))
+        statement = "SELECT seq, hash FROM journal WHERE server_id = ? ORDER BY seq DESC LIMIT 1"
+        return next(((int(seq), str(digest)) for seq, digest in self.cells(statement, server_id)), None)
 
     def journal_hash(self, server_id: str, seq: int) -> str | None:
         """The hash of one stored line."""
-        row = self._sql.execute("SELECT hash FROM journal WHERE server_id = ? AND seq = ?", (server_id, seq)).fetchone()
-        return None if row is None else str(row[0])
+        return next(self.journal_hashes(server_id, first=seq, last=seq), None)
 
     def journal_hashes(self, server_id: str, *, first: int, last: int) -> Iterator[str]:
         """The hashes of stored lines in order, both ends included."""
-        rows = self._sql.execute(
-            "SELECT hash FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq",
-            (server_id, first, last),
-        )
-        for row in rows:
-            yield str(row[0])
+        statement = "SELECT hash FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq"
+        return (str(digest) for (digest,) in self.cells(statement, server_id, first, last))
 
     def journal_lines(self, server_id: str, *, first: int, last: int) -> Iterator[bytes]:
         """Stored lines in order, both ends included."""
-        rows = self._sql.execute(
-            "SELECT line FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq",
-            (server_id, first, last),
-        )
-        for row in rows:
-            yield bytes(row[0])
+        statement = "SELECT line FROM journal WHERE server_id = ? AND seq BETWEEN ? AND ? ORDER BY seq"
+        return (bytes(line) for (line,) in self.cells(statement, server_id, first, last))
 
     def add_journal(self, server_id: str, lines: Iterable[tuple[int, str, bytes]]) -> None:
         """New lines as (seq, hash, canonical bytes)."""
-        self._sql.executemany(
+        self.change_many(
             "INSERT INTO journal (server_id, seq, hash, line) VALUES (?, ?, ?, ?)",
             ((server_id, seq, digest, line) for seq, digest, line in lines),
         )
 
     def carry(self, server_id: str, *, up_to: int) -> tuple[int, Json] | None:
         """The newest state of the usage fold at or before line ``up_to``, with its line's number."""
-        row = self._sql.execute(
-            "SELECT seq, state FROM carry WHERE server_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1",
-            (server_id, up_to),
-        ).fetchone()
-        return None if row is None else (int(row[0]), json.loads(row[1]))
+        statement = "SELECT seq, state FROM carry WHERE server_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+        return next(((int(seq), json.loads(state)) for seq, state in self.cells(statement, server_id, up_to)), None)
 
     def add_carry(self, server_id: str, *, seq: int, state: Json) -> None:
         """The usage fold's state after line ``seq``."""
-        self._insert("carry", {"server_id": server_id, "seq": seq, "state": _json(state)})
+        self.insert("carry", {"server_id": server_id, "seq": seq, "state": state})
 
     def add_name(self, server_id: str, *, commitment: str, field: str, value: str) -> str:
         """Keeps the clear value of a commitment once; the value that the register holds afterwards."""
-        row = self._sql.execute(
+        ((kept,),) = self.cells(
             """INSERT INTO name (server_id, commitment, field, value) VALUES (?, ?, ?, ?)
                ON CONFLICT (server_id, commitment, field) DO UPDATE SET value = name.value RETURNING value""",
-            (server_id, commitment, field, value),
-        ).fetchone()
-        return str(row[0])
+            server_id,
+            commitment,
+            field,
+            value,
+        )
+        return str(kept)
 
     def add_usage(self, server_id: str, *, first_seq: int, lines: Iterable[UsageLine]) -> None:
         """The usage lines of the new journal lines that begin at ``first_seq``."""
         for place, line in enumerate(lines):
-            self._insert("usage", {"range_server": server_id, "first_seq": first_seq, "place": place, **_cells(line)})
+            self.insert("usage", {"range_server": server_id, "first_seq": first_seq, "place": place, **cells_of(line)})
 
-    def usage(self, *, customer_id: str | None = None, month: str | None = None) -> list[UsageLine]:
-        """The usage lines of one customer's servers or of all, of one month or of all, in their ranges' order."""
-        return self._select(
+    def usage(self, *, customer_id: str | None = None, month: str | None = None) -> Iterator[UsageLine]:
+        """The usage lines of one customer's servers or of all, of one month or of all, read as they are asked for.
+
+        By the customer's account reference and by month; those of a month in their ranges' order.
+        """
+        return self.stream(
             UsageLine,
             f"""SELECT {", ".join(f"usage.{name}" for name in COLUMNS)}
                 FROM usage JOIN server ON server.server_id = range_server
+                           JOIN customer ON customer.customer_id = server.customer_id
                 WHERE server.customer_id = ifnull(?, server.customer_id)
                   AND substr(day, 1, 7) = ifnull(?, substr(day, 1, 7))
-                ORDER BY range_server, first_seq, place""",  # noqa: S608 - our own names
+                ORDER BY account_ref, substr(day, 1, 7), range_server, first_seq, place""",  # noqa: S608 - our own names
             customer_id,
             month,
         )
 
     def receipts(self, server_id: str) -> list[IssuedReceipt]:
         """All to a server, by what they acknowledge."""
-        return self._select(
+        return self.select(
             IssuedReceipt, "SELECT * FROM receipt WHERE server_id = ? ORDER BY up_to_seq, made_at", server_id
         )
 
     def receipt_of(self, report_id: str) -> IssuedReceipt | None:
         """The receipt for a report, once it was issued."""
-        return self._one(IssuedReceipt, "SELECT * FROM receipt WHERE report_id = ?", report_id)
+        return self.one(IssuedReceipt, "SELECT * FROM receipt WHERE report_id = ?", report_id)
 
     def renew_receipt(self, receipt_id: str, *, token: str) -> None:
         """The same receipt, signed by newer keys."""
-        self._sql.execute("UPDATE receipt SET token = ? WHERE receipt_id = ?", (token, receipt_id))
+        self.change("UPDATE receipt SET token = ? WHERE receipt_id = ?", token, receipt_id)
 
     def add_receipt(self, receipt: IssuedReceipt) -> None:
         """Remembers a receipt, so that it can be written again word for word."""
-        self._insert("receipt", _cells(receipt))
-
-    # -- the door of modules that keep tables of their own (``customers``) ------------------------------------------
-
-    def select(self, kind: type[_Row], statement: str, *values: _Cell) -> list[_Row]:
-        """The rows as values of that kind, whose members are the columns."""
-        return self._select(kind, statement, *values)
-
-    def insert(self, table: str, value: object, *, otherwise: str = "") -> None:
-        """A value as a new row; ``otherwise``: what SQL says to a conflict."""
-        self._insert(table, _cells(value), otherwise=otherwise)
-
-    def change(self, statement: str, *values: _Cell) -> int:
-        """Changes rows; how many."""
-        return self._sql.execute(statement, values).rowcount
-
-    # -- how ----------------------------------------------------------------------------------------------------------
-
-    def _select(self, kind: type[_Row], statement: str, *values: _Cell) -> list[_Row]:
-        cursor = self._sql.execute(statement, values)
-        names = [column[0] for column in cursor.description]
-        return [_value(kind, dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
-
-    def _one(self, kind: type[_Row], statement: str, *values: _Cell) -> _Row | None:
-        return next(iter(self._select(kind, statement, *values)), None)
-
-    def _insert(self, table: str, cells: Mapping[str, _Cell], *, otherwise: str = "") -> None:
-        columns, places = ", ".join(cells), ", ".join(f":{name}" for name in cells)
-        self._sql.execute(f"INSERT INTO {table} ({columns}) VALUES ({places}) {otherwise}", cells)  # noqa: S608 - our own names
-
-    def _migrate(self, path: Path, *, now: datetime) -> None:
-        if not self._unapplied(path):
-            return  # without the write lock: reading must not wait for somebody's long ingest
-        with self.transaction():
-            self._sql.execute(
-                """CREATE TABLE IF NOT EXISTS migration (
-                       version INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at TEXT NOT NULL
-                   ) STRICT"""
-            )
-            for version, name, text in self._unapplied(path):
-                self._apply(text)
-                self._insert(
-                    "migration",
-                    {"version": version, "name": name, "sha256": _sha256(text), "applied_at": write_instant(now)},
-                )
-
-    def _unapplied(self, path: Path) -> list[tuple[int, str, str]]:
-        """The migrations to come, as (version, file name, text); refuses a register that is not ours to change."""
-        begun = self._sql.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migration'").fetchone()
-        applied = dict(self._sql.execute("SELECT version, sha256 FROM migration").fetchall()) if begun else {}
-        known = _migrations()
-        if applied and max(applied) > len(known):
-            raise HomeRefused(
-                f"The register {path} has schema {max(applied)}, this version knows {len(known)}; update the issuer."
-            )
-        for version, name, text in known:
-            if applied.get(version, _sha256(text)) != _sha256(text):
-                raise HomeRefused(f"The register {path} was made with another {name} than this version has.")
-        return [migration for migration in known if migration[0] not in applied]
-
-    def _apply(self, text: str) -> None:
-        # executescript would commit on its own; a schema that is half there must roll back.
-        statement = ""
-        for line in text.splitlines(keepends=True):
-            statement += line
-            if sqlite3.complete_statement(statement):
-                self._sql.execute(statement)
-                statement = ""
-
-
-def _migrations() -> list[tuple[int, str, str]]:
-    folder = resources.files(__package__).joinpath("schema")
-    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sql"))
-    texts = (folder.joinpath(name).read_text(encoding="utf-8") for name in names)
-    return [(version, name, text) for version, (name, text) in enumerate(zip(names, texts, strict=True), start=1)]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-_INSTANTS: Final = frozenset(
-    {
-        "created_at",
-        "registered_at",
-        "request_made_at",
-        "fulfilled_at",
-        "issued_at",
-        "not_after",
-        "made_at",
-        "ingested_at",
-        "period_start",
-        "period_end",
-        "retired_at",
-        "disabled_at",
-        "free_from",
-        "began_at",
-        "ended_at",
-        "borrowed_until",
-        "ordered_at",
-        "applied_at",
-        "done_at",
-        "loaded_at",
-        "reported_at",
-    }
-)
-_DOCUMENTS: Final = frozenset(
-    {
-        "custom_fields",
-        "signing_jwk",
-        "encryption_jwk",
-        "host",
-        "document",
-        "payload",
-        "carried",
-        "origins",
-        "content",
-        "outcome",
-        "terms",
-        "price",
-    }
-)
-_FLAGS: Final = frozenset({"pseudonymised", "lost"})
-
-
-def _value(kind: type[_Row], cells: Mapping[str, _Cell]) -> _Row:
-    return kind(**{name: _from_cell(name, cell) for name, cell in cells.items()})
-
-
-def _from_cell(name: str, cell: _Cell) -> object:
-    if cell is None:
-        return None
-    if name in _INSTANTS:
-        return read_instant(cell, place=name)
-    if name in _DOCUMENTS:
-        return json.loads(str(cell))
-    if name == "ending":
-        return SessionEnd(str(cell))
-    return bool(cell) if name in _FLAGS else cell
-
-
-def _cells(value: object) -> dict[str, _Cell]:
-    return {field.name: _cell(getattr(value, field.name)) for field in fields(value)}  # type: ignore[arg-type]
-
-
-def _cell(value: object) -> _Cell:
-    match value:
-        case datetime():
-            return write_instant(value)
-        case Mapping():
-            return _json(value)
-        case bool():
-            return int(value)
-        case str() | int() | bytes() | None:
-            return value
-    raise TypeError(f"the register keeps no {type(value).__name__}")
-
-
-def _json(document: Json) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        self.insert("receipt", receipt)

@@ -1,4 +1,4 @@
-"""A private key that is somewhere else: a command signs with it, and this room believes nothing that it says.
+"""A private key that is somewhere else: a command or an agent signs with it, and this room believes nothing of it.
 
 The command is a program and its words, split as a shell would but never given to one. These words stand for files that
 are made for the one call, in a directory that nobody else can read:
@@ -9,10 +9,15 @@ are made for the one call, in a directory that nobody else can read:
 | ``{digest}`` | a file with their SHA-256, for tokens whose mechanism is plain ECDSA |
 | ``{output}`` | the file that the command writes the signature to; without it, it comes on standard output |
 
-So any PKCS#11 token is reached by the tool that came with it, a cloud's or an HSM's by its own client, an agent in
-another process by whatever speaks to it. Two facts decide the placeholders: many tokens do not hash, or take in one go
-only what fits a small buffer, so that only ``{digest}`` works there; and older versions of OpenSC's pkcs11-tool write a
-line of their own to standard output, so that only ``{output}`` is safe.
+So any PKCS#11 token is reached by the tool that came with it, a cloud's or an HSM's by its own client.
+
+An agent in another process is reached by its UNIX socket. The one word ``unix:PATH`` in place of a program sends the
+bytes (with the word ``{digest}`` behind it, their SHA-256), says by closing its half that this was all, and reads the
+signature to the end.
+
+Two facts decide the placeholders: many tokens do not hash, or take in one go only what fits a small buffer, so only
+``{digest}`` works there; and older versions of OpenSC's pkcs11-tool write a line of their own to standard output, so
+only ``{output}`` is safe.
 
 Rules
 1. A signature is verified with the public key before anybody sees it. Raw ``r || s`` and DER are both taken.
@@ -26,8 +31,10 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,6 +45,7 @@ from lls.signed.jose import ES256, PublicKey
 PATIENCE_SECONDS: Final = 300
 _LONGEST_SIGNATURE: Final = 1024
 _INPUT, _DIGEST, _OUTPUT = "{input}", "{digest}", "{output}"
+_SOCKET: Final = "unix:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,8 @@ class CommandSigner:
             files[_INPUT].write_bytes(message)
         if _DIGEST in given:
             files[_DIGEST].write_bytes(hashlib.sha256(message).digest())
+        if self.command[0].startswith(_SOCKET):
+            return self._asked(hashlib.sha256(message).digest() if _DIGEST in given else message)
         piped = None if _INPUT in given or _DIGEST in given else message
         answered = self._run([_filled(word, files) for word in self.command], piped=piped)
         if _OUTPUT not in given:
@@ -105,8 +115,36 @@ class CommandSigner:
             )
         return ended.stdout
 
+    def _asked(self, message: bytes) -> bytes:
+        """What an agent answers on its socket."""
+        until = time.monotonic() + self.patience_seconds
+        answer = b""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+                agent.settimeout(self.patience_seconds)
+                agent.connect(self.command[0].removeprefix(_SOCKET))
+                agent.sendall(message)
+                agent.shutdown(socket.SHUT_WR)
+                while len(answer) <= _LONGEST_SIGNATURE:
+                    agent.settimeout(max(0.001, until - time.monotonic()))
+                    part = agent.recv(_LONGEST_SIGNATURE)
+                    if not part:
+                        break
+                    answer += part
+        except TimeoutError as failure:
+            raise SigningFailed(
+                f"{self._name} did not answer within {self.patience_seconds:g} seconds; nothing was signed."
+            ) from failure
+        except OSError as failure:
+            raise SigningFailed(
+                f"{self._name} cannot be reached: {failure.strerror or failure}; nothing was signed."
+            ) from failure
+        return answer
+
     @property
     def _name(self) -> str:
+        if self.command[0].startswith(_SOCKET):
+            return f"The signing agent {self.command[0].removeprefix(_SOCKET)}"
         # The program only: its other words may be a PIN.
         return f"The signing command {self.command[0]}"
 
@@ -124,6 +162,10 @@ def signer_of(words: tuple[str, ...], *, public: PublicKey) -> CommandSigner:
     """The same of words that were split before."""
     if not words:
         raise HomeRefused("The signing command is empty; give a program and its arguments.")
+    if words[0].startswith(_SOCKET) and words[1:] not in ((), (_DIGEST,)):
+        raise HomeRefused(
+            f"An agent is {_SOCKET}PATH, with {_DIGEST} behind it where it signs digests, and nothing else."
+        )
     if public.alg != ES256 and any(_DIGEST in word for word in words):
         raise HomeRefused(f"The key {public.kid} is Ed25519, which signs the whole and no digest: leave {_DIGEST} out.")
     return CommandSigner(public=public, command=words)

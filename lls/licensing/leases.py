@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, StillBorrowed, UnknownLease
+from lls.licensing.accounts import Accounts
 from lls.licensing.changes import Batch, Ended, Fact, Loaded, Placed
 from lls.licensing.deadlines import Deadlines
 from lls.licensing.denial import Denial
@@ -99,6 +100,7 @@ class Leases:
         self.setting = setting
         self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
         self.server = Server(self._posting, terms=terms, host=host)
+        self.accounts = Accounts(self._posting, users=loaded.users, keys=loaded.api_keys)
         self.problems = dict(problems)
         self.placed: dict[str, Placed] = {placed.entitlement_id: placed for placed in loaded.placed}
         self.meters = Meters(self._posting, lots=loaded.lots, requests=loaded.requests)
@@ -217,6 +219,7 @@ class Leases:
                 lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         self._posting.settle()
         self.meters.settle()
+        self.accounts.settle()
         self._terms_before.clear()
         self._placed_before.clear()
         self._before.clear()
@@ -246,6 +249,7 @@ class Leases:
             if entitlement_id in self.pools:
                 self._tell(self.pools[entitlement_id], placed)
         self.meters.abandon()
+        self.accounts.abandon()
         self._posting.abandon()
         self._posting.batch.facts.clear()
         self._terms_before.clear()
@@ -266,7 +270,7 @@ class Leases:
             if known is not None and known.state is lease.state:
                 lease.deadline = max(lease.deadline, known.deadline)
                 lease.beat, lease.nonce, lease.clone_alarms = known.beat, known.nonce, known.clone_alarms
-        self.clone_alarms = old.clone_alarms
+        self.clone_alarms, self.server.no_room = old.clone_alarms, old.server.no_room
         self._remembered.adopt(old._remembered)
         self.waiting, self._folding = old.waiting, old._folding
         for waiter in old._left:

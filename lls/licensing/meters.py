@@ -44,6 +44,7 @@ from lls.licensing.lease import Lease
 from lls.licensing.lots import FIRST, LAST, OVERDRAFT, Lot, is_monthly
 from lls.licensing.meter import Draws, FeatureLevel, Meter, switch_level
 from lls.licensing.posting import Posting
+from lls.licensing.terms import KnownMeter
 
 __all__ = ["FeatureLevel", "Meter", "Meters"]
 
@@ -363,6 +364,21 @@ class Meters:
         for entitlement_id in {one for one, _key in told}:
             self._close_uses(entitlement_id, {key for one, key in told if one == entitlement_id})
         return list(told.values())
+
+    def know(self, told: Iterable[KnownMeter]) -> None:
+        """After a restore: the vendor's counters in place of those of the backup, of every consumed feature.
+
+        A feature that he does not name was not used. What was used before can be undone no more. Lots that have ended
+        here or there stay ended.
+        """
+        named = {(one.entitlement_id, one.feature): one.lots for one in told}
+        ours = {(key, one.key) for key, hosted in self._hosted.items() for one in hosted.meters.values() if one.used}
+        for entitlement_id, key in sorted(named.keys() | ours):
+            meter = self._host(entitlement_id).meter(entitlement_id, key)
+            if meter.feature is not None and not meter.feature.consumed:
+                continue
+            self._note_rows(meter, meter.know(named.get((entitlement_id, key), ())))
+            self._close_uses(entitlement_id, {key})
 
     # ---------------------------------------------------------------- time
 

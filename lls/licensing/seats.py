@@ -208,7 +208,21 @@ class Seats(Leases):
         """What refuses a new lease before any seat is looked at. Raises UnknownProduct."""
         if request.product not in self.pools.products:
             raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
-        return self.server.refusal(request, now)
+        return self.server.refusal(request, now) or self._unknown_use_at_grant(request)
+
+    def _unknown_use_at_grant(self, request: Checkout) -> Denial | None:
+        """A checkout that uses up units with its grant, while nobody here knows what was used."""
+        if not self.server.restored or not request.features:
+            return None
+        wanted = dict(request.features)
+        for pool in self.pools.of(request.product):
+            for feature in pool.entitlement.features:
+                if feature.consumed and feature.key in wanted:
+                    key = feature.key
+                    return self.server.consuming(
+                        product=request.product, feature=key, entitlement_id=None, asked=wanted[key]
+                    )
+        return None
 
     def _sought(self, request: Checkout, now: Now, *, without: Collection[str] = ()) -> Seat | Denial:
         """A seat; before a denial what is due of this product is swept, so that none is false.

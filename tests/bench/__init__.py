@@ -5,6 +5,8 @@
 ``measures``   one function per promise: what is run, what is compared, what was promised
 ``load``       the load generator: pre-built requests, one small protocol per connection
 ``subject``    starts the real daemon on core 0, with what only a benchmark may put into it
+``ingest``     makes a report of a million lines, for the vendor's command to take in
+``alone``      a command from its start to its end, with its peak of memory
 ``bare``       the yardstick: aiohttp, uvloop, no access log, the same sizes in and out
 ``machine``    cores, processor time, memory, and processes that are sure to end
 =============  ====================================================================================

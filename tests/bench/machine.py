@@ -9,6 +9,7 @@ import resource
 import selectors
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +123,16 @@ def started(module: str, order: Mapping[str, object], *, log: Path) -> Iterator[
     """A child that has said that it is ready, and what it said."""
     with Child(module, order, log=log) as child:
         yield child, child.answer()
+
+
+def run_alone(module: str, *words: str, log: Path) -> tuple[float, float]:
+    """A module as a command from its start to its end: seconds, and its peak memory in MB. Raises Broken."""
+    begun = time.perf_counter()
+    with started("alone", {"module": module, "words": words}, log=log) as (_, told):
+        seconds = time.perf_counter() - begun
+    if told["status"] != 0:
+        raise Broken(f"{module} {' '.join(words)} ended with {told['status']}:\n{_tail(log)}")
+    return seconds, told["peak_mb"]
 
 
 def _tail(log: Path) -> str:

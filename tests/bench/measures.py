@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.load import Beats, Mixed, Script, Seats, Tally, Units, Uses, drive, each_once
-from tests.bench.machine import Broken, Child, started
+from tests.bench.machine import Broken, Child, run_alone, started
 
 CONNECTIONS: Final = 64
 MORE_CONNECTIONS: Final = 128
@@ -287,6 +287,37 @@ async def journal(bench: Bench) -> list[Row]:
     ]
 
 
+async def ingest(bench: Bench) -> list[Row]:
+    """A report of a million lines, taken in by the vendor's own command on one core. Bounded as `journal` is."""
+    lines = int(1_000_000 * bench.large)
+    spent: list[tuple[float, float]] = []
+    for upto in (lines // 10, lines):
+        folder = bench.state_dir()
+        folder.mkdir()
+        log = bench.folder / "ingest.log"
+        with started("ingest", {"folder": str(folder), "lines": upto}, log=log) as (_, made):
+            bench.say(f"  {upto:,} lines, {made['megabytes']:.0f} MB, made in {made['seconds']:.1f} s")
+        spent.append(run_alone("lls.issuer", "--home", made["home"], "report", "ingest", made["report"], log=log))
+        bench.say(f"  ingested in {spent[-1][0]:.1f} s, peak {spent[-1][1]:.0f} MB")
+    (_, tenth), (seconds, peak) = spent
+    return [
+        Row(
+            name="ingest",
+            goal=f"{lines:,} lines within {60 * bench.large:.0f} s",
+            reached=f"{seconds:.1f} s",
+            passed=seconds <= 60 * bench.large,
+            value=seconds,
+        ),
+        Row(
+            name="ingest-memory",
+            goal="bounded, at most 128 MB",
+            reached=f"peak {peak:.0f} MB; a tenth of them {tenth:.0f} MB",
+            passed=peak <= min(128, tenth + 16),
+            value=peak,
+        ),
+    ]
+
+
 MEASURES: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "heartbeats": heartbeats,
     "heartbeats-unsigned": heartbeats_unsigned,
@@ -297,6 +328,7 @@ MEASURES: Final[dict[str, Callable[[Bench], Awaitable[list[Row]]]]] = {
     "p99": p99,
     "start": start,
     "journal": journal,
+    "ingest": ingest,
 }
 
 

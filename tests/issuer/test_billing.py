@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lls.issuer import Issuer
-from lls.issuer.billing import billing_csv, billing_document
+from lls.issuer.billing import billing_csv, billing_document, billing_lines
 from lls.licensing.journal import Kind
+from lls.licensing.usage import UsageLine
 from tests.issuer.appliance import NOW, Appliance, hosted, line, metered, order, reported
 
 
@@ -145,3 +147,31 @@ def test_units_are_counted_once_whatever_reports_overlap(issuer: Issuer, applian
         appliance.use(key, "frames", {"allowance": 10})
         reported(issuer, appliance, tmp_path / str(n))
     assert ("30", "frame") == told(issuer)["frames", "consumed"]
+
+
+def test_of_all_that_was_ever_used_one_customers_month_at_a_time_is_in_memory(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path
+) -> None:
+    bundle = hosted(issuer, appliance)
+    (sold,) = bundle.entitlements
+    for n in range(4):
+        appliance.grant(sold.entitlement_id)
+        appliance.wait(days=31)
+        appliance.give_back(sold.entitlement_id)
+        appliance.report(tmp_path / str(n), after=appliance.reported)
+        issuer.ingest(tmp_path / str(n), now=appliance.now)
+    drawn: list[str] = []
+
+    def watched() -> Iterator[UsageLine]:
+        for one in issuer.register.usage():
+            drawn.append(one.day[:7])
+            yield one
+
+    owner = issuer.customer("ACME")
+    lines = billing_lines(
+        watched(), owners={appliance.server_id: owner}, reported_until={appliance.server_id: appliance.now}
+    )
+    assert "2026-11" == next(lines).period
+    assert {"2026-11", "2026-12"} == set(drawn)
+    assert "2026-12" == drawn[-1] != drawn[-2]  # one line further than the month
+    assert ["2026-11"] * 3 + ["2026-12"] * 4 == [one.period for one in lines][:7]

@@ -57,7 +57,7 @@ def test_a_table_is_fulfilled_by_its_name_or_by_its_format(
     terminal: Terminal, appliance: Appliance, tmp_path: Path
 ) -> None:
     columns = "order_ref,account_ref,customer_name,server_id,sku,quantity"
-    table = f"{columns}\nSO-1,C-1,Acme,{appliance.server_id},CAD-PRO-1Y,5\n"
+    table = f"{columns}\nSO-1,C-1,Acme,{appliance.server_id},CAD-STD-1Y,5\n"
     (first,) = fulfil(terminal, tmp_path, table.encode(), name="orders.CSV")
     (again,) = fulfil(terminal, tmp_path, table.encode(), "--format", "csv", name="orders.txt")
     assert (False, True, first["lines"][0]["entitlement_id"]) == (
@@ -112,7 +112,7 @@ def test_a_grant_waits_is_released_altered_and_revoked(terminal: Terminal, sold:
     assert terminal.json("grant", "revoke", key)["state"] == "revoked"
     assert terminal.json("grant", "revoke", key)["already_done"]
     shown = terminal.json("grant", "show", key)
-    assert ["grant_added", "grant_added", "grant_altered", "grant_revoked"] == [
+    assert ["grant_added", "grant_released", "grant_altered", "grant_revoked"] == [
         one["kind"] for one in shown["history"]
     ]  # fmt: skip
     assert {"amount": 90_000, "currency": "USD"} == shown["price"]
@@ -163,3 +163,32 @@ def test_a_number_that_no_row_can_have_is_a_mistake_of_the_command_line(
     terminal: Terminal, words: tuple[str, ...]
 ) -> None:
     assert 2 == terminal.run(*words, str(1 << 63)).exit_code
+
+
+def test_ids_are_on_standard_output_for_a_shells_variable(home: Path, tmp_path: Path, appliance: Appliance) -> None:
+    terminal = Terminal(home)
+    assert {"key_set": 1, "pending": None} == {
+        name: value
+        for name, value in terminal.json("init", "--no-passphrase").items()
+        if name in {"key_set", "pending"}
+    }
+    assert {"version": 1, "products": 2} == {
+        name: value
+        for name, value in terminal.json("catalog", "load", home / "catalog.toml").items()
+        if name in {"version", "products"}
+    }
+    assert 1 == terminal.json("keys", "export", "-o", tmp_path / "v.llskeys")["version"]
+    (tmp_path / "request").write_text(appliance.request())
+    assert f"{appliance.server_id}\n" == terminal.run("server", "register", tmp_path / "request").stdout
+
+
+def test_what_no_server_hosts_is_said_with_what_to_do(home: Path, tmp_path: Path, appliance: Appliance) -> None:
+    terminal = Terminal(home)
+    terminal.done("init", "--no-passphrase")
+    terminal.done("catalog", "load", home / "catalog.toml")
+    (tmp_path / "o.json").write_bytes(order(appliance, line(), server_id=None))
+    told = terminal.run("order", "fulfil", tmp_path / "o.json")
+    (sold,) = terminal.json("entitlement", "list")["entitlements"]
+    for said in (told, terminal.run("order", "show", "SO-1001")):
+        assert "one entitlement is hosted by no server yet" in said.stderr
+        assert f"lls-issuer entitlement host {sold['entitlement_id']} --server ID" in said.stderr

@@ -266,7 +266,7 @@ def test_a_register_of_another_schema_is_not_touched(issuer: Issuer, home: Path,
 def test_a_register_that_another_person_is_writing_to_is_waited_for_and_then_left_alone(
     issuer: Issuer, appliance: Appliance, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lls.issuer.register._WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("lls.issuer.database._WAIT_SECONDS", 0.01)
     with Issuer(home, now=NOW) as second:
         with issuer.register.transaction(), pytest.raises(HomeRefused, match="locked"):
             second.register_server(appliance.request(), now=NOW)

@@ -120,10 +120,7 @@ class Orders(RuleBasedStateMachine):
         lines: list[dict[str, Any]] = []
         for (action, sku), quantity in picks:
             target = data.draw(st.sampled_from([*known, None]))
-            whole = action in ("renew", "upgrade") and quantity != 40
-            members = {
-                "action": action, "sku": sku, "quantity": None if whole else quantity, "entitlement_id": target,
-            }  # fmt: skip
+            members = {"action": action, "sku": sku, "quantity": quantity, "entitlement_id": target}
             lines.append({name: value for name, value in members.items() if value is not None})
         self.order(*lines)
 

@@ -68,7 +68,7 @@ def test_a_table_is_fulfilled_like_json(issuer: Issuer, appliance: Appliance) ->
     [
         ("", r"is empty: its first row"),
         ("order_ref,account_ref\n", r"first row\.sku is missing"),
-        ("order_ref,account_ref,sku,quanity\n", r"first row\.quanity is not known here; perhaps 'quantity'"),
+        ("order_ref,account_ref,sku,quanity\n", r"column 'quanity', which no table of orders has; perhaps 'quantity'"),
         ("order_ref,account_ref,sku,sku\n", r"first row\.sku stands there twice"),
         ("order_ref,account_ref,sku\n", r"The file holds no order"),
         ("order_ref,account_ref,sku\nSO-1,A\n", r"row 2 has 2 cells, and the first row names 3"),

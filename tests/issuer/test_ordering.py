@@ -212,7 +212,7 @@ def test_a_line_with_other_content_is_refused_by_its_number(
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ([does("renew", "CAD-PRO-RENEW", 3, quantity=49)], r"line 3: the line is for 49 seats, and ent_.* has 50"),
+        ([does("renew", "CAD-PRO-RENEW", 3, quantity=51)], r"line 3: the line is for 51 seats, and ent_.* has 50"),
         ([does("upgrade", "CAD-TO-PRO", 3)], r"line 3: ACME has nothing on lls_.* that CAD-TO-PRO is for"),
         ([does("renew", "CAD-SEATS-10", 3)], r"line 3\.action is renew, but CAD-SEATS-10 is for add_seats"),
         ([does("add_seats", "CAD-SEATS-10", 3)], r"line 3\.quantity is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from datetime import UTC, datetime, timedelta
@@ -86,6 +87,49 @@ def test_refusals_are_sentences_that_say_what_to_do(desk: Desk) -> None:
     junk.write_bytes(b"junk")
     assert "ask the site to write it again" in desk.run("report", "ingest", junk, code=1).stderr
     desk.run("report", "ingest", second, third)
+
+
+def test_what_was_refused_is_remembered_for_who_is_asked_about_it(desk: Desk) -> None:
+    _, second = desk.reports(2)
+    edited, junk = desk.folder / "edited", desk.folder / "junk"
+    desk.appliance.report(edited, after=desk.appliance.reported, key=Appliance.new(seed=5).signing_key)
+    junk.write_bytes(b"\x00junk")
+    desk.run("report", "ingest", second, junk, edited, desk.folder / "missing", code=1)
+    refused = desk.json("report", "list", "--refused")["refused"]
+    assert [
+        ("junk", "malformed", None),
+        ("edited", "signature", desk.appliance.server_id),
+        (second.name, "gap", desk.appliance.server_id),
+    ] == [(one["file"], one["problem"], one["server_id"]) for one in refused]
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in (junk, edited, second)] == [
+        one["sha256"] for one in refused
+    ]
+    assert all(one["detail"] and one["refused_by"] and one["refused_at"] for one in refused)
+    of_this = desk.json("report", "list", "--refused", "--server", desk.appliance.server_id)["refused"]
+    assert ["signature", "gap"] == [one["problem"] for one in of_this]
+    told = [line for line in desk.json("audit")["history"] if line["kind"] == "report_refused"]
+    assert [one["sha256"] for one in refused] == [line["what"]["sha256"] for line in told]
+    assert all("detail" not in line["what"] for line in told)
+    desk.run("audit", "verify")
+    assert "3 more were refused" in desk.run("report", "list").stderr
+
+
+def test_what_only_waited_for_another_file_was_not_refused(desk: Desk) -> None:
+    desk.run("report", "ingest", *reversed(desk.reports(3)))
+    assert [] == desk.json("report", "list", "--refused")["refused"]
+
+
+def test_a_report_of_nobodys_server_is_remembered_with_what_it_says_to_be(desk: Desk) -> None:
+    stranger = Appliance.new(seed=9)
+    stranger.report_key = desk.appliance.report_key
+    stranger.now = desk.appliance.now
+    path = desk.folder / "stranger"
+    stranger.report(path)
+    desk.run("report", "ingest", path, code=1)
+    (refused,) = desk.json("report", "list", "--refused")["refused"]
+    assert ("unknown_server", stranger.server_id, None) == tuple(
+        refused[name] for name in ("problem", "claimed", "server_id")
+    )
 
 
 def test_the_same_file_named_twice_is_read_once(desk: Desk) -> None:

@@ -25,11 +25,11 @@ def test_of_two_who_make_a_home_at_once_one_does_and_nothing_of_it_is_lost(
         refused.append(failure.value.detail)
         return Register(*args, **kwargs)
 
-    monkeypatch.setattr("lls.issuer.office.Register", late)
+    monkeypatch.setattr("lls.issuer.founding.Register", late)
     with Issuer.create(home, now=NOW, passphrase=None) as made:
         assert 1 == made.keyring.newest.version
         assert 1 == len([line for line in made.audit.lines() if line.kind == "keys_made"])
-    assert ["holds an issuer already" in sentence for sentence in refused] == [True]
+    assert ["Somebody else is making an issuer" in sentence for sentence in refused] == [True]
 
 
 def test_what_others_signed_is_not_sealed_under_keys_that_a_colleague_replaced(

@@ -23,7 +23,7 @@ TUTORIAL = "docs/vendor-tutorial.md"
 PORT = "6501"
 STEP = re.compile(r"^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 SAVED = re.compile(r"Save this as `([^`]+)`:\s*\Z")
-OURS = re.compile(r"^lls(?:-issuer)? ", re.MULTILINE)
+OURS = re.compile(r"^(?:[A-Z]+=\$\()?(lls(?:-issuer)? )", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

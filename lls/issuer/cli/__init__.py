@@ -37,12 +37,22 @@ from lls.issuer.cli import (
     usage,
     view,
 )
-from lls.issuer.cli.frame import PassphraseFile, home_of, now, passphrase_from, remember_who, say, stderr, who_of
-from lls.issuer.cli.signing import write_pending
-from lls.issuer.office import SAMPLE_CATALOG, Issuer
-
-FIRST_KEYS = "keys.pending"
-"""In a new home: the first key set, where others have to sign it."""
+from lls.issuer.cli.frame import (
+    AsJson,
+    PassphraseFile,
+    home_of,
+    now,
+    passphrase_from,
+    print_json,
+    printable,
+    remember_who,
+    say,
+    stderr,
+    who_of,
+)
+from lls.issuer.cli.signing import pending_document, tell_pending
+from lls.issuer.founding import FIRST_KEYS, SAMPLE_CATALOG
+from lls.issuer.office import Issuer
 
 
 class _Refusing(TyperGroup):
@@ -53,7 +63,7 @@ class _Refusing(TyperGroup):
             return super().invoke(ctx)
         except Fault as fault:
             # A refusal may name what somebody else wrote, such as an unknown member of a shop's order.
-            stderr.print(f"lls-issuer: {serve.printable(fault.detail)}", style="red")
+            stderr.print(f"lls-issuer: {printable(fault.detail)}", style="red")
         except sqlite3.DatabaseError as failure:
             if type(failure) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
                 raise  # a fault of this program, and none of the disk
@@ -114,7 +124,7 @@ def _options(
 
 
 @app.command()
-def init(
+def init(  # noqa: PLR0917 - Typer makes options out of parameters
     ctx: typer.Context,
     passphrase_file: PassphraseFile = None,
     no_passphrase: Annotated[
@@ -125,6 +135,7 @@ def init(
         list[str] | None,
         typer.Option("--keys", help="ROLE=FILE.llskey: somebody else's key; ROLE=own: one of this home. Repeatable."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make keys, register and a sample catalogue."""
     home = home_of(ctx)
@@ -133,17 +144,31 @@ def init(
     change = keys.first_change(given, threshold)
     passphrase = None if no_passphrase else passphrase_from(passphrase_file, anew=True)
     with Issuer.create(home, now=now(), passphrase=passphrase, who=who_of(ctx), keys=change) as issuer:
-        if issuer.first_keys is None:
+        if as_json:
+            print_json(_made(issuer, home))
+        elif issuer.first_keys is None:
             say(f"Made keys (key set {issuer.keyring.newest.version}) and register in {home}.")
         else:
             say(f"Made keys and register in {home}. The first key set waits for the signatures of others.")
-            write_pending(home / FIRST_KEYS, issuer.first_keys, as_json=False)
+            tell_pending(home / FIRST_KEYS, issuer.first_keys, as_json=False)
+    if as_json:
+        return
     if no_passphrase:
         say("The private keys are NOT encrypted; whoever reads them can make licences.")
     say(
         f"Next: edit {home / SAMPLE_CATALOG} and load it (catalog load); "
         "put the key set where servers and applications find it (keys export)."
     )
+
+
+def _made(issuer: Issuer, home: Path) -> dict[str, Any]:
+    pending = issuer.first_keys
+    return {
+        "home": str(home),
+        "key_set": issuer.keyring.newest.version if pending is None else None,
+        "catalog": str(home / SAMPLE_CATALOG),
+        "pending": None if pending is None else pending_document(pending, file=home / FIRST_KEYS),
+    }
 
 
 def main() -> None:

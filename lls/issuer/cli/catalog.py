@@ -24,7 +24,7 @@ from lls.issuer.cli.frame import (
     stdout,
 )
 from lls.issuer.files import read_bounded
-from lls.issuer.refusals import HomeRefused
+from lls.issuer.refusals import CatalogRefused, HomeRefused
 from lls.licensing.fields import write_instant
 
 noun = group("What can be sold.")
@@ -35,21 +35,34 @@ def catalog_load(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="TOML file.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check it.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put a catalogue into force for new orders."""
     data = read_bounded(file, what="catalogue", most=LARGEST_CATALOG_BYTES)
+    if file.suffix.lower() in {".yaml", ".yml", ".json"}:
+        raise CatalogRefused(f"{file}: a catalogue is TOML; the sample that init wrote shows how it looks.")
     try:
         text = data.decode()
     except UnicodeDecodeError as failure:
         raise HomeRefused(f"The catalogue {file} is not UTF-8 (byte {failure.start}).") from failure
     if dry_run:
         catalog = read_catalog(text)
+        if as_json:
+            print_json({"version": None, **_counts(catalog)})
+            return
         say(f"It holds {_counted(catalog)}, and nothing is wrong with it. Nothing was loaded.")
         return
     with open_issuer(ctx) as issuer:
         catalog = issuer.load_catalog(text, now=now())
         _, kept = issuer.catalog_version()
+    if as_json:
+        print_json({"version": kept.version, **_counts(catalog)})
+        return
     say(f"Loaded {_counted(catalog)}: version {kept.version} is in force.")
+
+
+def _counts(catalog: Catalog) -> dict[str, int]:
+    return {"products": len(catalog.products), "plans": len(catalog.plans), "offerings": len(catalog.offerings)}
 
 
 def _counted(catalog: Catalog) -> str:

@@ -245,7 +245,7 @@ def entitlement_host(
     if as_json:
         print_json(sold_document(hosted.sold) | {"already_hosted": hosted.again, "warnings": list(hosted.warnings)})
         return
-    say(f"{entitlement_id} {'was hosted there before' if hosted.again else 'is hosted'} by {server}.")
+    say(f"{entitlement_id} is hosted by {server}{' already; nothing changed' if hosted.again else ''}.")
     next_step(hosted.sold)
 
 

@@ -118,12 +118,34 @@ _LONGEST_PASSPHRASE: Final = 1023  # OpenSSL's limit
 
 
 def writable(output: Path) -> None:
-    """Refuse an output that cannot be written."""
-    # Found out before anything is signed, so that a mistyped folder costs no sequence number.
+    """Refuse an output that cannot be written, or that would take the place of something else.
+
+    A regular file is replaced where it is what this program writes: the newest bundle in the place of the last. What a
+    link points to, a device, and a table or a key that somebody mistyped are left alone.
+    """
+    # Found out before anything is signed, so that a mistyped name costs no sequence number.
+    if output.is_symlink():
+        raise HomeRefused(f"{output} is a symbolic link; name the file itself.")
     if output.is_dir() or not os.access(output.absolute().parent, os.W_OK):
         raise HomeRefused(
             f"{output} cannot be written: its directory is missing or closed to you, or it is one itself."
         )
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise HomeRefused(f"{output} is no regular file; name one that can be written whole or not at all.")
+    with output.open("rb") as file:
+        there = file.read(_SNIFFED)
+    if there and not (there.startswith(_OWN) or (there.startswith(b"{") and any(word in there for word in _OWN_WORDS))):
+        raise HomeRefused(
+            f"{output} is there already, and is nothing that lls-issuer wrote; choose another name, or remove it first."
+        )
+
+
+_SNIFFED: Final = 1 << 16
+_OWN: Final = (b"eyJ", b"line_id,", b"<?xml")
+"""How a signed or encrypted document, a table of billing lines, and a drawing begin."""
+_OWN_WORDS: Final = (b'"signatures"', b'"fingerprint"', b'"line_id"', b'"lines": []')
 
 
 @contextmanager
@@ -138,6 +160,11 @@ def progress_bar() -> Any:
 def say(sentence: str) -> None:
     """A sentence for a person, on standard error."""
     stderr.print(sentence)
+
+
+def print_id(made: str) -> None:
+    """What a command made or took in, on standard output: for ``NAME=$(lls-issuer …)``."""
+    typer.echo(made)
 
 
 def print_json(document: object) -> None:
@@ -156,6 +183,11 @@ def show(
     for row in rows:
         table.add_row(*row)
     stdout.print(table)
+
+
+def printable(text: str) -> str:
+    """Text that somebody else wrote, without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def cell(value: object) -> str:

@@ -7,8 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from lls.issuer.cli.frame import MOST_ROWS, AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
-from lls.issuer.cli.serve import Config, printable
+from lls.issuer.cli.frame import (
+    MOST_ROWS,
+    AsJson,
+    cell,
+    group,
+    now,
+    open_issuer,
+    plain,
+    print_json,
+    printable,
+    say,
+    show,
+    stdout,
+)
+from lls.issuer.cli.serve import Config
 from lls.issuer.intake.inbox import Inbox, Status, Stored
 from lls.licensing.fields import write_instant
 

@@ -97,7 +97,8 @@ def keys_make(  # noqa: PLR0917 - Typer makes options out of parameters
     writable(output)
     signer: Signer
     if key is not None and sign_with is None and public_key is None:
-        writable(key)
+        if not key.exists():  # else it is refused below, whatever it holds
+            writable(key)
         made = make_key_file(key, passphrase=None if no_passphrase else passphrase_from(passphrase_file, anew=True))
         signer, public = made, made.public
     elif key is None and sign_with is not None and public_key is not None:
@@ -241,11 +242,16 @@ def keys_export(
     ctx: typer.Context,
     output: Output,
     version: Annotated[int | None, typer.Option("--version", help="Which version; the newest if left out.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a key set (.llskeys) for servers and applications to trust."""
+    writable(output)
     with open_issuer(ctx) as issuer:
         keys = issuer.keyring.newest if version is None else issuer.keyring.version(version)
     write_whole(output, keys.token.encode())
+    if as_json:
+        print_json({"version": keys.version, "expires_at": write_instant(keys.expires_at), "file": str(output)})
+        return
     say(f"Wrote key set {keys.version} to {output}.")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +55,9 @@ def order_fulfil(
         stdout.print(entitlement_table(each.entitlements))
     for server_id in sorted({server_id for each in fulfilled for server_id in each.server_ids}):
         say(f"Next: lls-issuer bundle issue --server {server_id} -o FILE")
-    say("The whole delivery of an order, with its letter: lls-issuer order deliver ORDER_REF -o DIR")
+    say_unhosted(fulfilled)
+    ref = shlex.quote(fulfilled[0].order_ref) if len(fulfilled) == 1 else "ORDER_REF"
+    say(f"The whole delivery of an order, with its letter: lls-issuer order deliver {ref} -o DIR")
 
 
 @noun.command("list")
@@ -92,6 +96,7 @@ def order_show(
     say(f"{fulfilled.order_ref}: for {fulfilled.customer.name} ({fulfilled.customer.account_ref}).")
     stdout.print(_line_table(fulfilled))
     stdout.print(entitlement_table(fulfilled.entitlements))
+    say_unhosted([fulfilled])
 
 
 @noun.command("deliver")
@@ -111,6 +116,21 @@ def order_deliver(
         return
     for path in files:
         say(f"Wrote {path}.")
+    say_unhosted([delivery.fulfilled])
+
+
+def say_unhosted(fulfilled: Sequence[Fulfilled]) -> None:
+    """What no server hosts reaches nobody: what to do about it."""
+    homeless = [sold.entitlement_id for each in fulfilled for sold in each.entitlements if sold.server_id is None]
+    if not homeless:
+        return
+    count = "one entitlement is" if len(homeless) == 1 else f"{len(homeless)} entitlements are"
+    say(
+        f"Note: {count} hosted by no server yet. Ask the site for its request (lls server request -o FILE), register "
+        "that (lls-issuer server register FILE --customer ACCOUNT_REF), then:"
+    )
+    for entitlement_id in homeless:
+        say(f"  lls-issuer entitlement host {entitlement_id} --server ID")
 
 
 def _line_table(fulfilled: Fulfilled) -> Table:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,9 @@ from lls.issuer.cli.frame import (
     now,
     open_issuer,
     plain,
+    print_id,
     print_json,
+    printable,
     progress_bar,
     say,
     show,
@@ -41,13 +43,12 @@ from lls.issuer.cli.signing import (
     sign_file,
     write_pending,
 )
-from lls.issuer.explaining import advice
 from lls.issuer.files import read_bounded, write_whole
 from lls.issuer.hosting import Accepted
 from lls.issuer.ingest import Ingested
 from lls.issuer.office import Issuer
 from lls.issuer.pending import Kind, Pending
-from lls.issuer.refusals import ReportProblem, ReportRefused
+from lls.issuer.receiving import Refused, Watch
 from lls.issuer.register import IngestedReport, IssuedReceipt
 from lls.licensing.fields import write_instant
 from lls.signed.returned import MOST_RETURN
@@ -55,17 +56,6 @@ from lls.signed.returned import MOST_RETURN
 report_noun = group("Usage reports that came back.")
 receipt_noun = group("Acknowledgements of reports.")
 return_noun = group("Entitlements that sites gave back.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refused:
-    """A file that was not taken in: ``problem`` for a script, the sentences for a person."""
-
-    file: str
-    code: str
-    problem: str
-    detail: str
-    advice: str = ""
 
 
 @report_noun.command("ingest")
@@ -77,9 +67,16 @@ def report_ingest(
     as_json: AsJson = False,
 ) -> None:
     """Verify usage reports and take them in, each whole or not at all; what is known is counted once."""
+    taken: list[Ingested] = []
+    refused: list[Refused] = []
     with open_issuer(ctx, passphrase_file, signs=True) as issuer, progress_bar() as bar:
-        issuer.keyring.report_key()  # a wrong passphrase is no report's fault
-        taken, refused = _take_in(files, issuer, bar, server_id=server, quiet=as_json)
+        for file, outcome in issuer.receiving.take_in(files, watch=_watch(bar), now=now, server_id=server):
+            if isinstance(outcome, Refused):
+                refused.append(outcome)
+                continue
+            taken.append(outcome)
+            if not as_json:
+                say(_ingested_sentence(file, outcome))
     if as_json:
         print_json({"reports": [_ingested_document(one) for one in taken], "refused": plain(refused)})
     else:
@@ -88,58 +85,23 @@ def report_ingest(
         raise typer.Exit(1)
 
 
-def _take_in(
-    files: Sequence[Path], issuer: Issuer, bar: Progress, *, server_id: str | None, quiet: bool
-) -> tuple[list[Ingested], list[_Refused]]:
-    """Each on its own. What lies behind a gap waits: another of the files may fill it."""
-    taken: list[Ingested] = []
-    refused: list[_Refused] = []
-    waiting = list(dict.fromkeys(files))
-    while waiting:
-        behind: dict[Path, _Refused] = {}
-        for file in waiting:
-            outcome = _take_in_one(file, issuer, bar, server_id=server_id)
-            if isinstance(outcome, Ingested):
-                taken.append(outcome)
-                if not quiet:
-                    say(_ingested_sentence(file, outcome))
-            elif outcome.problem == ReportProblem.GAP:
-                behind[file] = outcome
-            else:
-                refused.append(outcome)
-        if len(behind) == len(waiting):
-            return taken, [*refused, *behind.values()]
-        waiting = list(behind)
-    return taken, refused
+def _watch(bar: Progress) -> Watch:
+    @contextmanager
+    def watch(file: Path) -> Iterator[Callable[[int, int], None]]:
+        task = bar.add_task(file.name, total=None)
+        try:
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        finally:
+            bar.remove_task(task)
+
+    return watch
 
 
-def _take_in_one(file: Path, issuer: Issuer, bar: Progress, *, server_id: str | None) -> Ingested | _Refused:
-    task = bar.add_task(file.name, total=None)
-    try:
-        return issuer.ingest(
-            file,
-            now=now(),
-            server_id=server_id,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    except ReportRefused as fault:
-        return _Refused(file=str(file), code=fault.code, problem=fault.problem, detail=fault.detail)
-    except RefusedDocument as fault:
-        return _Refused(
-            file=str(file), code=fault.code, problem=fault.reason, detail=fault.detail, advice=advice(fault)
-        )
-    except OSError as failure:
-        if failure.strerror is None:
-            raise
-        return _Refused(file=str(file), code="file", problem="unreadable", detail=f"{failure.strerror}.")
-    finally:
-        bar.remove_task(task)
-
-
-def _say_end(taken: Sequence[Ingested], refused: Sequence[_Refused]) -> None:
+def _say_end(taken: Sequence[Ingested], refused: Sequence[Refused]) -> None:
     for one in refused:
         stderr.print(
-            " ".join(part for part in (f"lls-issuer: {one.file}: {one.detail}", one.advice) if part), style="red"
+            printable(" ".join(part for part in (f"lls-issuer: {one.file}: {one.detail}", one.advice) if part)),
+            style="red",
         )
     if refused and len(taken) + len(refused) > 1:
         say(f"{len(taken)} of {len(taken) + len(refused)} reports are taken in, {len(refused)} refused.")
@@ -150,6 +112,7 @@ def _say_end(taken: Sequence[Ingested], refused: Sequence[_Refused]) -> None:
             newest[ingested.report.server_id] = ingested.report
     for report in newest.values():
         say(f"Next: lls-issuer receipt issue --report {report.report_id} -o FILE")
+        print_id(report.report_id)
 
 
 def _ingested_sentence(file: Path, ingested: Ingested) -> str:
@@ -184,14 +147,28 @@ def _ingested_document(ingested: Ingested) -> dict[str, Any]:
 def report_list(
     ctx: typer.Context,
     server: Annotated[str | None, typer.Option("--server", help="Only of this server.")] = None,
+    refused: Annotated[bool, typer.Option("--refused", help="Those that were refused, and why.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The reports that were taken in."""
+    """The reports that were taken in; with --refused, those that were not."""
     with open_issuer(ctx) as issuer:
         server_id = issuer.server(server).server_id if server else None
+        refusals = issuer.receiving.refusals(server_id=server_id)
         reports = [_report_document(report, issuer) for report in issuer.register.reports(server_id=server_id)]
+    if refused:
+        names = ("refused_at", "file", "sha256", "claimed", "problem", "detail")
+        show(
+            "refused",
+            refusals,
+            as_json,
+            names,
+            ([printable(cell(getattr(each, name))) for name in names] for each in refusals),
+        )
+        return
     columns = ("report_id", "server_id", "from_seq", "to_seq", "new_lines", "made_at", "pseudonymised", "receipt_id")
     show("reports", reports, as_json, columns, ([cell(each[column]) for column in columns] for each in reports))
+    if refusals and not as_json:
+        say(f"{len(refusals)} more were refused: lls-issuer report list --refused")
 
 
 def _report_document(report: IngestedReport, issuer: Issuer) -> dict[str, Any]:
@@ -278,7 +255,14 @@ def return_accept(
     """Take in that a site hosts an entitlement no more; its reports up to there must be in."""
     data = read_bounded(file, what="return", most=MOST_RETURN)
     with open_issuer(ctx) as issuer:
-        accepted = issuer.hosting.accept_return(data, now=now())
+        try:
+            accepted = issuer.hosting.accept_return(data, now=now())
+        except RefusedDocument as refused:
+            raise RefusedDocument(
+                refused.reason,
+                f"{file} is no return to accept: {refused.detail} The site writes one with: lls entitlement return ID "
+                "-o FILE.",
+            ) from refused
     if as_json:
         print_json(_accepted_document(accepted))
         return

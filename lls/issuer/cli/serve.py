@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lls.issuer.cli.entitlement import entitlement_table, sold_document
-from lls.issuer.cli.frame import AsJson, home_of, now, open_issuer, print_json, say, stdout
+from lls.issuer.cli.frame import AsJson, home_of, now, open_issuer, print_json, printable, say, stdout
 from lls.issuer.files import read_bounded
 from lls.issuer.orders import LARGEST_ORDER_BYTES
 from lls.issuer.refusals import IntakeRefused
@@ -63,11 +63,6 @@ async def _serve(home: Path, settings: Settings, host: str, port: int) -> None:
     finally:
         await server.stop()
     say("Stopped; what was received is kept.")
-
-
-def printable(text: str) -> str:
-    """Text that somebody else wrote, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def address(text: str) -> tuple[str, int]:

@@ -53,8 +53,13 @@ def read_file(path: Path, *, kind: Kind) -> Pending:
 
 
 def write_pending(path: Path, pending: Pending, *, as_json: bool) -> None:
-    """Writes what is passed around, and says how it goes on. Nobody else's to read: it names customers and codes."""
+    """Writes what is passed around. Nobody else's to read: it names customers and codes."""
     write_whole(path, pending.to_bytes(), mode=PRIVATE)
+    tell_pending(path, pending, as_json=as_json)
+
+
+def tell_pending(path: Path, pending: Pending, *, as_json: bool) -> None:
+    """What the file waits for, and how it goes on."""
     if as_json:
         print_json(pending_document(pending, file=path))
         return

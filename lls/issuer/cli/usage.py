@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import typer
 
 from lls.issuer.billing import BillingLine, billing_csv, billing_document
-from lls.issuer.cli.frame import AsJson, group, now, open_issuer, print_json, say
+from lls.issuer.cli.frame import AsJson, group, now, open_issuer, print_json, say, writable
 from lls.issuer.closing import Closed
 from lls.issuer.cloudevents import source_of, usage_events
 from lls.issuer.files import PRIVATE, write_whole
@@ -44,6 +44,8 @@ def usage_export(  # noqa: PLR0917 - Typer makes options out of parameters
     """Billing lines per customer, month, SKU and meter, with ids that stay the same in every export."""
     if period is not None:
         _check_month(period)
+    if output is not None:
+        writable(output)
     with open_issuer(ctx) as issuer:
         lines = [line for line in issuer.usage(customer=customer, period=period) if line.closed or not closed]
         data = _written(lines, format_, source=source_of(issuer.keyring.version(1)))

@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lls.issuer.cli.frame import MOST_ROWS, AsJson, cell, group, now, open_issuer, plain, print_json, say, show, stdout
+from lls.issuer.cli.frame import (
+    MOST_ROWS,
+    AsJson,
+    cell,
+    group,
+    now,
+    open_issuer,
+    plain,
+    print_json,
+    say,
+    show,
+    stdout,
+    writable,
+)
 from lls.issuer.feed import entitlement_feed
 from lls.issuer.files import PRIVATE, write_whole
 from lls.issuer.plots import peaks_svg
@@ -44,6 +57,8 @@ def view_customer(
     as_json: AsJson = False,
 ) -> None:
     """Servers, entitlements, seats in use and refusals of one customer, as of its last report."""
+    if plot is not None:
+        writable(plot)
     with open_issuer(ctx) as issuer:
         view = customer_view(issuer.register, customer, days=days, now=now())
     if plot is not None:

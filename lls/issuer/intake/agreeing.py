@@ -26,8 +26,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from lls.issuer.amending import moved_by_renewal, read_back
+from lls.issuer.amending import moved_by_renewal
 from lls.issuer.catalog import Action
+from lls.issuer.changing import read_back
 from lls.issuer.intake.course import Course, Due, Thing, Word
 from lls.issuer.intake.facts import Changed, Item, Started
 from lls.issuer.intake.products import Products
