@@ -185,7 +185,7 @@ def test_whatever_is_sent_is_answered_as_the_document_says_and_tells_no_secret(
             headers |= running.headers(right) if admin else {}
             answer = case.call(base_url=running.url, headers=headers or None, session=running.line)
             case.validate_response(answer, excluded_checks=UNSAID)
-            if operation.label != BACKUP:
+            if case.operation.label != BACKUP:
                 assert [] == [one for one in running.secrets if one.encode() in answer.content], "a secret was told"
             if right == "nobody" and admin:
                 assert answer.status_code in (400, 401, 403, 404, 405, 408, 413, 415, 429), answer.text
