@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
-    "events": {"licensing", "writer", "config", "tls", "faults"},
+    "events": {"licensing", "writer", "config", "backup", "care", "tls", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
