@@ -64,8 +64,8 @@ def check_same_machine(known: Server, host: Mapping[str, str], terms: Terms, *, 
     changed = ", ".join(changed_parts(known, host, terms))
     raise Conflict(
         f"The request of {known.server_id} comes from another machine than the one enrolled: {changed} of its"
-        f" {len(known.host)} parts differ. Ask the site what happened; if the old machine is out of service, register"
-        " the request with --rebind REASON."
+        f" {len(known.host)} parts differ. Ask the site what happened; if the old machine is out of service, repeat"
+        " the command with --rebind REASON."
     )
 
 

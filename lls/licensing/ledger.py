@@ -235,10 +235,15 @@ class Ledger(Hosting):
             tried.add(verdict.pool.entitlement.entitlement_id)
 
     def return_borrow(self, lease_id: str, *, key: str, secret: bytes, now: Now) -> bool:
-        """The machine gives its seat back by a file; False when it had come back already. Raises UnknownLease."""
+        """The machine gives its seat back by a file; False when it had come back already. Raises UnknownLease.
+
+        After a restore a loan that the backup does not know is not counted, so it is back, and nothing changes.
+        """
         lease = self.leases.get(lease_id)
         if lease is None:
             ended = self._remembered.ended(lease_id)
+            if ended is None and self.server.lost_times:
+                return False
             if ended is None or not hmac.compare_digest(ended.secret, secret):
                 raise UnknownLease(_NOT_AWAY)
             return False

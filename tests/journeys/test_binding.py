@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -88,3 +89,40 @@ def test_a_changed_machine_goes_on_for_its_grace_until_the_vendor_binds_it_anew(
     assert 200 == site.https().heartbeat(held).status
     kinds = [line["kind"] for line in site.journal() if "bound" in line["kind"]]
     assert ["Unbound", "Rebound", "Unbound", "Rebound"] == kinds
+
+
+def test_a_backup_that_is_put_back_on_another_machine_is_adopted_and_bound_there(
+    site: Site, machine: Machine, tmp_path: Path
+) -> None:
+    site.licensed()
+    bind(site, "--binding", "host")
+    backup = tmp_path / "saved.llsbackup"
+    site.lls("backup", "-o", backup)
+    assert 201 == site.https().checkout(Asked.new(random.Random(1))).status
+    site.reported()
+    site.kill()
+    machine.has("another")
+    site.lls("restore", backup, "--force")
+    site.start()
+    assert "NOT THE LICENSED ONE" in machine_line(site)
+    assert 201 == site.https().checkout(Asked.new(random.Random(2))).status, "the grace has not ended"
+    server_id = site.admin("GET", "/v1/admin/server")["server_id"]
+    site.lls("server", "request", "-o", REQUEST, "--force")
+    refused = site.issuer("server", "register", REQUEST, status=1)
+    assert "server adopt" in refused.stderr
+    adopt = ("--reason", "the board is dead", "server", "adopt", REQUEST, "--confirm", "lls")
+    assert "repeat the command with --rebind REASON" in site.issuer(*adopt, status=1).stderr
+    site.issuer(*adopt, "--rebind", "the board is dead")
+    site.issuer("bundle", "issue", "--server", server_id, "-o", BUNDLE)
+    site.lls("bundle", "import", BUNDLE)
+    assert machine_line(site).endswith("the licensed one")
+    assert "ok" == site.admin("GET", "/v1/admin/server")["chain"]
+    site.verify_journal()
+    site.reported()
+    assert "lost with a restore" in site.lls("journal", "verify").stdout
+    assert (
+        "ok"
+        == {
+            one["check"]: one["state"] for one in json.loads(site.lls("doctor", "--json", status=1).stdout)["findings"]
+        }["journal"]
+    )

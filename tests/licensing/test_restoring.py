@@ -374,6 +374,20 @@ def test_what_is_no_loan_of_the_lost_time_is_an_unknown_lease(shown: Carried, wh
     assert server.ledger.batch.empty, why
 
 
+def test_a_return_of_a_loan_that_the_backup_does_not_know_is_taken_and_changes_nothing() -> None:
+    server = site()
+    with pytest.raises(UnknownLease):
+        server.ledger.return_borrow("lost", key="jkt", secret=b"s" * 32, now=server.now)
+    backup = server.backup()
+    server.restore(backup)
+    before = server.lines()
+    assert not server.ledger.return_borrow("lost", key="jkt", secret=b"s" * 32, now=server.now)
+    with pytest.raises(UnknownLease):
+        server.ledger.return_borrow("ann", key="jkt", secret=b"s" * 32, now=server.now)
+    server.commit()
+    assert before == server.lines()
+
+
 def test_without_a_restore_nothing_is_taken_up() -> None:
     server = site()
     with pytest.raises(UnknownLease):
