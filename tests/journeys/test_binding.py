@@ -120,9 +120,6 @@ def test_a_backup_that_is_put_back_on_another_machine_is_adopted_and_bound_there
     site.verify_journal()
     site.reported()
     assert "lost with a restore" in site.lls("journal", "verify").stdout
-    assert (
-        "ok"
-        == {
-            one["check"]: one["state"] for one in json.loads(site.lls("doctor", "--json", status=1).stdout)["findings"]
-        }["journal"]
-    )
+    # The command's own process does not see the machine that was written down, so that check fails; the journal counts.
+    findings = json.loads(site.lls("doctor", "--json", status=1).stdout)["findings"]
+    assert ["ok"] == [one["state"] for one in findings if one["check"] == "journal"]

@@ -16,9 +16,19 @@ from lls.issuer.restoring import counters
 from lls.licensing.changes import Fact
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.instant import Now
-from lls.licensing.journal import FIRST_PREV, Head, head_of, parse_line, rechained, verify_after_gap, verify_line
+from lls.licensing.journal import FIRST_PREV, Head, follow, head_of, parse_line, rechained, verify_line
 from lls.licensing.ledger import Ledger
-from lls.licensing.terms import CHAIN_ADOPT, Adoption, Command, Installation, KnownMeter, Moved, Outcome
+from lls.licensing.retention import ArchivedRange, count_of_ours, prunable
+from lls.licensing.terms import (
+    CHAIN_ADOPT,
+    Acknowledgement,
+    Adoption,
+    Command,
+    Installation,
+    KnownMeter,
+    Moved,
+    Outcome,
+)
 from lls.licensing.usage import Fold, UsageLine
 from lls.store import sqlite
 from tests.ledgers import Vendor, at
@@ -87,10 +97,64 @@ class Restorable:
 
     def check_chain(self) -> None:
         """What ``lls journal verify`` asks."""
-        head = Head()
+        archives = self.ledger.archives
+        head = archives[-1].end if archives else Head()
         for line in self.lines():
-            head = head_of(verify_after_gap(line, head=head) or verify_line(line, after=head))
+            head = follow(line, head=head)
         assert self.ledger.head == head
+
+    def known(self) -> dict[int, str]:
+        """The hashes by which a line of the vendor's is told to be ours, as ``airgap.questions`` asks for them."""
+        here = {read["seq"]: read["hash"] for read in map(parse_line, self.lines())}
+        sealed = {one.to_seq: one.head for one in self.ledger.reports.values()}
+        return sealed | here | {0: FIRST_PREV}
+
+    def acknowledge(self) -> None:
+        """The vendor's receipt for all that he has, where that is ours and news."""
+        end, server = self.end(), self.ledger.server
+        if end.seq <= server.acknowledged.seq or self.known().get(end.seq) != end.hash:
+            return
+        carry = self.ledger.facts.get(Fact.USAGE_CARRY)
+        lines = [line for line in self.lines(after=server.acknowledged.seq) if parse_line(line)["seq"] <= end.seq]
+        told = self.fold(lines, json.loads(carry) if carry else None).carry()
+        receipt = Acknowledgement(
+            receipt_id=f"rcp_{end.seq:0>22}",
+            report_id=f"rpt_{end.seq:0>22}",
+            up_to_seq=end.seq,
+            head=end.hash,
+            made_at=self.now.wall,
+        )
+        self.ledger.acknowledge(receipt, usage_carry=json.dumps(told), actor="admin", now=self.now)
+        self.commit()
+
+    def archive(self, *, young: int) -> None:
+        """What ``care.retention`` does, but for the file: all that may leave does, but for the last so many lines."""
+        ledger, gaps = self.ledger, self.ledger.server.gaps
+        last = ledger.archives[-1].end if ledger.archives else Head()
+        acknowledged = ledger.server.acknowledged.seq
+        upto = prunable(
+            head=ledger.head.seq, acknowledged=acknowledged, older_than=max(0, acknowledged - young), gaps=gaps
+        )
+        if upto <= last.seq:
+            return
+        lines = [line for line in self.lines(after=last.seq) if parse_line(line)["seq"] <= upto]
+        assert count_of_ours(last.seq + 1, upto, gaps) == len(lines)
+        carry = json.loads(ledger.archives[-1].carry) if ledger.archives else None
+        archive = ArchivedRange(
+            from_seq=last.seq + 1,
+            end=head_of(parse_line(lines[-1])),
+            prev_head=last.hash,
+            last_at=self.now.wall,
+            made_at=self.now.wall,
+            file="",
+            sha256="",
+            carry=json.dumps(self.fold(lines, carry).carry()),
+        )
+        assert upto == archive.end.seq
+        ledger.archived(archive, actor="retention", now=self.now)
+        self.commit()
+        ledger.prune(upto)
+        self.commit()
 
     # ------------------------------------------------------------ the vendor
 
@@ -166,8 +230,7 @@ class Restorable:
         (order,) = bundle.commands.values()
         adoption = order.adoption
         assert adoption is not None
-        hashes = {read["seq"]: read["hash"] for read in map(parse_line, self.lines())} | {0: FIRST_PREV}
-        ours = hashes.get(adoption.onto.seq)
+        ours = self.known().get(adoption.onto.seq)
         moved = None
         if ours != adoption.onto.hash and adoption.keep_seq is not None:
             upto, head, entries = self.ledger.keep_tail(keep=True), adoption.onto, []

@@ -1,4 +1,4 @@
-"""Backups, restores, reports, answers and uses in any order: the vendor bills each use once, and both sides agree."""
+"""Backups, restores, reports, answers, archives, uses in any order: each use is billed once, and both sides agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lls.faults import Fault
 from lls.licensing.changes import FeatureAct
-from lls.licensing.journal import parse_line
 from tests.ledgers import checkout, counted, entitlement, secret_of, units
 from tests.licensing.restores import Restorable
 
@@ -18,9 +17,12 @@ CAD = entitlement("cad", seats=3, features=(counted("frames", 1_000_000, undo_se
 ACTS = (
     *("use", "use", "use", "undo", "sit", "leave", "hold", "report", "report"),
     *("backup", "restore", "restore", "answer", "start"),
+    *("acknowledge", "archive"),
 )
 AFTER = [("use", 2), ("report", 0), ("use", 1), ("restore", 0), ("sit", 0), ("answer", 0), ("use", 2)]
 """The vendor has more than the backup."""
+SETTLED = [("use", 1), ("report", 0), ("acknowledge", 0), ("sit", 0), ("archive", 0)]
+"""Lines leave."""
 
 
 class Anyhow(Restorable):
@@ -88,8 +90,7 @@ class Anyhow(Restorable):
         self.ledger.checkin(lease_id, secret=secret_of(lease_id), now=self.now)
 
     def _report(self, _number: int) -> None:
-        ours = {read["seq"]: read["hash"] for read in map(parse_line, self.lines())}
-        end = self.end()
+        ours, end = self.known(), self.end()
         # What forked the vendor refuses; and behind an answer the server has his line as its acknowledged one.
         if end.seq == 0 or ours.get(end.seq) == end.hash or self.ledger.server.acknowledged == end:
             self.report()
@@ -104,6 +105,12 @@ class Anyhow(Restorable):
         if self.ledger.server.restored:
             assert self.install(self.answer()).adoption is not None
 
+    def _acknowledge(self, _number: int) -> None:
+        self.acknowledge()
+
+    def _archive(self, number: int) -> None:
+        self.archive(young=number % 4)
+
     def _start(self, _number: int) -> None:
         self.start()
 
@@ -114,6 +121,22 @@ class Anyhow(Restorable):
 @settings(max_examples=150, deadline=None)
 @example(acts=[*AFTER, *AFTER])
 @example(acts=[*AFTER, ("backup", 0), *AFTER[:3], ("restore", 1), ("report", 0), ("restore", 0)])
+@example(
+    acts=[*AFTER, *SETTLED, ("backup", 0), *AFTER[:3], *SETTLED, ("restore", 1), ("answer", 0), *SETTLED, *SETTLED]
+)
+@example(
+    acts=[
+        *AFTER,
+        *SETTLED,
+        ("restore", 0),
+        ("use", 0),
+        ("answer", 0),
+        *SETTLED,
+        ("restore", 0),
+        ("answer", 0),
+        *SETTLED,
+    ]
+)
 @given(acts=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 20)), max_size=40))
 def test_in_any_order_each_use_is_billed_once_and_both_sides_agree(acts: list[tuple[str, int]]) -> None:
     server = Anyhow()
