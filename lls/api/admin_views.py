@@ -112,6 +112,7 @@ def import_view(imported: Imported) -> ImportView:
         entitlements=[_step(step, outcome.leases_ended) for step in outcome.steps],
         receipt=ReceiptIn(report_id=receipt.report_id, up_to_seq=receipt.up_to_seq) if receipt else None,
         warnings=list(outcome.warnings),
+        adopted_upto=None if outcome.adoption is None else outcome.adoption.onto.seq,
     )
 
 

@@ -179,7 +179,7 @@ class ReceiptIn(Struct, kw_only=True, frozen=True):
 
 
 class ImportView(Struct, kw_only=True, frozen=True):
-    """``POST /v1/admin/bundles``."""
+    """``POST /v1/admin/bundles``. ``adopted_upto``: the vendor's last line, where the bundle answers a restore."""
 
     bundle_id: str
     sequence: int
@@ -194,6 +194,7 @@ class ImportView(Struct, kw_only=True, frozen=True):
     entitlements: list[StepView]
     receipt: ReceiptIn | None
     warnings: list[str]
+    adopted_upto: int | None = None
 
 
 class BundleView(Struct, kw_only=True, frozen=True):

@@ -103,6 +103,11 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         yield "New key sets", ", ".join(f"version {version}" for version in answer["keys_added"])
     if isinstance(receipt, Mapping):
         yield "Receipt", f"for report {receipt.get('report_id')}, up to journal line {receipt.get('up_to_seq')}"
+    if answer.get("adopted_upto") is not None:
+        yield (
+            "After the restore",
+            f"the vendor has lines up to {answer['adopted_upto']}; what is used up is given again",
+        )
 
 
 def _differences(answer: Mapping[str, Any]) -> Iterator[str]:

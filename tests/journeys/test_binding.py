@@ -114,7 +114,7 @@ def test_a_backup_that_is_put_back_on_another_machine_is_adopted_and_bound_there
     assert "repeat the command with --rebind REASON" in site.issuer(*adopt, status=1).stderr
     site.issuer(*adopt, "--rebind", "the board is dead")
     site.issuer("bundle", "issue", "--server", server_id, "-o", BUNDLE)
-    site.lls("bundle", "import", BUNDLE)
+    assert "After the restore" in site.lls("bundle", "import", BUNDLE).stdout
     assert machine_line(site).endswith("the licensed one")
     assert "ok" == site.admin("GET", "/v1/admin/server")["chain"]
     site.verify_journal()
