@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,11 +24,11 @@ from typing import Final
 from lls.airgap import Airgap, commitments
 from lls.faults import Fault, StoreDown
 from lls.licensing.fields import read_instant
-from lls.licensing.journal import Gap, Head, head_of, parse_line
+from lls.licensing.journal import Head, head_of, parse_line
 from lls.licensing.retention import ArchivedRange, count_of_ours, first_of_ours, last_of_ours, prunable
 from lls.licensing.usage import Fold
 from lls.store import Store
-from lls.store.archive import ENDING, check_archive, write_archive
+from lls.store.archive import ENDING, check_archive, ends_of, write_archive
 from lls.writer import Writer
 
 MOST_IN_FILE: Final = 1_000_000
@@ -120,6 +120,7 @@ class Retention:
                 made_at=made_at,
             )
             await asyncio.to_thread(check_archive, folder / name, after=after, end=end, sha256=sha256)
+            spare = await asyncio.to_thread(self._spare, folder, after, end)
         except OSError as error:
             raise StoreDown(
                 f"The archive in {folder} cannot be written: {error.strerror}; nothing was pruned."
@@ -135,8 +136,25 @@ class Retention:
             carry=json.dumps(fold.carry()),
         )
         await self._writer.do(lambda ledger, now: ledger.archived(archive, actor=actor, now=now))
-        await asyncio.to_thread(_clear, folder, archive, self._writer.ledger.server.gaps)
+        for path in spare:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         return archive
+
+    def _spare(self, folder: Path, after: Head, end: Head) -> list[Path]:
+        """Files of an earlier try that begin where this one does, and end before it: all their lines are in this one.
+
+        Not those of another server in the same folder. Nor one that was written before a backup from before it was put
+        back: it ends in the gap that this left, and its lines are nowhere else at this site.
+        """
+        found, gaps = [], self._writer.ledger.server.gaps
+        for path in folder.glob(f"journal-{after.seq + 1:012}-*{ENDING}"):
+            ends = ends_of(path, server_id=self._airgap.identity.server_id)
+            if ends is None or ends[0] != after:
+                continue
+            last = ends[1].seq
+            if last < end.seq and last_of_ours(last, gaps) == last:
+                found.append(path)
+        return found
 
     async def _end(self, seq: int) -> tuple[Head, datetime]:
         async for chunk in self._store.lines(after=seq - 1, upto=seq):
@@ -190,15 +208,3 @@ class Retention:
         await self._writer.do(lambda ledger, _now: ledger.end_watch())
         self._forgot = True
         return forgotten
-
-
-def _clear(folder: Path, archive: ArchivedRange, gaps: Sequence[Gap]) -> None:
-    """Files of an earlier try that begin where this one does, and end before it: all their lines are in this one.
-
-    But for one that was written before a backup from before it was put back: it ends in the gap that this left, and
-    its lines are nowhere else at this site.
-    """
-    for path in folder.glob(f"journal-{archive.from_seq:012}-*.ndjson.gz"):
-        end = int(path.name.removesuffix(ENDING).rpartition("-")[2])
-        if end < archive.end.seq and last_of_ours(end, gaps) == end:
-            path.unlink(missing_ok=True)

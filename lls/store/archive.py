@@ -47,10 +47,17 @@ def write_archive(
 ) -> tuple[str, str]:
     """Write the lines after one head up to another; the file's name and SHA-256. Raises OSError, RefusedDocument.
 
-    The lines are verified on their way. What is left of an earlier try is replaced; a file of another range never is.
+    The lines are verified on their way. What is left of an earlier try is replaced; a file of another range, another
+    server or another journal never is.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = archive_name(after.seq + 1, end.seq)
+    if (folder / name).exists() and ends_of(folder / name, server_id=server_id) != (after, end):
+        raise RefusedDocument(
+            Refusal.MALFORMED,
+            f"{folder / name} is there already, and of another server or another journal; it was left as it is. Give"
+            " each server an archive_dir of its own, or move that file away.",
+        )
     header = {
         "format": FORMAT,
         "kind": KIND,
@@ -114,6 +121,22 @@ def check_archive(path: Path, *, after: Head, end: Head, sha256: str) -> int:
     if digest(path) != sha256:
         raise _damaged(path.name, "is not the file that was written")
     return lines
+
+
+def ends_of(path: Path, *, server_id: str) -> tuple[Head, Head] | None:
+    """Behind which line a file of this server says to begin, and at which to end; None where it is another's, or none.
+
+    Raises OSError.
+    """
+    try:
+        with gzip.open(path, "rb") as packed:
+            read = json.loads(packed.readline(LONGEST_HEADER))
+        if read["kind"] != KIND or read["server_id"] != server_id:
+            return None
+        after = Head(seq=int(read["from_seq"]) - 1, hash=str(read["prev_head"]))
+        return after, Head(seq=int(read["to_seq"]), hash=str(read["head"]))
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError, KeyError, TypeError):
+        return None
 
 
 def digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 import sqlite3
@@ -18,7 +19,8 @@ from lls.care import retention
 from lls.care.findings import State
 from lls.care.retention import Retention
 from lls.care.standing import examine_chain, examine_standing
-from lls.faults import SetupFault
+from lls.faults import RefusedDocument, SetupFault
+from lls.licensing.journal import Head
 from lls.licensing.ledger import Ledger
 from lls.licensing.usage import Bucket
 from lls.store.archive import archive_name
@@ -269,3 +271,25 @@ async def test_a_second_restore_to_before_the_first_one_archives_too(story: Stor
     assert (await story.holds()).left_out_upto > 0
     lines = [json.loads(line) async for chunk in story.world.airgap.journal(after=0, limit=10_000) for line in chunk]
     assert lines
+
+
+@pytest.mark.parametrize("same_range", [True, False])
+async def test_archives_of_another_server_in_the_same_folder_are_neither_replaced_nor_removed(
+    story: Story, same_range: bool
+) -> None:
+    await story.lives()
+    name = archive_name(1, story.acknowledged[0] - (not same_range))
+    folder = story.world.folder / "archive"
+    folder.mkdir()
+    head = Head(seq=story.acknowledged[0] - (not same_range), hash="b" * 64)
+    header = {"format": 1, "kind": "lls-journal-archive", "server_id": "lls_other", "from_seq": 1, "to_seq": head.seq}
+    theirs = gzip.compress(json.dumps(header | {"prev_head": "0" * 64, "head": head.hash}).encode() + b"\n")
+    (folder / name).write_bytes(theirs)
+    if same_range:
+        with pytest.raises(RefusedDocument, match="archive_dir of its own"):
+            await story.archives()
+        assert story.ledger.archives == []
+    else:
+        assert (await story.archives()).pruned > 0
+    assert theirs == (folder / name).read_bytes()
+    await story.holds()
