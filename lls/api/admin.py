@@ -35,6 +35,7 @@ from lls.api.admin_wire import (
     ClockView,
     DenialsView,
     EntitlementsView,
+    GapView,
     ImportView,
     LeasesView,
     PreviewView,
@@ -199,7 +200,7 @@ async def verify_journal(request: web.Request) -> web.StreamResponse:
             problem=check.problem,
             archived_lines=check.archived_lines,
             left_out_upto=check.left_out_upto,
-            gaps=list(check.gaps),
+            gaps=[GapView(from_seq=first, to_seq=last) for first, last in check.gaps],
         )
     )
 

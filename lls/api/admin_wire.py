@@ -459,11 +459,18 @@ class UsageView(Struct, kw_only=True, frozen=True):
     archived: ArchiveNote | None = None
 
 
+class GapView(Struct, kw_only=True, frozen=True):
+    """Lines that were lost with a restore; only the vendor has them."""
+
+    from_seq: int
+    to_seq: int
+
+
 class CheckView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/journal/verify``.
 
     ``archived_lines`` of them were read from archives; those up to ``left_out_upto`` are in archives that are gone.
-    ``gaps``: first and last of the lines that were lost with a restore; only the vendor has them.
+    ``gaps``: the lines that were lost with a restore.
     """
 
     ok: bool
@@ -474,7 +481,7 @@ class CheckView(Struct, kw_only=True, frozen=True):
     problem: str | None
     archived_lines: int = 0
     left_out_upto: int = 0
-    gaps: list[tuple[int, int]] = []
+    gaps: list[GapView] = []
 
 
 class PreviewView(Struct, kw_only=True, frozen=True):

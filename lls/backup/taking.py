@@ -35,7 +35,7 @@ from lls.store import copies
 SUFFIX: Final = ".llsbackup"
 KEYS: Final = "keys"
 STATE_FILES: Final = ("tls.crt", "tls.key")
-SEALED_TO: Final = "backup.passphrase"
+SEALED_TO: Final = "backup-passphrase"
 """Under this name systemd may hand over what scheduled backups are sealed to."""
 _LARGEST_FILE: Final = 16 * 1024 * 1024
 _STAMP: Final = "%Y%m%dT%H%M%SZ"

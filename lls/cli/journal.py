@@ -40,8 +40,9 @@ def verify(ctx: typer.Context, as_json: AsJson = False) -> None:
             show.say(f"{show.count(answer['archived_lines'], 'line')} of them were read from archives.")
         if answer.get("left_out_upto"):
             show.say(f"Lines 1 to {answer['left_out_upto']} are in archives that are not there; they were not checked.")
-        for first, last in answer.get("gaps") or ():
-            show.say(f"Lines {first} to {last} were lost with a restore; your vendor has them, and the chain goes on.")
+        for gap in answer.get("gaps") or ():
+            lost = f"{show.said(gap.get('from_seq'))} to {show.said(gap.get('to_seq'))}"
+            show.say(f"Lines {lost} were lost with a restore; your vendor has them, and the chain goes on.")
 
 
 @app.command()
