@@ -73,6 +73,12 @@ def load_identity(folder: Path) -> Identity:
         raise SetupFault(f"The keys in {folder} cannot be read or made: {error.strerror}.") from error
 
 
+def key_files(folder: Path) -> dict[str, Path]:
+    """Where the keys in use lie, by their names: among what systemd hands over, else in ``folder``."""
+    handed_over = {name: path for name in KEY_FILES if (path := _credential(name)) is not None}
+    return handed_over or {name: folder / name for name in KEY_FILES if (folder / name).is_file()}
+
+
 def new_id(prefix: str) -> str:
     """An opaque id: its prefix and 16 random bytes in base64url (contract, common rules)."""
     return prefix + urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode("ascii")

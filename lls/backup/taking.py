@@ -27,6 +27,7 @@ from typing import Final, Protocol
 
 from lls.backup.archive import Manifest, lock_of, measured, opened, read_archive, write_archive
 from lls.faults import Fault, SetupFault, StoreDown
+from lls.identity import KEY_FILES, key_files
 from lls.signed.vault import Lock
 from lls.store import copies
 
@@ -186,7 +187,11 @@ class Backups:
     def _files(self, work: Path) -> list[tuple[str, Path]]:
         """Copies of everything beside the database, so that what is measured is what is packed."""
         found: list[tuple[str, Path]] = []
-        inside = {f"{KEYS}/{path.name}": path for path in sorted((self._state_dir / KEYS).iterdir())}
+        keys = key_files(self._state_dir / KEYS)
+        if missing := [name for name in KEY_FILES if name not in keys]:
+            # Such a backup could not be put back, and would be found out only then.
+            raise SetupFault(f"Of the server's keys, {' and '.join(missing)} is not there; nothing was saved.")
+        inside = {f"{KEYS}/{name}": path for name, path in sorted(keys.items())}
         inside |= {name: self._state_dir / name for name in STATE_FILES}
         for name, path in (inside | {f"config/{name}": path for name, path in self._others.items()}).items():
             if not path.is_file():

@@ -25,7 +25,7 @@ from typing import Final
 from lls import __version__
 from lls.airgap import Airgap
 from lls.care.findings import Finding, doubtful, good, wrong
-from lls.care.machine import examine_machine, examine_process
+from lls.care.machine import examine_machine, examine_paths, examine_process
 from lls.care.standing import examine_chain, examine_standing
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, Config, TlsMode, addresses
@@ -48,6 +48,7 @@ async def examine_running(
     """What the daemon finds out about itself. Never raises."""
     found = [good("server", f"It runs, version {__version__}.")]
     found += await asyncio.to_thread(lambda: list(examine_machine(config, now=system_wall())))
+    found += await asyncio.to_thread(lambda: list(examine_paths(config)))
     ledger = await writer.settled()
     found += examine_process(most_connections=most_connections, leases=len(ledger.leases), environ=dict(os.environ))
     try:

@@ -223,7 +223,7 @@ def _free_name(folder: int, name: str) -> str:
     raise FileExistsError(17, "there are ten thousand files of one name", plain)
 
 
-def _write(folder: int, name: str, content: bytes, *, mode: int = 0o600) -> None:
+def _write(folder: int, name: str, content: bytes, *, mode: int = 0o640) -> None:
     """A file under its name, whole and on the disk, or not at all."""
     part = f".{name}.part"
     with suppress(FileNotFoundError):

@@ -43,6 +43,8 @@ def examine_standing(
             "The vendor has acknowledged a line that is not in this server's journal.",
             "Was this machine cloned, or set back? Stop the copy and tell your vendor.",
         )
+    elif ledger.server.restored:
+        yield doubtful("journal", "The server was restored from a backup, and your vendor has not answered.", _REQUEST)
     yield _vendor_keys(keys, now)
 
 

@@ -47,10 +47,11 @@ ARROWS: dict[str, set[str]] = {
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    # A restore runs while no daemon does; the key or passphrase for it is asked for here.
+    # A restore runs while no daemon does; the key or passphrase for it is asked for here. The fingerprint of a request
+    # is read out to whoever carries it.
     "cli": {
         *("care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"),
-        *("backup", "signed.jose", "signed.keys", "signed.vault", "tls"),
+        *("backup", "signed.jose", "signed.keys", "signed.request", "signed.vault", "tls"),
     },
     "__main__": {"cli"},
     "daemon": {EVERYTHING},

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 ANSWER_SECONDS = 30.0
 NAME = "local-license-server"
+REQUEST = "/root/plant-4.llsreq"
 DOCUMENTS = f"/usr/share/doc/{NAME}"
 HOLD = """
 import subprocess
@@ -93,6 +94,13 @@ class Vendor:
             issuer.fulfil(json.dumps(order).encode(), now=now)
             return issuer.issue_bundle(server.server_id, now=now).data
 
+    def answer(self, request: bytes) -> bytes:
+        """Where a restored server goes on: its new request, and the bundle that answers it."""
+        now = datetime.now(UTC)
+        with Issuer(self.home, now=now) as issuer:
+            server = issuer.register_server(request, customer=None, binding=None, now=now)
+            return issuer.issue_bundle(server.server_id, now=now).data
+
     def acknowledge(self, report: Path) -> str:
         """Judge a report; the receipt for it."""
         now = datetime.now(UTC)
@@ -141,14 +149,17 @@ def test_packages_live_their_whole_life_without_any_network(tmp_path: Path, shor
         a_forged_package_is_told_before_it_is_installed(guest, vendor, first)
         the_package_installs_and_starts_nothing(guest)
         the_installed_unit_is_right(guest)
-        service.start()
+        what_is_typed_sets_a_server_up(guest, service)
         what_is_the_servers_is_nobody_elses(guest)
         the_socket_is_for_root_and_its_group(guest)
-        the_whole_loop_goes_by_file(guest, service, vendor)
+        the_whole_loop_goes_by_file(guest, vendor)
+        an_examination_finds_nothing_to_mend(guest)
         if isinstance(guest, Booted):
             the_sandbox_is_in_force(guest)
             a_program_that_hangs_is_started_again(guest)
             sealed_keys_are_the_same_server(guest, service)
+            the_service_writes_in_the_sites_folder(guest)
+        a_backup_comes_back(guest, service, vendor)
         an_upgrade_keeps_what_there_is(guest, service, second)
         removed_keeps_and_purged_puts_aside(guest, service, second)
         if isinstance(guest, Booted):
@@ -189,8 +200,8 @@ def a_forged_package_is_told_before_it_is_installed(guest: Guest, vendor: Vendor
 def the_package_installs_and_starts_nothing(guest: Guest) -> None:
     (file,) = guest.path("/root").glob("*.deb")
     told = guest.run("dpkg", "--install", f"/root/{file.name}").stdout
-    assert "systemctl enable --now lls" in told
-    assert "vendor.llskeys" not in told, "a branded package brings the key set"
+    assert "  lls setup\n" in told
+    assert ".llskeys" not in told, "a branded package brings the key set"
     assert 3 == guest.run("lls", "server", "show", status=None).returncode
     assert "" == guest.said("dpkg", "--verify", NAME)
     assert "" == guest.run("lls", "config", "check").stderr
@@ -208,6 +219,20 @@ def the_installed_unit_is_right(guest: Guest) -> None:
     assert 1.5 >= float(exposure[1])
 
 
+def what_is_typed_sets_a_server_up(guest: Guest, service: Service) -> None:
+    """The manual's first start: one command; where nobody starts services, it says how and goes on when typed again."""
+    words = ("lls", "setup", "--yes", "--name", "plant-4", "--admin", "ann", "--invite", "--request", REQUEST)
+    told = guest.run(*words).stdout
+    if not isinstance(guest, Booted):
+        assert "type lls setup again" in told
+        service.start()
+        told = guest.run(*words).stdout
+    assert "one-time token" in told
+    assert "key's fingerprint, by telephone: " in told
+    assert f"Next: send {REQUEST} to your vendor" in told
+    assert "plant-4" == service.shown()["name"]
+
+
 def what_is_the_servers_is_nobody_elses(guest: Guest) -> None:
     listed = guest.said("find", "/var/lib/lls", "-printf", r"%u:%g %m %y\n").splitlines()
     assert {"lls:lls 700 d", "lls:lls 600 f"} == set(listed)
@@ -221,14 +246,15 @@ def the_socket_is_for_root_and_its_group(guest: Guest) -> None:
     assert 3 == guest.run("lls", "server", "show", user="eve", status=None).returncode
 
 
-def the_whole_loop_goes_by_file(guest: Guest, service: Service, vendor: Vendor) -> None:
+def the_whole_loop_goes_by_file(guest: Guest, vendor: Vendor) -> None:
     at = guest.path("/root")
-    guest.run("lls", "server", "request", "-o", "/root/site.llsreq")
-    (at / "site.llsbundle").write_bytes(vendor.sell((at / "site.llsreq").read_bytes()))
+    (at / "site.llsbundle").write_bytes(vendor.sell(guest.path(REQUEST).read_bytes()))
     guest.run("lls", "bundle", "show", "/root/site.llsbundle")
     guest.run("lls", "bundle", "import", "/root/site.llsbundle")
     (at / "hold.py").write_text(HOLD, "utf-8")
     client = {"LLS_SERVER": "https://127.0.0.1:6501", "LLS_VENDOR_KEYS": "/etc/lls/vendor.llskeys"}
+    seen = guest.run("lls", "run", "--product", "cad", "--", "lls", "lease", "list", environ=client).stdout
+    assert "root@" in seen, "the manual's first seat"
     held = json.loads(guest.run("/usr/lib/lls/bin/python3", "-I", "/root/hold.py", environ=client).stdout)
     assert ["cad"] == [lease["product"] for lease in held["leases"]]
     guest.run("lls", "report", "export", "-o", "/root/site.llsreport")
@@ -237,6 +263,81 @@ def the_whole_loop_goes_by_file(guest: Guest, service: Service, vendor: Vendor) 
     guest.run("lls", "journal", "verify")
     guest.run("lls", "reload")
     assert "whole" in guest.said("lls", "server", "show")
+
+
+def an_examination_finds_nothing_to_mend(guest: Guest) -> None:
+    """Warnings are the machine's own affair: a bare system may lie in memory."""
+    found = json.loads(guest.said("lls", "doctor", "--full", "--json"))
+    assert [] == [one for one in found["findings"] if one["state"] == "fail"]
+
+
+def the_service_writes_in_the_sites_folder(guest: Booted) -> None:
+    """The manual's drop folder and scheduled backups, in force in the sandbox; what lies elsewhere is told."""
+    ours = guest.path("/etc/lls/lls.toml")
+    before = ours.read_text("utf-8")
+    guest.run("groupadd", "--system", "transfer")
+    guest.run("install", "-d", "-o", "lls", "-g", "lls", "-m", "0751", "/srv/lls")
+    folders = [f"/srv/lls/drop{name}" for name in ("", "/in", "/done", "/refused", "/out")]
+    guest.run("install", "-d", "-o", "lls", "-g", "transfer", "-m", "2770", *folders)
+    named = {"[drop]": "/srv/lls/drop", "[backup]": "/srv/elsewhere"}
+    ours.write_text(with_folders(before, named), "utf-8")
+    guest.run("systemctl", "restart", "lls")
+    told = guest.said("lls", "doctor")
+    assert "cannot write to /srv/elsewhere (backup.folder)" in told
+    assert "ReadWritePaths=/srv/elsewhere" in told
+    assert "drop.folder" not in told
+    guest.run("cp", "/root/site.llsbundle", "/srv/lls/drop/in/again.llsbundle")
+    ours.write_text(with_folders(before, named | {"[backup]": "/srv/lls/backup"}), "utf-8")
+    guest.run("systemctl", "restart", "lls")
+    assert "paths" not in json.dumps([one for one in doubts(guest) if one["check"] == "paths"])
+    until(lambda: list(guest.path("/srv/lls/backup").glob("*.llsbackup")), seconds=ANSWER_SECONDS, what="a backup")
+    words = guest.path("/srv/lls/drop/done/again.llsbundle.txt")
+    until(words.exists, seconds=ANSWER_SECONDS, what="taken from the drop folder")
+    group = guest.said("getent", "group", "transfer").split(":")[2]
+    assert (int(group), 0o100640) == (words.stat().st_gid, words.stat().st_mode), "who carries files reads what became"
+    ours.write_text(before, "utf-8")
+    guest.run("systemctl", "restart", "lls")
+
+
+def with_folders(settings: str, named: dict[str, str]) -> str:
+    for table, folder in named.items():
+        head, found, tail = settings.partition(f"\n{table}\n")
+        assert found
+        settings = head + found + re.sub(r"^#folder = .*$", f'folder = "{folder}"', tail, count=1, flags=re.MULTILINE)
+    return settings
+
+
+def doubts(guest: Guest) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(guest.said("lls", "doctor", "--json"))["findings"]
+    return [one for one in found if one["state"] != "ok"]
+
+
+def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
+    """Put back by root, it is the service's own again; and the vendor's answer ends what a restore leaves open."""
+    before = service.shown()["server_id"]
+    secret = guest.path("/root/passphrase")
+    secret.write_text("a passphrase of several words\n", "ascii")
+    secret.chmod(0o600)
+    sealed = ("--passphrase-file", "/root/passphrase")
+    guest.run("lls", "backup", "-o", "/root/site.llsbackup", *sealed)
+    guest.run("lls", "restore", "/root/site.llsbackup", "--check", *sealed)
+    assert "runs on" in guest.run("lls", "restore", "/root/site.llsbackup", "--force", *sealed, status=1).stderr
+    service.stop()
+    guest.run("rm", "-r", "/var/lib/lls/keys", "/var/lib/lls/lls.sqlite3")
+    guest.run("lls", "restore", "/root/site.llsbackup", *sealed)
+    what_is_the_servers_is_nobody_elses(guest)
+    guest.run("lls", "doctor")
+    service.start()
+    shown = service.shown()
+    assert (before, "restored") == (shown["server_id"], shown["chain"])
+    assert ["journal"] == [one["check"] for one in doubts(guest) if one["check"] == "journal"], (
+        "it waits for its vendor"
+    )
+    guest.run("lls", "server", "request", "-o", "/root/restored.llsreq")
+    answer = vendor.answer(guest.path("/root/restored.llsreq").read_bytes())
+    guest.path("/root/restored.llsbundle").write_bytes(answer)
+    guest.run("lls", "bundle", "import", "/root/restored.llsbundle")
+    assert "ok" == service.shown()["chain"]
 
 
 def the_sandbox_is_in_force(guest: Booted) -> None:
@@ -295,7 +396,7 @@ def drop_in(guest: Booted, name: str, content: str) -> None:
 def an_upgrade_keeps_what_there_is(guest: Guest, service: Service, newer: Path) -> None:
     before = service.shown()
     ours = guest.path("/etc/lls/lls.toml")
-    ours.write_text(ours.read_text("utf-8").replace('#name = "lls"', 'name = "site-a"'), "utf-8")
+    ours.write_text(ours.read_text("utf-8").replace('name = "plant-4"', 'name = "site-a"'), "utf-8")
     if isinstance(guest, Plain):
         service.stop()
     hand_in(guest, deb(newer))
