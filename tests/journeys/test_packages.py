@@ -290,7 +290,7 @@ def the_service_writes_in_the_sites_folder(guest: Booted) -> None:
     ours.write_text(with_folders(before, named | {"[backup]": "/srv/lls/backup"}), "utf-8")
     guest.run("systemctl", "restart", "lls")
     assert "paths" not in json.dumps([one for one in doubts(guest) if one["check"] == "paths"])
-    until(lambda: list(guest.path("/srv/lls/backup").glob("*.llsbackup")), seconds=ANSWER_SECONDS, what="a backup")
+    until(lambda: any(guest.path("/srv/lls/backup").glob("*.llsbackup")), seconds=ANSWER_SECONDS, what="a backup")
     words = guest.path("/srv/lls/drop/done/again.llsbundle.txt")
     until(words.exists, seconds=ANSWER_SECONDS, what="taken from the drop folder")
     group = guest.said("getent", "group", "transfer").split(":")[2]
