@@ -31,7 +31,8 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 ANSWER_SECONDS = 30.0
 NAME = "local-license-server"
-REQUEST = "/root/plant-4.llsreq"
+NAMED = "plant-4"
+REQUEST = f"/root/{NAMED}.llsreq"
 DOCUMENTS = f"/usr/share/doc/{NAME}"
 HOLD = """
 import subprocess
@@ -98,8 +99,8 @@ class Vendor:
         """Where a restored server goes on: its new request, and the bundle that answers it."""
         now = datetime.now(UTC)
         with Issuer(self.home, now=now) as issuer:
-            server = issuer.register_server(request, customer=None, binding=None, now=now)
-            return issuer.issue_bundle(server.server_id, now=now).data
+            adopted = issuer.adopt(request, confirm=NAMED, now=now)
+            return issuer.issue_bundle(adopted.server.server_id, now=now).data
 
     def acknowledge(self, report: Path) -> str:
         """Judge a report; the receipt for it."""
@@ -221,7 +222,7 @@ def the_installed_unit_is_right(guest: Guest) -> None:
 
 def what_is_typed_sets_a_server_up(guest: Guest, service: Service) -> None:
     """The manual's first start: one command; where nobody starts services, it says how and goes on when typed again."""
-    words = ("lls", "setup", "--yes", "--name", "plant-4", "--admin", "ann", "--invite", "--request", REQUEST)
+    words = ("lls", "setup", "--yes", "--name", NAMED, "--admin", "ann", "--invite", "--request", REQUEST)
     told = guest.run(*words).stdout
     if not isinstance(guest, Booted):
         assert "type lls setup again" in told
@@ -230,7 +231,7 @@ def what_is_typed_sets_a_server_up(guest: Guest, service: Service) -> None:
     assert "one-time token" in told
     assert "key's fingerprint, by telephone: " in told
     assert f"Next: send {REQUEST} to your vendor" in told
-    assert "plant-4" == service.shown()["name"]
+    assert NAMED == service.shown()["name"]
 
 
 def what_is_the_servers_is_nobody_elses(guest: Guest) -> None:
@@ -396,7 +397,7 @@ def drop_in(guest: Booted, name: str, content: str) -> None:
 def an_upgrade_keeps_what_there_is(guest: Guest, service: Service, newer: Path) -> None:
     before = service.shown()
     ours = guest.path("/etc/lls/lls.toml")
-    ours.write_text(ours.read_text("utf-8").replace('name = "plant-4"', 'name = "site-a"'), "utf-8")
+    ours.write_text(ours.read_text("utf-8").replace(f'name = "{NAMED}"', 'name = "site-a"'), "utf-8")
     if isinstance(guest, Plain):
         service.stop()
     hand_in(guest, deb(newer))
