@@ -485,6 +485,8 @@ _PLURALS: Final = {
     "command": "commands", "activation_code": "activation codes", "bundle": "bundles", "report": "reports",
     "journal": "journal lines", "receipt": "receipts", "usage": "usage lines", "carry": "usage states",
     "event": "bodies of purchase events", "subscription": "subscriptions",
+    "sale_line": "lines of orders", "balance": "grants", "part": "parts of seats", "refusal": "counts of refusals",
+    "pending": "drafts", "server_terms": "terms of servers", "refused_report": "refused reports",
     "name": "clear names", "customer_contact": "contacts", "customer_note": "notes",
 }  # fmt: skip
 

@@ -39,6 +39,10 @@ _Cell: TypeAlias = str | int | bytes | None
 _Row = TypeVar("_Row")
 _WAIT_SECONDS: Final = 30.0
 _AT_ONCE: Final = 1_000
+_BUSY: Final = (
+    "somebody else has been changing it for half a minute (a long report is ingested, or a signature waits for its "
+    "token). Try again."
+)
 
 
 class SessionEnd(StrEnum):
@@ -95,7 +99,8 @@ class Database:
             yield
             self._sql.execute("COMMIT")
         except sqlite3.OperationalError as failure:
-            raise HomeRefused(f"The register did not take the change, so nothing was changed: {failure}.") from failure
+            why = _BUSY if failure.sqlite_errorcode == sqlite3.SQLITE_BUSY else f"{failure}."
+            raise HomeRefused(f"The register did not take the change, so nothing was changed: {why}") from failure
         finally:
             self._roll_back()
 
