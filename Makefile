@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 SECONDS_OF_DEMO ?= 45
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench lock clean
+.PHONY: help venv demo test check format bench package lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -39,6 +39,12 @@ format: $(READY)  ## let ruff write what it can
 
 bench: $(READY)  ## figures of this machine
 	$(BIN)/python -m tests.bench
+
+# SIGN_KEY=key.pem signs; VENDOR=word VENDOR_KEYS=file brands; REVISION=n packs a version anew. See docs/packaging.md.
+package: $(READY)  ## .deb, offline archive, bill of materials, checksums: into dist/
+	PYTHONPATH=packaging $(BIN)/python -m parcel $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) \
+	    $(if $(VENDOR),--vendor $(VENDOR)) $(if $(VENDOR_KEYS),--vendor-keys $(VENDOR_KEYS)) \
+	    $(if $(REVISION),--revision $(REVISION))
 
 # uv keeps the versions that the file has; delete the file first to raise them all.
 lock:  ## requirements.lock from pyproject.toml: every platform, every hash

@@ -46,6 +46,20 @@ class TlsMode(StrEnum):
     OFF = "off"
 
 
+class ClientCertificate(StrEnum):
+    """Whether applications must show a certificate of the site's authority."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+class ForwardedHeader(StrEnum):
+    """The header in which the site's proxies name the client."""
+
+    X_FORWARDED_FOR = "x-forwarded-for"
+    FORWARDED = "forwarded"
+
+
 class SmtpSecurity(StrEnum):
     """How the way to the mail relay is protected."""
 
@@ -68,6 +82,14 @@ class LogFormat(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+class ReportEvery(StrEnum):
+    """How often a report is laid into the drop folder."""
+
+    NEVER = "never"
+    DAY = "day"
+    WEEK = "week"
 
 
 def setting(default: Any, explanation: str, *, least: int | None = None, most: int | None = None) -> Any:
@@ -124,6 +146,33 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """[access]: which applications may come, and which proxies are believed."""
+
+    allow: tuple[str, ...] = setting((), "networks whose applications may use the server; empty: all")
+    client_ca: str = setting("", "PEM file of the authority whose client certificates are asked for; empty: none")
+    client_certificate: ClientCertificate = setting(
+        ClientCertificate.REQUIRED, "required or optional: with client_ca, whether who has no certificate may come"
+    )
+    trusted_proxies: tuple[str, ...] = setting((), "networks of proxies whose word on the client's address counts")
+    forwarded_header: ForwardedHeader = setting(
+        ForwardedHeader.X_FORWARDED_FOR, "x-forwarded-for or forwarded: the one header that those proxies write"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """[admin]: administration over the network."""
+
+    http: bool = setting(
+        default=False, explanation="whether administration is answered on the network, to users and API keys"
+    )
+    allow: tuple[str, ...] = setting((), "networks from which it is answered; empty: all")
+    session_idle_seconds: int = setting(900, "a session ends when it was not used for so long", least=60, most=86_400)
+    session_seconds: int = setting(43_200, "a session ends after this time, used or not", least=60, most=604_800)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """[trust]: whose bundles are believed."""
 
@@ -165,6 +214,49 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Journal:
+    """[journal]: how long its lines stay in the database."""
+
+    keep_days: int = setting(
+        0, "days after which acknowledged lines leave the database for an archive file; 0: never", least=0, most=36_500
+    )
+    archive_dir: str = setting("", "folder for archive files, an absolute path; empty: archive in state_dir")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """[disk]: how much room the server wants to have left."""
+
+    warn_mib: int = setting(1_024, "free MiB below which it warns", least=1, most=1_000_000)
+    stop_mib: int = setting(
+        128, "free MiB below which nothing new is granted; what is held goes on; 0: never", least=0, most=1_000_000
+    )
+    reserve_mib: int = setting(
+        16, "MiB set aside in state_dir, so that seats can be given back on a full disk", least=0, most=10_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """[drop]: a folder through which documents come and go."""
+
+    folder: str = setting("", "bundles and receipts laid into its folder in are imported; an absolute path")
+    report_every: ReportEvery = setting(ReportEvery.NEVER, "never, day or week: lay a usage report into its folder out")
+    pseudonymise: bool = setting(default=False, explanation="leave names of people and machines out of those reports")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """[log]: a file beside standard error. Level and form stand in [server]."""
+
+    file: str = setting("", "also write the log to this file, an absolute path; empty: to standard error only")
+    max_mib: int = setting(
+        20, "MiB after which the file is turned over; 0: never, something else does", least=0, most=10_000
+    )
+    keep: int = setting(5, "how many files that were turned over are kept", least=1, most=1_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
     """[events]: who is told of what should not wait until somebody looks."""
 
@@ -188,17 +280,35 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """[backup]: backups that the server makes by itself."""
+
+    folder: str = setting("", "where scheduled backups go, best another disk; empty: none are made")
+    every_hours: int = setting(24, "hours from one to the next", least=1, most=8_784)
+    keep: int = setting(7, "how many are kept; an older one goes once a new one was read back", least=1, most=10_000)
+    passphrase_file: str = setting("", "file with the passphrase that they are sealed to")
+    recipient_file: str = setting("", "public P-256 key (PEM) that they are sealed to, in place of a passphrase")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings; ``Config()`` is the default."""
 
     server: Server = Server()
     store: Store = Store()
     tls: Tls = Tls()
+    access: Access = Access()
+    admin: Admin = Admin()
     trust: Trust = Trust()
     policy: Policy = Policy()
     clock: ClockTable = ClockTable()
     lease: Lease = Lease()
+    journal: Journal = Journal()
+    disk: Disk = Disk()
+    log: Log = Log()
+    drop: Drop = Drop()
     events: Events = Events()
+    backup: Backup = Backup()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +330,11 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     config = _built(tables, _overrides(environ, _stop), source, _stop)
     _check(config, source, _stop)
     return config
+
+
+def source_of(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file that :func:`load` reads; it need not exist where none was named."""
+    return path or (Path(environ[PATH_VARIABLE]) if environ.get(PATH_VARIABLE) else DEFAULT_PATH)
 
 
 def problems(path: Path | None, environ: Mapping[str, str]) -> list[str]:
@@ -249,8 +364,11 @@ def addresses(server: Server, source: str = "settings") -> tuple[Address, ...]:
         raise SetupFault(f"{source}: {fault}") from None
 
 
-def rendered() -> str:
-    """``config/lls.toml``: every setting commented out at its default under its line of explanation."""
+def rendered(given: Mapping[str, Mapping[str, object]] | None = None) -> str:
+    """``config/lls.toml``: every setting commented out at its default under its line of explanation.
+
+    ``given``: table → setting → value; those stand there without the comment sign. They are not judged here.
+    """
     lines = [
         "# Settings of the Local License Server. Each stands here at its default; remove the # to change one.",
         "# The environment wins over this file: LLS__SERVER__NAME sets name in [server]. See also: lls config check",
@@ -258,7 +376,10 @@ def rendered() -> str:
     for name, kind in _tables().items():
         lines += ["", f"[{name}]"]
         for one in fields(kind):
-            lines += [f"# {one.metadata['explanation']}{_range(one.metadata)}", f"#{one.name} = {_toml(one.default)}"]
+            lines.append(f"# {one.metadata['explanation']}{_range(one.metadata)}")
+            chosen = (given or {}).get(name, {})
+            known = one.name in chosen
+            lines.append(f"{'' if known else '#'}{one.name} = {_toml(chosen[one.name] if known else one.default)}")
     return "\n".join(lines) + "\n"
 
 
@@ -442,8 +563,10 @@ def _check(config: Config, source: str, tell: Tell) -> None:
     faults = (
         *_server_faults(config.server),
         *_tls_faults(config),
+        *_access_faults(config),
         *_other_faults(config),
         *_events_faults(config.events),
+        *_backup_faults(config.backup),
     )
     for fault in faults:
         tell(SetupFault(f"{source}: {fault}"))
@@ -451,6 +574,15 @@ def _check(config: Config, source: str, tell: Tell) -> None:
 
 _NAME_LENGTH = 100
 _SPKI_LENGTH = 64  # hexadecimal of 32 bytes
+
+
+def _backup_faults(backup: Backup) -> Iterator[str]:
+    for key in ("folder", "passphrase_file", "recipient_file"):
+        value = getattr(backup, key)
+        if value and not Path(value).is_absolute():
+            yield f"[backup] {key} must be an absolute path."
+    if backup.passphrase_file and backup.recipient_file:
+        yield "[backup] passphrase_file and recipient_file exclude each other: a backup is sealed to one of them."
 
 
 def _server_faults(server: Server) -> Iterator[str]:
@@ -485,12 +617,41 @@ def _tls_faults(config: Config) -> Iterator[str]:
         )
 
 
+def _access_faults(config: Config) -> Iterator[str]:
+    access, admin = config.access, config.admin
+    lists = (("[access] allow", access.allow), ("[access] trusted_proxies", access.trusted_proxies))
+    for place, networks in (*lists, ("[admin] allow", admin.allow)):
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as fault:
+                yield f'{place}: "{network[:_SHOWN]}" is no network such as 10.0.0.0/8 ({str(fault)[:_SHOWN]}).'
+    if access.client_ca and config.tls.mode is TlsMode.OFF:
+        yield "[access] client_ca needs TLS: without it nobody shows a certificate."
+    if admin.session_seconds < admin.session_idle_seconds:
+        yield "[admin] session_seconds must be at least session_idle_seconds."
+    reachable = [entry for entry in config.server.listen if not _is_loopback(entry)]
+    if admin.http and config.tls.mode is TlsMode.OFF and reachable and not access.trusted_proxies:
+        yield (
+            "[admin] http is answered only on ways that nobody can read: set tls.mode to self or files, or name the"
+            " TLS proxy in [access] trusted_proxies."
+        )
+
+
 def _other_faults(config: Config) -> Iterator[str]:
     lease = config.lease
     if config.store.url and not config.store.url.startswith(("postgresql://", "postgres://")):
         yield "[store] url must be empty (SQLite in state_dir) or begin with postgresql://."
     if not config.trust.keys:
         yield "[trust] keys must name the vendor's key set file."
+    if config.journal.archive_dir and not Path(config.journal.archive_dir).is_absolute():
+        yield "[journal] archive_dir must be an absolute path."
+    if config.drop.folder and not Path(config.drop.folder).is_absolute():
+        yield "[drop] folder must be an absolute path."
+    if config.log.file and not Path(config.log.file).is_absolute():
+        yield "[log] file must be an absolute path."
+    if config.disk.warn_mib < config.disk.stop_mib:
+        yield f"[disk] warn_mib must be at least stop_mib ({config.disk.stop_mib}): a warning comes first."
     # Design §2, the one distributed rule: with a shorter grace a taken-over seat could be lent twice.
     if lease.grace_seconds < lease.proof_seconds:
         yield (

@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import grp
 import logging
@@ -34,17 +35,37 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.api import Edge, EdgeSetting, init_admin_app, init_app, refuse
 from lls.api.connections import MOST_ADMINISTRATORS, Gate, Site, most_connections
+from lls.api.origin import ForwardedHeader, Networks
+from lls.backup import Backups, Plan, Taken, refuse_unfinished
+from lls.care.disk import DiskWatch, make_room
+from lls.care.doctor import read_vendor_keys
+from lls.care.drop import DropFolder
+from lls.care.log import Logs
+from lls.care.machine import watched_folders
+from lls.care.retention import Retention
+from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
-from lls.config import Address, Config, LogFormat, TlsMode, addresses
-from lls.events import Herald, Looking, Outbox, Sender, destinations
+from lls.config import Address, ClientCertificate, Config, Server, TlsMode, addresses
+from lls.events import (
+    Herald,
+    Looking,
+    Outbox,
+    Sender,
+    backup_conditions,
+    certificate_conditions,
+    destinations,
+    disk_conditions,
+)
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
 from lls.identity import load_identity, new_id
 from lls.licensing.ledger import Setting
-from lls.schedule import scheduled
+from lls.schedule import look_at_certificate, schedule_backups, scheduled
+from lls.store import Store
 from lls.store.sqlite import SqliteStore
-from lls.telemetry import Metrics, metrics, set_up_logging
-from lls.tls import make_certificate, server_context, spki_sha256
+from lls.telemetry import Metrics, metrics
+from lls.tls import Doors
+from lls.watchdog import SelfCheck, feed, interval_seconds, notify
 from lls.writer import Writer
 
 ADMIN_GROUP: Final = "lls-admin"
@@ -54,16 +75,20 @@ PROBE_SECONDS: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
-def serve(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open."""
-    set_up_logging(level=config.server.log_level.value, as_json=config.server.log_format is LogFormat.JSON)
+def serve(config: Config, *, source: Path | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status. Raises SetupFault before the doors open.
+
+    ``source`` is the settings' file, for backups.
+    """
+    logs = Logs.set_up(config)
+    faulthandler.enable()  # a watchdog's SIGABRT says where every thread stood
     os.umask(0o077)  # whatever we write is ours alone, the database's side files too
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, logs, source))
 
 
-async def _serve(config: Config) -> int:
-    daemon = Daemon(config)
+async def _serve(config: Config, logs: Logs, source: Path | None) -> int:
+    daemon = Daemon(config, logs=logs, source=source)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,20 +96,34 @@ async def _serve(config: Config) -> int:
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     try:
         await daemon.start()
-        _notify("READY=1")
+        notify("READY=1")
         feeding = asyncio.create_task(_feed_watchdog(daemon))
         ended = asyncio.create_task(daemon.writer.wait_closed())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         feeding.cancel()
         stopping.cancel()
-        _notify("STOPPING=1")
+        notify("STOPPING=1")
         if not ended.done():
             ended.cancel()
             return 0
         return _why_it_ended(ended)
     finally:
         await daemon.stop()
+
+
+async def _feed_watchdog(daemon: Daemon) -> None:
+    every = interval_seconds()
+    if not every:
+        return
+    server = daemon.config.server
+    check = SelfCheck(
+        writer=daemon.writer,
+        admin_socket=Path(server.admin_socket),
+        state_dir=Path(server.state_dir),
+        patience_seconds=every / 2,
+    )
+    await feed(check, every_seconds=every)
 
 
 def _why_it_ended(ended: asyncio.Task[None]) -> int:
@@ -96,11 +135,21 @@ def _why_it_ended(ended: asyncio.Task[None]) -> int:
 class Daemon:
     """One server in this process: ``start``, then ``stop``. Tests use it in a loop of their own."""
 
-    def __init__(self, config: Config, *, clock: Callable[[GuardedClock], GuardedClock] | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Callable[[GuardedClock], GuardedClock] | None = None,
+        logs: Logs | None = None,
+        source: Path | None = None,
+    ) -> None:
+        self.config, self._source = config, source
+        self.logs = logs or Logs(usual=config.server.log_level)
         self.metrics: Metrics = metrics()
+        self.store: Store
         self.writer: Writer
         self.airgap: Airgap
+        self.backups: Backups
         self.edge: Edge
         self.urls: list[str] = []
         self._adjust = clock
@@ -120,7 +169,9 @@ class Daemon:
         config = self.config
         state_dir = Path(config.server.state_dir)
         _make_folder(state_dir)
-        store = _store(config, state_dir)
+        refuse_unfinished(state_dir)
+        make_room(state_dir)
+        store = self.store = _store(config, state_dir)
         self._stack.push_async_callback(store.close)
         epoch = await store.take_writership()
         clock = await self._clock(store)
@@ -132,19 +183,20 @@ class Daemon:
             identity=identity,
             name=config.server.name,
             version=__version__,
-            vendor_keys=_read_vendor_keys(Path(config.trust.keys)),
+            vendor_keys=read_vendor_keys(Path(config.trust.keys)),
             store=store,
             clock=clock,
             state_dir=state_dir,
             setting=setting,
             host=partial(host_components, identity.server_id, state_dir),
             policy_file=Path(config.policy.file) if config.policy.file else None,
+            archive_dir=Path(config.journal.archive_dir) if config.journal.archive_dir else None,
         )
         self.writer = self.airgap.writer = Writer(
             store,
             clock=clock,
             build=self.airgap.build,
-            observer=_Counting(self.metrics),
+            observer=_Counting(self.metrics, self._look_at_disk),
             begin=self.airgap.govern,
             queue_limit=config.server.queue_limit,
         )
@@ -158,9 +210,12 @@ class Daemon:
         gc.freeze()
         # A request leaves hundreds of objects behind and no cycle; at the default of 700 every third pays for a look.
         gc.set_threshold(GARBAGE, 10, 10)
+        self.backups = self._backups(store, state_dir)
         await self._open_doors(state_dir)
         await self._send_heralds(state_dir)
-        housekeeping = scheduled(self.airgap)
+        housekeeping = scheduled(self.airgap, self.edge.doors, self.edge.care)
+        if config.backup.folder:
+            schedule_backups(housekeeping, self.backups, every_hours=config.backup.every_hours)
         housekeeping.start()
         self._stack.callback(housekeeping.shutdown, wait=False)
 
@@ -179,7 +234,12 @@ class Daemon:
 
         herald = Herald(
             Outbox(state_dir),
-            looks=[looking],
+            looks=[
+                looking,
+                partial(certificate_conditions, edge.doors, now),
+                partial(backup_conditions, self.backups),
+                *([] if edge.care is None else [partial(disk_conditions, edge.care.disk)]),
+            ],
             destinations=destinations(settings, sender, now=now),
             now=now,
             new_id=partial(new_id, "evt_"),
@@ -202,15 +262,35 @@ class Daemon:
         await self._stack.aclose()
 
     def reload(self) -> None:
-        """SIGHUP: read the site's policy again. A refused one is logged, and the present one stays in force."""
+        """SIGHUP: open the log's file anew, read policy and certificate again. A refused one leaves the present."""
+        self.logs.reopen()
         if hasattr(self, "edge"):
             self._reloading = asyncio.create_task(self._reload())
+
+    def _drop_folder(self, state_dir: Path) -> DropFolder | None:
+        drop = self.config.drop
+        if not drop.folder:
+            return None
+        return DropFolder(
+            Path(drop.folder),
+            airgap=self.airgap,
+            writer=self.writer,
+            state_dir=state_dir,
+            report_every=drop.report_every,
+            pseudonymise=drop.pseudonymise,
+        )
+
+    def _look_at_disk(self) -> None:
+        if hasattr(self, "edge") and self.edge.care is not None:
+            self.edge.care.disk.hurry()
 
     async def _reload(self) -> None:
         try:
             await self.airgap.reload_policy(actor="SIGHUP")
         except Fault as fault:
             _log.error("policy_refused", extra={"fields": {"why": fault.detail}})
+        if self.edge.doors is not None:
+            await look_at_certificate(self.edge.doors)
 
     async def _clock(self, store: SqliteStore) -> GuardedClock:
         clock = GuardedClock(
@@ -221,13 +301,49 @@ class Daemon:
         )
         return clock if self._adjust is None else self._adjust(clock)
 
+    def _backups(self, store: SqliteStore, state_dir: Path) -> Backups:
+        config, asked = self.config, self.config.backup
+        others = {"vendor.llskeys": Path(config.trust.keys)}
+        if config.policy.file:
+            others["policy.toml"] = Path(config.policy.file)
+        if self._source is not None:
+            others["lls.toml"] = self._source
+        plan = None
+        if asked.folder:
+            plan = Plan(
+                folder=Path(asked.folder),
+                keep=asked.keep,
+                passphrase_file=Path(asked.passphrase_file) if asked.passphrase_file else None,
+                recipient_file=Path(asked.recipient_file) if asked.recipient_file else None,
+            )
+        return Backups(
+            store,
+            state_dir=state_dir,
+            server_id=self.airgap.identity.server_id,
+            name=config.server.name,
+            version=__version__,
+            now=lambda: self.writer.now().wall,
+            others=others,
+            plan=plan,
+            observed=self._count_backup,
+        )
+
+    def _count_backup(self, taken: Taken | None) -> None:
+        if taken is None:
+            self.metrics.backup_failures.inc()
+        else:
+            self.metrics.backup_made.set(taken.manifest.made_at.timestamp())
+
     async def _open_doors(self, state_dir: Path) -> None:
         config = self.config
-        context, pins = _tls(config, state_dir)
+        doors = _tls(config, state_dir)
+        context = None if doors is None else doors.context
         self.edge = Edge(
             writer=self.writer,
             airgap=self.airgap,
             metrics=self.metrics,
+            backups=self.backups,
+            doors=doors,
             setting=EdgeSetting(
                 name=config.server.name,
                 version=__version__,
@@ -236,12 +352,36 @@ class Daemon:
                 request_seconds=config.server.request_seconds,
                 failures_per_minute=config.server.failures_per_minute,
                 show_products=config.server.show_products,
-                tls_spki_sha256=(*pins, *config.server.proxy_spki_sha256),
+                tls_spki_sha256=config.server.proxy_spki_sha256,
                 admin_group=ADMIN_GROUP,
+                admin_http=config.admin.http,
+                admin_networks=Networks(config.admin.allow),
+                networks=Networks(config.access.allow),
+                trusted_proxies=Networks(config.access.trusted_proxies),
+                forwarded_header=ForwardedHeader(config.access.forwarded_header),
+                session_idle_seconds=config.admin.session_idle_seconds,
+                session_seconds=config.admin.session_seconds,
             ),
         )
+        most = most_connections()
+        self.edge.care = Care(
+            config=config,
+            airgap=self.airgap,
+            writer=self.writer,
+            store=self.store,
+            logs=self.logs,
+            disk=DiskWatch(watched_folders(config), setting=config.disk, writer=self.writer, metrics=self.metrics),
+            drop=self._drop_folder(state_dir),
+            retention=Retention(
+                airgap=self.airgap,
+                writer=self.writer,
+                store=self.store,
+                keep=timedelta(days=config.journal.keep_days) if config.journal.keep_days else None,
+            ),
+            most_connections=most,
+        )
         await self._listen_admin(await self._door(init_admin_app(self.edge)))
-        app, gate = await self._door(init_app(self.edge)), Gate(most=most_connections())
+        app, gate = await self._door(init_app(self.edge)), Gate(most=most)
         for address in addresses(config.server):
             await self._listen(app, address, context, gate)
 
@@ -286,6 +426,7 @@ class _Counting:
     """What the writer does, as metrics."""
 
     metrics: Metrics
+    on_failure: Callable[[], None]
 
     def committed(self, *, verbs: int, seconds: float) -> None:
         self.metrics.commits.inc()
@@ -294,6 +435,7 @@ class _Counting:
 
     def failed(self) -> None:
         self.metrics.commit_failures.inc()
+        self.on_failure()
 
 
 async def _network_sockets(address: Address) -> list[socket.socket]:
@@ -375,29 +517,24 @@ def _make_folder(state_dir: Path) -> None:
         raise SetupFault(f"The state directory {state_dir} cannot be made: {error.strerror}.") from error
 
 
-def _read_vendor_keys(path: Path) -> str:
-    try:
-        return path.read_text("ascii")
-    except FileNotFoundError:
-        raise SetupFault(
-            f"The vendor's key set {path} (trust.keys) is not there;"
-            " put the .llskeys file that came with your software at that place."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SetupFault(f"The vendor's key set {path} (trust.keys) cannot be read.") from error
-
-
-def _tls(config: Config, state_dir: Path) -> tuple[ssl.SSLContext | None, tuple[str, ...]]:
-    """The context for the doors and the fingerprints of the keys behind them."""
+def _tls(config: Config, state_dir: Path) -> Doors | None:
+    """What the doors show; None without TLS."""
     if config.tls.mode is TlsMode.OFF:
-        return None, ()
-    certificate, key = Path(config.tls.cert), Path(config.tls.key)
-    if config.tls.mode is TlsMode.SELF:
-        certificate, key = state_dir / "tls.crt", state_dir / "tls.key"
-        hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
-        hosts |= {address.host for address in addresses(config.server)} - {"0.0.0.0", "::"}  # noqa: S104 - names, not bound
-        make_certificate(certificate, key, names=sorted(hosts), now=system_wall())
-    return server_context(certificate, key), (spki_sha256(certificate),)
+        return None
+    self_made = config.tls.mode is TlsMode.SELF
+    return Doors(
+        state_dir / "tls.crt" if self_made else Path(config.tls.cert),
+        state_dir / "tls.key" if self_made else Path(config.tls.key),
+        names=partial(_own_names, config.server) if self_made else None,
+        now=system_wall,
+        client_ca=Path(config.access.client_ca) if config.access.client_ca else None,
+        required=config.access.client_certificate is ClientCertificate.REQUIRED,
+    )
+
+
+def _own_names(server: Server) -> list[str]:
+    hosts = {socket.gethostname(), "localhost", "127.0.0.1"}
+    return sorted(hosts | {address.host for address in addresses(server)} - {"0.0.0.0", "::"})  # noqa: S104 - names
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -410,28 +547,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _for_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, when it started us (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
-        notify.connect(f"\0{address[1:]}" if address.startswith("@") else address)
-        notify.sendall(state.encode())
-
-
-async def _feed_watchdog(daemon: Daemon) -> None:
-    """Feed systemd's watchdog only while the store itself answers: a server that cannot commit is restarted."""
-    microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
-    if not microseconds:
-        return
-    while True:
-        await asyncio.sleep(microseconds / 2_000_000)
-        try:
-            await daemon.writer.prove()
-        except Fault as fault:
-            _log.error("watchdog_not_fed", extra={"fields": {"why": fault.detail}})
-            continue
-        _notify("WATCHDOG=1")

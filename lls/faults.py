@@ -44,6 +44,16 @@ class Unauthenticated(Fault):
     code = "unauthenticated"
 
 
+class BadLogin(Unauthenticated):
+    """The user, the password or the code is not right; which of them is not said."""
+
+
+class NameTaken(Fault):
+    """There is something of that name already; choose another one."""
+
+    code = "name_taken"
+
+
 class BadActivationCode(Fault):
     """No entitlement of this product has that activation code; check the code with whoever bought the licences."""
 
@@ -170,6 +180,12 @@ class StillBorrowed(Fault):
             f" it earlier.{gone}",
             until=stamp,
         )
+
+
+class Restored(Fault):
+    """The server was restored from a backup and does not know what was used since; the vendor must answer first."""
+
+    code = "restored"
 
 
 class TooLarge(Fault):

@@ -9,8 +9,8 @@ Rules (design §4)
    part is named there, so that a vendor can bind such a server to its key alone (policy ``key_only``) and to no host.
 
 Limits: a virtual machine's parts are what its hypervisor says, and a cloned one says the same again; two that run at
-once are told by the forked journal. The kernel shows ``product_uuid`` and ``board_serial`` to root only, unless the
-package's ``tmpfiles`` entry opens them to the service's group.
+once are told by the forked journal. The kernel shows ``product_uuid`` and ``board_serial`` to root only; systemd reads
+them for the service (``LoadCredential=host.product_uuid:…``), and what it hands over goes before what we may read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ def host_components(
     """
     if in_container(root=root, environment=environment):
         return {}
-    found = {name: [_text(root / path)] for name, path in _TEXTS.items()}
+    given = environment.get("CREDENTIALS_DIRECTORY")
+    found = {
+        name: [(given and _text(Path(given, f"host.{name}"))) or _text(root / path)] for name, path in _TEXTS.items()
+    }
     found["disk"] = [_disk(root, state_dir)]
     found[MACS] = sorted(set(_macs(root)))
     hashed = {

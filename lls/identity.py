@@ -7,6 +7,8 @@ Rules (design §4)
    does not start. Whether an empty folder is a first start or a loss, the store's history says (``airgap``).
 3. The site key makes commitments of names; it is symmetric and stays here, so that nobody outside can guess a name from
    one.
+4. Keys that systemd hands over in ``$CREDENTIALS_DIRECTORY`` (``LoadCredentialEncrypted=``) go before the files: all of
+   them or none. Keys of another server beside them are two servers in one place, and neither is started.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from lls.faults import RefusedDocument, SetupFault
 from lls.signed.jose import EncryptionKey, SigningKey
@@ -29,7 +31,10 @@ SERVER_ID_FILE: Final = "server-id"
 SIGNING_FILE: Final = "signing.pem"
 ENCRYPTION_FILE: Final = "encryption.pem"
 SITE_KEY_FILE: Final = "site.key"
+KEY_FILES: Final = (SERVER_ID_FILE, SIGNING_FILE, ENCRYPTION_FILE, SITE_KEY_FILE)
 SITE_KEY_BYTES: Final = 32
+
+CREDENTIALS_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 
 _SERVER_ID = re.compile(rb"lls_[A-Za-z0-9_-]{22}\s*")
 _OPEN_TO_OTHERS: Final = 0o077
@@ -46,11 +51,14 @@ class Identity:
 
 
 def load_identity(folder: Path) -> Identity:
-    """The identity kept in ``folder``, made there when none of its files is there.
+    """The identity that systemd hands over, else the one kept in ``folder``, made when none of its files is there.
 
     Raises SetupFault that names the file which is missing, damaged or readable by others.
     """
     try:
+        handed_over = _from_credentials(folder)
+        if handed_over is not None:
+            return handed_over
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         missing = [name for name in _MAKERS if not _finished(folder, name)]
         if missing and len(missing) < len(_MAKERS):
@@ -60,12 +68,7 @@ def load_identity(folder: Path) -> Identity:
             )
         if missing:
             _make(folder)
-        return Identity(
-            server_id=_read_server_id(folder / SERVER_ID_FILE),
-            signing=_read_key(folder / SIGNING_FILE, SigningKey.from_pem),
-            encryption=_read_key(folder / ENCRYPTION_FILE, EncryptionKey.from_pem),
-            site_key=_read_site_key(folder / SITE_KEY_FILE),
-        )
+        return _read(folder, _read_private)
     except OSError as error:
         raise SetupFault(f"The keys in {folder} cannot be read or made: {error.strerror}.") from error
 
@@ -119,28 +122,67 @@ def _unfinished(folder: Path, name: str) -> Path:
     return folder / f"{name}.new"
 
 
+def _from_credentials(folder: Path) -> Identity | None:
+    """What systemd hands over. Its files stand in a folder of its own for this service alone, so modes say nothing."""
+    given = {name: path for name in _MAKERS if (path := _credential(name)) is not None}
+    if not given:
+        return None
+    missing = [name for name in _MAKERS if name not in given]
+    if missing:
+        raise SetupFault(
+            f"Of the server's keys, {' and '.join(missing)} is missing among the credentials that systemd hands over;"
+            " name all four in LoadCredentialEncrypted=, or none."
+        )
+    identity = _read(given[SERVER_ID_FILE].parent, Path.read_bytes)
+    beside = folder / SERVER_ID_FILE
+    if beside.exists() and _read_server_id(beside, _read_private) != identity.server_id:
+        raise SetupFault(
+            f"systemd hands over the keys of {identity.server_id}, and {folder} holds those of another server;"
+            " decide which of the two this is, and move the others away."
+        )
+    return identity
+
+
+def _credential(name: str) -> Path | None:
+    folder = os.environ.get(CREDENTIALS_VARIABLE)
+    path = Path(folder, name) if folder else None
+    return path if path is not None and path.exists() else None
+
+
+Reader: TypeAlias = Callable[[Path], bytes]
+
+
+def _read(folder: Path, read: Reader) -> Identity:
+    return Identity(
+        server_id=_read_server_id(folder / SERVER_ID_FILE, read),
+        signing=_read_key(folder / SIGNING_FILE, read, SigningKey.from_pem),
+        encryption=_read_key(folder / ENCRYPTION_FILE, read, EncryptionKey.from_pem),
+        site_key=_read_site_key(folder / SITE_KEY_FILE, read),
+    )
+
+
 def _read_private(path: Path) -> bytes:
     if path.stat().st_mode & _OPEN_TO_OTHERS:
         raise SetupFault(f"The key file {path} is open to other users; run: chmod 600 {path}")
     return path.read_bytes()
 
 
-def _read_server_id(path: Path) -> str:
-    content = _read_private(path)
+def _read_server_id(path: Path, read: Reader) -> str:
+    content = read(path)
     if not _SERVER_ID.fullmatch(content):
         raise _damaged(path, "holds no server id")
     return content.decode("ascii").strip()
 
 
-def _read_key(path: Path, read: Callable[[bytes], Key]) -> Key:
+def _read_key(path: Path, read: Reader, make: Callable[[bytes], Key]) -> Key:
     try:
-        return read(_read_private(path))
+        return make(read(path))
     except RefusedDocument as fault:
         raise _damaged(path, "holds no private key of its kind") from fault
 
 
-def _read_site_key(path: Path) -> bytes:
-    content = _read_private(path)
+def _read_site_key(path: Path, read: Reader) -> bytes:
+    content = read(path)
     if len(content) != SITE_KEY_BYTES:
         raise _damaged(path, f"is not {SITE_KEY_BYTES} bytes long")
     return content

@@ -59,13 +59,19 @@ class Metrics:
     clock_state: Gauge
     clock_behind_seconds: Gauge
     unbound: Gauge
+    restored: Gauge
     bundle_sequence: Gauge
     entitlement_expires: Gauge
     journal_seq: Gauge
     journal_unacknowledged: Gauge
     report_due_days: Gauge
+    disk_free_bytes: Gauge
+
+    backup_made: Gauge
+    backup_failures: Counter
 
     http_requests: Counter
+    logins: Counter
 
 
 def metrics() -> Metrics:
@@ -105,6 +111,7 @@ def metrics() -> Metrics:
             "clock_behind_seconds", "How far the machine's clock is behind the time already seen."
         ),
         unbound=gauge("unbound", "1 while this is not the machine that was licensed, else 0."),
+        restored=gauge("restored", "1 while the vendor's answer to a restore from a backup is awaited, else 0."),
         bundle_sequence=gauge("bundle_sequence", "Sequence of the last bundle applied."),
         entitlement_expires=gauge(
             "entitlement_expires_timestamp_seconds",
@@ -114,9 +121,16 @@ def metrics() -> Metrics:
         journal_seq=gauge("journal_seq", "Sequence of the last journal line."),
         journal_unacknowledged=gauge("journal_unacknowledged", "Journal lines that no receipt covers yet."),
         report_due_days=gauge("report_due_days", "Days until a report must be acknowledged; negative when overdue."),
+        disk_free_bytes=gauge("disk_free_bytes", "Free bytes of a disk, by what is kept there.", "place"),
+        backup_made=gauge(
+            "backup_made_timestamp_seconds",
+            "When the last scheduled backup was made and read back, Unix time; 0: none.",
+        ),
+        backup_failures=counter("backup_failures_total", "Scheduled backups that failed."),
         http_requests=counter(
             "http_requests_total", "Requests answered, by route pattern and status.", "route", "status"
         ),
+        logins=counter("logins_total", "Logins over the network, by outcome (ok, refused, paused, busy).", "outcome"),
     )
 
 

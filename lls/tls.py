@@ -3,6 +3,9 @@
 A self-made certificate needs no PKI at the site: a client trusts the vendor-signed server key, that key signs the list
 of TLS public keys, and the client compares the connection's key with the list before it sends anything secret (contract
 §2, *Trust of the channel*).
+
+A certificate is exchanged while the server runs and no lease notices: living connections keep the key that they met,
+and a client that meets another one asks for the statement again.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import hashlib
 import ipaddress
 import os
 import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -25,12 +30,121 @@ from lls.faults import SetupFault
 
 LIFETIME: Final = timedelta(days=3650)
 """Clients pin the key, not the dates; a short life would only make an appliance stop one day."""
+RENEW_BEFORE: Final = timedelta(days=30)
+
+
+class Doors:
+    """What the network doors show: one certificate and its key, exchanged while connections live.
+
+    ``context`` is the one that listens. ``spki_sha256``: the key of now first, then those that older connections still
+    have; a client may ask on such a connection which keys are ours. They are forgotten at the next start.
+    """
+
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        *,
+        names: Callable[[], list[str]] | None,
+        now: Callable[[], datetime],
+        client_ca: Path | None = None,
+        required: bool = True,
+    ) -> None:
+        """``names`` None: the files are the site's. Else they are made here, for these names, where there are none.
+
+        Raises SetupFault.
+        """
+        self._certificate, self._key, self._names, self._now = certificate, key, names, now
+        self._client_ca, self._required = client_ca, required
+        if names is not None and not (certificate.exists() and key.exists()):
+            make_certificate(certificate, key, names=names(), now=now())
+        self._seen = self._stamps()
+        try:
+            self.context = self._checked()
+        except SetupFault:
+            if names is None:
+                raise
+            # A power cut between the two files of a renewal. Nobody outside has to trust the new pair: the server's own
+            # key vouches for it.
+            make_certificate(certificate, key, names=names(), now=now())
+            self._seen, self.context = self._stamps(), self._checked()
+        self.trouble = ""
+        """Why the files as they are now are not shown; empty when they are."""
+        self.shown = look_at(certificate)
+        self.spki_sha256: tuple[str, ...] = (self.shown.spki_sha256,)
+
+    @property
+    def self_made(self) -> bool:
+        """Whether the certificate is made here."""
+        return self._names is not None
+
+    @property
+    def ends_at(self) -> datetime:
+        """When the certificate that is shown expires."""
+        return self.shown.not_after
+
+    @property
+    def names(self) -> list[str]:
+        """The host names and addresses that the certificate that is shown is made out for."""
+        return list(self.shown.names)
+
+    def look(self) -> bool:
+        """Show the files as they are now, if they have changed; renew one that is made here and ends soon.
+
+        Whether anything has changed. Raises SetupFault, and goes on showing what it showed.
+        """
+        try:
+            if self.self_made and self.ends_at - self._now() < RENEW_BEFORE:
+                self.renew()
+                return True
+            changed = self._stamps() != self._seen and self._show()
+        except SetupFault as fault:
+            self.trouble = fault.detail
+            raise
+        self.trouble = ""
+        return changed
+
+    def renew(self) -> None:
+        """Make another key and certificate, and show it. Raises SetupFault where the files are the site's."""
+        if self._names is None:
+            raise SetupFault(
+                f"The TLS certificate {self._certificate} is your own (tls.mode files): put another in its place, then"
+                " lls reload."
+            )
+        try:
+            make_certificate(self._certificate, self._key, names=self._names(), now=self._now())
+        except OSError as error:
+            raise SetupFault(f"A TLS certificate cannot be written: {error.strerror or error}.") from error
+        self._show()
+
+    def _show(self) -> bool:
+        seen = self._stamps()
+        self._checked()
+        try:
+            # Into the context that listens: a connection that lives keeps its own, the next one gets this.
+            self.context.load_cert_chain(self._certificate, self._key)
+        except (OSError, ssl.SSLError) as error:
+            raise SetupFault(f"The TLS certificate {self._certificate} was changed while it was read.") from error
+        self.shown, self._seen = look_at(self._certificate), seen
+        self.spki_sha256 = tuple(dict.fromkeys((self.shown.spki_sha256, *self.spki_sha256)))
+        return True
+
+    def _checked(self) -> ssl.SSLContext:
+        """A context of its own: OpenSSL takes a certificate before it finds that the key does not fit."""
+        return server_context(self._certificate, self._key, client_ca=self._client_ca, required=self._required)
+
+    def _stamps(self) -> tuple[int, ...]:
+        try:
+            return tuple(part for file in (self._certificate, self._key) for part in _stamp(file))
+        except OSError as error:
+            raise SetupFault(f"{error.filename}: {error.strerror} (the TLS certificate or its key).") from error
 
 
 def make_certificate(certificate: Path, key: Path, *, names: list[str], now: datetime) -> None:
-    """Write a self-signed P-256 certificate and its key, unless both are there; ``names``: host names and addresses."""
-    if certificate.exists() and key.exists():
-        return
+    """Write a self-signed P-256 certificate and its key; ``names``: host names and addresses.
+
+    The key is written first: a certificate is never there without its key, and :class:`Doors` takes a pair or none.
+    """
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     built = (
@@ -50,8 +164,14 @@ def make_certificate(certificate: Path, key: Path, *, names: list[str], now: dat
     _write(certificate, built.public_bytes(Encoding.PEM), mode=0o644)
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or later with this certificate. Raises SetupFault with a sentence that names the file."""
+def server_context(
+    certificate: Path, key: Path, *, client_ca: Path | None = None, required: bool = True
+) -> ssl.SSLContext:
+    """TLS 1.2 or later with this certificate. Raises SetupFault with a sentence that names the file.
+
+    With ``client_ca`` clients show a certificate of that authority: all of them, or (``required`` off) those that have
+    one. One of another authority ends the handshake either way.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -61,17 +181,56 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
             getattr(error, "strerror", None) or getattr(error, "reason", None) or "not a PEM certificate and its key"
         )
         raise SetupFault(f"The TLS certificate {certificate} and key {key} cannot be used: {reason}.") from error
+    if client_ca is not None:
+        try:
+            context.load_verify_locations(client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise SetupFault(f"The authority of clients {client_ca} (access.client_ca) cannot be used.") from error
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
     return context
 
 
-def spki_sha256(certificate: Path) -> str:
-    """The lower-case hex SHA-256 of the first certificate's SubjectPublicKeyInfo (as RFC 7469 hashes it)."""
+def spki_of(certificate: Path) -> str:
+    """The key of a certificate file, as ``server.proxy_spki_sha256`` names it. Raises SetupFault."""
+    return look_at(certificate).spki_sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a certificate says: the names and addresses that it is for, its dates, and its key.
+
+    ``spki_sha256``: lower-case hex SHA-256 of the SubjectPublicKeyInfo (as RFC 7469 hashes it).
+    """
+
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    spki_sha256: str
+
+
+def look_at(certificate: Path) -> Seen:
+    """The first certificate of a PEM file. Raises SetupFault."""
     try:
         first = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as error:
         raise SetupFault(f"The TLS certificate {certificate} cannot be read.") from error
+    try:
+        found = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = [*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))]
+    except x509.ExtensionNotFound:
+        names = []
     public = first.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(public).hexdigest()
+    return Seen(
+        names=tuple(names),
+        not_before=first.not_valid_before_utc,
+        not_after=first.not_valid_after_utc,
+        spki_sha256=hashlib.sha256(public).hexdigest(),
+    )
+
+
+def _stamp(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _general_name(name: str) -> x509.GeneralName:

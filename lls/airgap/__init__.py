@@ -6,6 +6,6 @@ was written. Outside of this package only the names below are used.
 
 from lls.airgap.errands import Airgap, Imported, Lent, PolicyChange
 from lls.airgap.questions import DenialLine, JournalCheck
-from lls.airgap.reports import ReportPreview
+from lls.airgap.reports import ReportPreview, commitments
 
-__all__ = ["Airgap", "DenialLine", "Imported", "JournalCheck", "Lent", "PolicyChange", "ReportPreview"]
+__all__ = ["Airgap", "DenialLine", "Imported", "JournalCheck", "Lent", "PolicyChange", "ReportPreview", "commitments"]

@@ -23,7 +23,8 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -31,24 +32,25 @@ from typing import Protocol
 from lls.airgap.reports import Reports
 from lls.airgap.starting import chain_of_key_sets, check_head, check_identity, in_force, server_terms, verified
 from lls.clock import Clock, Snapshot
-from lls.faults import Refusal, RefusedDocument, SetupFault
+from lls.faults import Refusal, RefusedDocument, Restored, SetupFault, UnknownLease
 from lls.identity import Identity
 from lls.licensing.changes import Fact, KeptBundle, Loaded, ReturnedEntitlement
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import Fields
 from lls.licensing.instant import ClockState, Now
+from lls.licensing.journal import Entry, Head, rechained
 from lls.licensing.ledger import Draining, Ledger, Seated, Setting
 from lls.licensing.policy import Policy
 from lls.licensing.policy_file import LONGEST_TEXT, read_policy
-from lls.licensing.terms import Acknowledgement, Installation, Outcome
+from lls.licensing.terms import Acknowledgement, Adoption, Command, Installation, Moved, Outcome
 from lls.signed.borrow import lease_secret, make_grant, read_borrow_request, read_borrow_return
 from lls.signed.bundle import Bundle, OpenedBundle, open_bundle
-from lls.signed.capability import CapabilitySigner
+from lls.signed.capability import CapabilitySigner, read_own_loan
 from lls.signed.jose import unverified_payload
 from lls.signed.keys import KeySet, read_key_set
 from lls.signed.receipt import Receipt, read_receipt
-from lls.signed.request import make_request
+from lls.signed.request import Restore, make_request
 from lls.signed.returned import make_return
 from lls.store import Store
 
@@ -131,6 +133,7 @@ class Airgap(Reports):
         setting: Setting,
         host: Callable[[], Mapping[str, str]],
         policy_file: Path | None = None,
+        archive_dir: Path | None = None,
     ) -> None:
         """``vendor_keys`` is the key set that was installed with the server: the anchor of all trust.
 
@@ -138,7 +141,7 @@ class Airgap(Reports):
 
         Raises SetupFault when it is none, or when the site's policy cannot be read.
         """
-        super().__init__(identity=identity, store=store, state_dir=state_dir)
+        super().__init__(identity=identity, store=store, state_dir=state_dir, archive_dir=archive_dir)
         self.name, self.version, self._host = name, version, host
         self.capabilities = CapabilitySigner(identity.signing, identity.server_id)
         self._clock, self._setting, self._policy_file = clock, setting, policy_file
@@ -237,6 +240,11 @@ class Airgap(Reports):
         return max(self._keys)
 
     @property
+    def newest_keys(self) -> KeySet:
+        """The key set by which the next bundle is judged."""
+        return self._keys[self.keys_version]
+
+    @property
     def customer(self) -> Mapping[str, str] | None:
         """Whose server this is, as the newest bundle says."""
         if self._newest is None:
@@ -263,6 +271,7 @@ class Airgap(Reports):
             made_at=self.writer.now().wall,
             seq=ledger.batch.before.seq,
             head=ledger.batch.before.hash,
+            restores=[Restore(one.restore_id, one.seq, one.head) for one in ledger.server.restores],
         ).encode("ascii")
 
     async def import_bundle(self, data: bytes, *, actor: str, dry_run: bool) -> Imported:
@@ -278,11 +287,20 @@ class Airgap(Reports):
                 outcome = self.writer.ledger.preview(installation, now=now)
             else:
                 host = await asyncio.to_thread(self._host)
-                outcome = await self.writer.do(lambda ledger, at: self._install(ledger, installation, actor, host, at))
+                outcome = await self._applied(installation, actor, host)
                 self._took_in(opened, outcome)
             return Imported(bundle=bundle, outcome=outcome, dry_run=dry_run, keys_added=added)
 
         return await self._to_its_end(errand)
+
+    async def _applied(self, installation: Installation, actor: str, host: Mapping[str, str]) -> Outcome:
+        answer = self._answer(installation.commands)
+        if answer is not None and installation.adopted_hash != answer.onto.hash:
+            installation = replace(installation, moved=await self._moved(answer))
+        try:
+            return await self.writer.do(lambda ledger, at: self._install(ledger, installation, actor, host, at))
+        finally:
+            self.writer.ledger.keep_tail(keep=False)
 
     def _open(self, data: bytes) -> OpenedBundle:
         return open_bundle(
@@ -320,10 +338,19 @@ class Airgap(Reports):
         bundle = opened.bundle
         new = {read_key_set(token).version: token for token in opened.key_sets}
         receipt = None if bundle.receipt is None else self._read_receipt(bundle.receipt, opened.keys)
-        known_head = carry = None
+        commands = {command.command_id: command.order for command in bundle.commands}
+        answer = self._answer(commands)
+        known_head = carry = adopted_hash = adopted_carry = None
+        if answer is not None:
+            adopted_hash = await self._hash_of(answer.onto.seq)
+            if adopted_hash == answer.onto.hash and answer.onto.seq > self.writer.ledger.server.acknowledged.seq:
+                adopted_carry = await self._carry_at(answer.onto.seq)
         if receipt is not None:
-            known_head = await self._hash_of(receipt.up_to_seq)
             is_news = receipt.up_to_seq > self.writer.ledger.server.acknowledged.seq
+            known_head = await self._head_known(receipt)
+            if answer is not None and receipt.up_to_seq <= answer.onto.seq:
+                # The answer comes first, and with it all that the vendor had taken in.
+                known_head, is_news = receipt.head, False
             carry = await self._carry_at(receipt.up_to_seq) if is_news and known_head == receipt.head else None
         return Installation(
             kept=KeptBundle(
@@ -337,12 +364,30 @@ class Airgap(Reports):
             ),
             terms=server_terms(bundle),
             entitlements=bundle.entitlements,
-            commands={command.command_id: command.order for command in bundle.commands},
+            commands=commands,
             key_sets=new,
             acknowledgement=receipt,
             known_head=known_head,
             usage_carry=carry,
+            adopted_hash=adopted_hash,
+            adopted_carry=adopted_carry,
         )
+
+    def _answer(self, commands: Mapping[str, Command]) -> Adoption | None:
+        """The vendor's answer to our last restore, when it is among these."""
+        restores = self.writer.ledger.server.restores
+        answers = [one.adoption for one in commands.values() if one.adoption is not None]
+        return next((one for one in answers if restores and one.restore_id == restores[-1].restore_id), None)
+
+    async def _moved(self, answer: Adoption) -> Moved:
+        """Our lines since the backup, chained anew behind the vendor's last one; later ones the ledger keeps."""
+        keep, entries = answer.keep_seq or 0, list[Entry]()
+        upto = await self.writer.do(lambda ledger, _now: ledger.keep_tail(keep=True))
+        head = answer.onto
+        async for chunk in self._store.lines(after=keep, upto=upto):
+            entries += await asyncio.to_thread(_chained_anew, chunk, head)
+            head = Head(seq=entries[-1].seq, hash=entries[-1].hash)
+        return Moved(upto=upto, entries=entries)
 
     def _install(
         self, ledger: Ledger, installation: Installation, actor: str, host: Mapping[str, str], now: Now
@@ -455,6 +500,19 @@ class Airgap(Reports):
         certificate = self.certificate() or ""
         return make_grant(capability=capability, certificate=certificate, keys=self.key_sets(1), lease=lease)
 
+    async def take_up(self, capability: str, *, lease_id: str, secret: bytes) -> None:
+        """Count a loan that the backup does not know, on our own signed word for it; nothing where there is none such.
+
+        Raises RefusedDocument when the capability is not ours or not this lease's.
+        """
+        if not self.writer.ledger.server.lost_times:
+            return
+        shown = read_own_loan(capability, key=self.identity.signing.public, server_id=self.identity.server_id)
+        if shown.lease_id != lease_id or shown.key is not None:
+            raise RefusedDocument(Refusal.AUDIENCE, "The capability is of another lease, or of one that goes by file.")
+        with suppress(UnknownLease):  # whoever asks for the lease next is told so
+            await self.writer.do(lambda ledger, now: ledger.take_up(shown, secret=secret, now=now))
+
     async def return_borrow(self, data: bytes, *, actor: str) -> str:
         """Take a seat back on its machine's signed word; the lease's id. Raises RefusedDocument, UnknownLease."""
 
@@ -518,7 +576,12 @@ class Airgap(Reports):
             if receipt.receipt_id in ledger.receipts:
                 return receipt, True
             # Also where more is acknowledged already: a clone's journal differs there too.
-            if await self._hash_of(receipt.up_to_seq) != receipt.head:
+            if await self._head_known(_acknowledgement(receipt)) != receipt.head:
+                if ledger.server.restored:
+                    raise Restored(
+                        f"The receipt acknowledges line {receipt.up_to_seq}, which the backup does not have. Carry a"
+                        " request to the vendor (lls server request) and import the bundle that answers it."
+                    )
                 await self.writer.do(lambda ledger, _now: ledger.server.mark_forked())
                 raise RefusedDocument(
                     Refusal.FORKED,
@@ -552,6 +615,14 @@ def _refuse_for(reason: Refusal, bundle: Bundle, at: datetime) -> None:
     except RefusedDocument as fault:
         if fault.reason is reason:
             raise
+
+
+def _chained_anew(chunk: list[bytes], head: Head) -> list[Entry]:
+    entries: list[Entry] = []
+    for line in chunk:
+        entries.append(rechained(line, after=head))
+        head = Head(seq=entries[-1].seq, hash=entries[-1].hash)
+    return entries
 
 
 def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:

@@ -42,8 +42,8 @@ class ReportPreview:
 class Reports(Questions):
     """Reports out; see the module."""
 
-    def __init__(self, *, identity: Identity, store: Store, state_dir: Path) -> None:
-        super().__init__(identity=identity, store=store)
+    def __init__(self, *, identity: Identity, store: Store, state_dir: Path, archive_dir: Path | None = None) -> None:
+        super().__init__(identity=identity, store=store, archive_dir=archive_dir or state_dir / "archive")
         self._reports = state_dir / "reports"
         self._newest: Bundle | None = None
         self._errand = asyncio.Lock()
@@ -60,6 +60,10 @@ class Reports(Questions):
         self._under_way.add(task)  # the loop itself keeps weak references only
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
+
+    async def alone(self, errand: Callable[[], Awaitable[T]]) -> T:
+        """Run something as an errand, while no other is under way."""
+        return await self._to_its_end(errand)
 
     async def preview_report(self) -> ReportPreview:
         """Exactly what the next report would carry, but for the line that seals it."""
@@ -90,6 +94,11 @@ class Reports(Questions):
         path = self._path(report)
         if path.exists():
             return report, path
+        if report.from_seq <= self._archived_upto:
+            raise NotFound(
+                f"The file of report {report_id} is gone, and its lines are archived, so it cannot be made again;"
+                f" your vendor has acknowledged it, and {self.archive_dir} holds the lines."
+            )
 
         async def errand() -> tuple[SealedReport, Path]:
             fold = self._fold() if report.from_seq == self.writer.ledger.server.acknowledged.seq + 1 else None
@@ -127,7 +136,7 @@ class Reports(Questions):
     async def _names(self, report: SealedReport) -> AsyncIterator[list[bytes]]:
         """What stands behind the range's commitments. A name may come again in a later chunk: memory stays bounded."""
         async for chunk in self._store.lines(after=report.from_seq - 1, upto=report.to_seq):
-            wanted = await asyncio.to_thread(_commitments, chunk)
+            wanted = await asyncio.to_thread(commitments, chunk)
             found = await self._store.names(wanted, upto=report.to_seq)
             yield [_name_line(*name) for name in found]
 
@@ -135,7 +144,7 @@ class Reports(Questions):
         return self._reports / f"{report.report_id}.llsreport"
 
 
-def _commitments(chunk: list[bytes]) -> set[str]:
+def commitments(chunk: list[bytes]) -> set[str]:
     """Every commitment in these lines: holders, actors and reasons."""
     found: set[str] = set()
     for text in chunk:

@@ -9,7 +9,10 @@
 ``features``     what is done with a held seat: features, borrowing
 ``documents``    who this server is, and the vendor's keys
 ``admin``        what the administrator sees and does; ``admin_views`` and ``admin_wire``: as which values;
-                 ``admin_hosting``: seats by file, named users, returns; ``admin_policy``: the site's rules
+                 ``admin_hosting``: seats by file, named users, returns; ``admin_policy``: the site's rules;
+                 ``admin_accounts``: users and keys; ``admin_session``: logging in; ``account_wire``: their shapes
+``callers``      who administers over the network: ``roles`` is the table, ``sessions`` the logins and lock-outs,
+                 ``credentials`` passwords and tokens, ``origin`` the address behind proxies
 ``auth``         bearer secrets, socket peers, the limit on failures
 ``status``       is it alive, is it ready, metrics; ``openapi`` describes the routes
 ``problems``     the one table code → HTTP status

@@ -197,6 +197,8 @@ async def verify_journal(request: web.Request) -> web.StreamResponse:
             first_seq=check.first_seq,
             last_seq=check.last_seq,
             problem=check.problem,
+            archived_lines=check.archived_lines,
+            left_out_upto=check.left_out_upto,
         )
     )
 
@@ -407,7 +409,7 @@ ROUTES: Final = (
             Query(name="from", meaning="an instant or a day"),
             Query(name="to", meaning="an instant or a day"),
         ),
-        faults=(*ALWAYS, "bad_request", "unknown_product", "store_down"),
+        faults=(*ALWAYS, "bad_request", "unknown_product", "not_found", "store_down"),
         by="administrator",
     ),
     Route(

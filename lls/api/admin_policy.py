@@ -23,9 +23,9 @@ from lls.api.admin_wire import (
     RuleView,
     StepOfExplanation,
 )
-from lls.api.edge import ACTOR, BYTES, EDGE, Query, Route, answer, number_of, parameters, read_document
+from lls.api.edge import ACTOR, BYTES, EDGE, Edge, Query, Route, answer, number_of, parameters, read_document
 from lls.api.wire import MOST_SEATS
-from lls.faults import BadRequest, Refusal, RefusedDocument, Scalar
+from lls.faults import BadRequest, Refusal, RefusedDocument, Scalar, SetupFault
 from lls.licensing.changes import Fact
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import normalise_code
@@ -79,11 +79,19 @@ async def explain(request: web.Request) -> web.StreamResponse:
 
 async def reload(request: web.Request) -> web.StreamResponse:
     """Read the policy's file again."""
-    change = await request.app[EDGE].airgap.reload_policy(actor=request[ACTOR])
+    edge = request.app[EDGE]
+    change = await edge.airgap.reload_policy(actor=request[ACTOR])
     view = PolicyChangeView(
         added=list(change.added), removed=list(change.removed), rules=change.rules, doubts=list(change.doubts)
     )
-    return answer(ReloadView(policy=view))
+    return answer(ReloadView(policy=view, tls_changed=await _reload_certificate(edge)))
+
+
+async def _reload_certificate(edge: Edge) -> bool:
+    try:
+        return edge.doors is not None and await asyncio.to_thread(edge.doors.look)
+    except SetupFault as fault:
+        raise RefusedDocument(Refusal.MALFORMED, f"The policy is in force. {fault.detail}") from fault
 
 
 async def _policy_text(request: web.Request) -> str:
@@ -162,7 +170,7 @@ ROUTES: Final = (
         method="POST",
         path="/v1/admin/reload",
         handler=reload,
-        summary="Read the site's policy again and put it in force",
+        summary="Read the site's policy and its TLS certificate again and put them in force",
         answers={200: ReloadView},
         faults=(*ALWAYS, *WRITES, "refused_document"),
         by="administrator",

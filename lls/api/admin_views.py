@@ -18,6 +18,7 @@ from typing import Final
 
 from lls.airgap import Imported
 from lls.api.admin_wire import (
+    ArchiveNote,
     AssignmentView,
     BindingView,
     BorrowsView,
@@ -214,14 +215,15 @@ async def denials_view(edge: Edge, since: datetime | None) -> DenialsView:
                 count=line.count,
             )
             for line in await edge.airgap.denials(since=since)
-        ]
+        ],
+        archived=_archived(edge, since),
     )
 
 
 async def usage_view(edge: Edge, *, since: datetime | None, until: datetime | None, bucket: Bucket) -> UsageView:
     """The usage table by day or hour."""
     lines = await edge.airgap.usage(since=since, until=until, bucket=bucket)
-    return UsageView(lines=[usage_line(line, bucket=bucket) for line in lines])
+    return UsageView(lines=[usage_line(line, bucket=bucket) for line in lines], archived=_archived(edge, since))
 
 
 async def preview_view(edge: Edge) -> PreviewView:
@@ -265,6 +267,14 @@ def usage_line(line: UsageLine, *, bucket: Bucket = Bucket.DAY) -> dict[str, str
 
 
 # ---------------------------------------------------------------- parts of views
+
+
+def _archived(edge: Edge, since: datetime | None) -> ArchiveNote | None:
+    """What a question from ``since`` on does not reach any more."""
+    last = edge.airgap.archived
+    if last is None or (since is not None and since > last.last_at):
+        return None
+    return ArchiveNote(upto_seq=last.end.seq, last_at=last.last_at)
 
 
 def _customer(ledger: Ledger) -> CustomerView | None:

@@ -30,6 +30,22 @@ class ReportForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     pseudonymise: bool = False
 
 
+class BackupForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/backup``: sealed to a passphrase, to a public key (PEM, P-256), or to nothing."""
+
+    passphrase: Annotated[str, Meta(min_length=1, max_length=1_024)] | None = None
+    recipient: Annotated[str, Meta(min_length=1, max_length=10_000)] | None = None
+
+    def __post_init__(self) -> None:
+        """One of them opens it, not both."""
+        if self.passphrase is not None and self.recipient is not None:
+            raise ValueError("`passphrase` and `recipient` exclude each other")
+
+    def __repr__(self) -> str:
+        """Without the passphrase."""
+        return "BackupForm(…)"
+
+
 class ClockForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """``POST /v1/admin/clock``: the administrator says that a clock which jumped ahead is right."""
 
@@ -117,6 +133,17 @@ class ServerView(Struct, kw_only=True, frozen=True):
     chain: str
     started_at: datetime
     leases: int
+
+
+class BackupsView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/backup``: what the settings ask for, and the last one of the clock since the start."""
+
+    folder: str | None
+    keep: int | None
+    sealed: bool
+    last_at: str | None
+    last_path: str | None
+    problem: str | None
 
 
 # ---------------------------------------------------------------- bundles
@@ -363,9 +390,10 @@ class PolicyChangeView(Struct, kw_only=True, frozen=True):
 
 
 class ReloadView(Struct, kw_only=True, frozen=True):
-    """``POST /v1/admin/reload``."""
+    """``POST /v1/admin/reload``. ``tls_changed``: whether another TLS certificate is shown from now on."""
 
     policy: PolicyChangeView
+    tls_changed: bool
 
 
 class StepOfExplanation(Struct, kw_only=True, frozen=True):
@@ -409,20 +437,32 @@ class DenialView(Struct, kw_only=True, frozen=True):
     count: int
 
 
+class ArchiveNote(Struct, kw_only=True, frozen=True):
+    """Lines up to this one, and to this instant, were archived and are not counted in an answer."""
+
+    upto_seq: int
+    last_at: datetime
+
+
 class DenialsView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/denials``, oldest first."""
 
     denials: list[DenialView]
+    archived: ArchiveNote | None = None
 
 
 class UsageView(Struct, kw_only=True, frozen=True):
     """``GET /v1/admin/usage``: the columns of ``usage.csv``; by the hour ``bucket`` stands for ``day``."""
 
     lines: list[dict[str, str | int | None]]
+    archived: ArchiveNote | None = None
 
 
 class CheckView(Struct, kw_only=True, frozen=True):
-    """``GET /v1/admin/journal/verify``."""
+    """``GET /v1/admin/journal/verify``.
+
+    ``archived_lines`` of them were read from archives; those up to ``left_out_upto`` are in archives that are gone.
+    """
 
     ok: bool
     lines: int
@@ -430,6 +470,8 @@ class CheckView(Struct, kw_only=True, frozen=True):
     first_seq: int
     last_seq: int
     problem: str | None
+    archived_lines: int = 0
+    left_out_upto: int = 0
 
 
 class PreviewView(Struct, kw_only=True, frozen=True):
@@ -466,3 +508,58 @@ class ReceiptView(Struct, kw_only=True, frozen=True):
     report_id: str
     up_to_seq: int
     already_applied: bool
+
+
+# ---------------------------------------------------------------- upkeep
+
+
+class FindingView(Struct, kw_only=True, frozen=True):
+    """One check: ``ok``, ``warn`` or ``fail``, what was seen, and what to do about it."""
+
+    check: str
+    state: str
+    said: str
+    advice: str | None
+
+
+class ExaminationView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/doctor``."""
+
+    findings: list[FindingView]
+
+
+class PartView(Struct, kw_only=True, frozen=True):
+    """One file of a support bundle: its name, what it holds, its text without names and secrets."""
+
+    name: str
+    holds: str
+    text: str
+
+
+class SupportView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/support``."""
+
+    parts: list[PartView]
+
+
+class LogForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """``POST /v1/admin/log``: the level from now on; with ``for_seconds`` it goes back by itself."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    for_seconds: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+
+
+class LogView(Struct, kw_only=True, frozen=True):
+    """``GET /v1/admin/log``: the level in force, that of the settings, and until when the first one holds."""
+
+    level: str
+    usual: str
+    until: datetime | None
+
+
+class ArchivedView(Struct, kw_only=True, frozen=True):
+    """``POST /v1/admin/journal/archive``: the files that were written, the lines and names that left the database."""
+
+    files: list[str]
+    lines: int
+    names: int

@@ -10,6 +10,10 @@ Rules
 3. No timer is made for a request: one is made for a connection, and one for a head that comes in pieces.
 4. What is no HTTP is a ``bad_request`` like any other: answered as a problem, counted against its address, and never
    logged, since it may hold a secret that strayed.
+5. Nothing is ever upgraded: who asks for another protocol is answered in this one, once, and the connection closes.
+   What stands behind such a request in the same bytes is lost in aiohttp's parser, and the rest of it would be read as
+   a request of its own: behind a proxy, somebody else's.
+6. A body that nobody will read is let run out for five seconds, so that its sender can read the refusal.
 
 Limits: a peer that takes no answers off its connection keeps it; it counts like every other.
 """
@@ -38,7 +42,7 @@ Refuse: TypeAlias = Callable[[web.BaseRequest, Fault], web.StreamResponse]
 
 HANDSHAKE_SECONDS: Final = 10.0
 GOODBYE_SECONDS: Final = 5.0
-"""For the other side's half of closing TLS."""
+"""For the other side's half of closing TLS, and for a refused body's rest."""
 IDLE_SECONDS: Final = 900.0
 RESERVED: Final = 64
 """Descriptors for the store, the log, the admin socket and the files that it hands out."""
@@ -97,6 +101,7 @@ class Connection(web.RequestHandler):
     def __init__(self, server: web.Server, edge: Edge, gate: Gate, refuse: Refuse, idle_seconds: float) -> None:
         # A body that unpacks to a thousand times its size is none that we asked for: encodings are not undone.
         options: dict[str, Any] = {"access_log": None, "keepalive_timeout": idle_seconds, "auto_decompress": False}
+        options["lingering_time"] = GOODBYE_SECONDS
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
         self._gate: Gate | None = gate
         self._refuse = refuse
@@ -125,6 +130,8 @@ class Connection(web.RequestHandler):
         known = self._request_count
         super().data_received(data)
         if self._request_count != known:
+            if any(getattr(message, "upgrade", False) for message, _payload in self._messages):
+                self.close()
             if self._patience is not None:
                 self._be_patient()
         elif self._patience is None and data and self._waiter is not None and not self._waiter.done():

@@ -26,7 +26,7 @@ async def server(request: web.Request) -> web.StreamResponse:
     now, airgap, setting = edge.writer.now(), edge.airgap, edge.setting
     server_id = airgap.identity.server_id
     statement = airgap.capabilities.statement(
-        server_id=server_id, tls_spki_sha256=setting.tls_spki_sha256, nonce=nonce, issued_at=now.wall
+        server_id=server_id, tls_spki_sha256=edge.tls_spki_sha256, nonce=nonce, issued_at=now.wall
     )
     return answer(
         ServerAnswer(

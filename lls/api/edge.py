@@ -24,13 +24,19 @@ from aiohttp import web
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
+from lls.api.credentials import MEMORY_KIB, PASSES, Passwords
+from lls.api.origin import NO_NETWORKS, ForwardedHeader, Networks, Origin
+from lls.api.sessions import Lockout, Sessions
 from lls.api.signing import Signing
 from lls.api.wire import Form, T
+from lls.backup import Backups
+from lls.care.upkeep import Care
 from lls.events import Herald
 from lls.faults import BadRequest, RefusedDocument, Timeout, TooLarge, UnsupportedMediaType
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.fields import read_instant
 from lls.telemetry import Metrics
+from lls.tls import Doors
 from lls.writer import Writer
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,8 +61,17 @@ class EdgeSetting:
     ready_seconds: float = 2
     show_products: bool = True
     admin_group: str = "lls-admin"
+    admin_http: bool = False
+    admin_networks: Networks = NO_NETWORKS
+    networks: Networks = NO_NETWORKS
+    trusted_proxies: Networks = NO_NETWORKS
+    forwarded_header: ForwardedHeader = ForwardedHeader.X_FORWARDED_FOR
+    session_idle_seconds: float = 900
+    session_seconds: float = 43_200
+    password_memory_kib: int = MEMORY_KIB
+    password_passes: int = PASSES
     tls_spki_sha256: tuple[str, ...] = ()
-    """The TLS keys that clients may meet: current, next, a proxy's (contract §2)."""
+    """The TLS keys that clients may meet beside those of our own doors: a proxy's (contract §2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +87,28 @@ class Shown:
 class Edge:
     """One process's edge, shared by its applications. ``setting`` may be replaced on reload; ``drain`` is one-way."""
 
-    def __init__(self, *, writer: Writer, airgap: Airgap, metrics: Metrics, setting: EdgeSetting) -> None:
+    def __init__(
+        self,
+        *,
+        writer: Writer,
+        airgap: Airgap,
+        metrics: Metrics,
+        setting: EdgeSetting,
+        backups: Backups | None = None,
+        doors: Doors | None = None,
+    ) -> None:
         self.writer, self.airgap, self.metrics, self.setting = writer, airgap, metrics, setting
+        self.backups, self.doors = backups, doors
         self.herald: Herald | None = None
         self.failures = FailureLimit(per_minute=setting.failures_per_minute)
         self.guesses = FailureLimit(per_minute=setting.failures_per_minute)
+        self.care: Care | None = None
+        """The upkeep; the daemon sets it before the doors open."""
+        self.logins = FailureLimit(per_minute=setting.failures_per_minute)
+        self.origin = Origin(proxies=setting.trusted_proxies, header=setting.forwarded_header)
+        self.passwords = Passwords(memory_kib=setting.password_memory_kib, passes=setting.password_passes)
+        self.sessions = Sessions(idle=setting.session_idle_seconds, most=setting.session_seconds)
+        self.lockout = Lockout()
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
         self.tallies: dict[str, Counter[int]] = {}
@@ -94,6 +126,12 @@ class Edge:
         now = asyncio.get_running_loop().time()
         for patience in self.waiting:
             patience.reschedule(now)
+
+    @property
+    def tls_spki_sha256(self) -> tuple[str, ...]:
+        """Every TLS key that a client may meet: that of now, older ones of living connections, a proxy's."""
+        own = () if self.doors is None else self.doors.spki_sha256
+        return (*own, *self.setting.tls_spki_sha256)
 
     def tally(self, route: str) -> Counter[int]:
         """How often a route was answered with each status. Plain numbers: a metric's lock costs more than the count."""
@@ -135,7 +173,8 @@ class Route:
     """One call of the API: what the router needs, and what the OpenAPI document says of it.
 
     ``answers`` maps each success status to the answer's type, a media type for what is no JSON, or None for no body.
-    ``by``: who may call: ``anyone``, a lease's ``secret``, an ``administrator`` on the admin socket.
+    ``by``: who may call: ``anyone``, a lease's ``secret``, an ``administrator`` (on the admin socket, or known by
+    session or API key), a person with a ``session``, whoever is about to ``login``.
     """
 
     method: str

@@ -60,6 +60,8 @@ async def heartbeat(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret, lease_id = bearer(request), lease_id_of(request)
     form = await read_form(request, edge, _HEARTBEAT)
+    if form.capability is not None:
+        await edge.airgap.take_up(form.capability, lease_id=lease_id, secret=secret)
     beaten = await _beat(edge, lease_id, secret=secret, beat=form.beat, nonce=form.nonce)
     return answer(beaten.told(await beaten.capability))
 
@@ -89,12 +91,12 @@ async def checkout(request: web.Request) -> web.StreamResponse:
     edge = request.app[EDGE]
     secret = bearer(request)
     wait_seconds = _wait_seconds(request)
-    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret, address=request.remote or None)
+    wish = (await read_form(request, edge, _CHECKOUT)).as_checkout(secret, address=edge.origin.address(request) or None)
     if edge.draining:
         raise Draining
     if wish.activation_code is not None:
         # A right code among many wrong ones is a guess, too (auth, rule 3).
-        edge.guesses.check(request.remote or "", elapsed=edge.writer.now().elapsed)
+        edge.guesses.check(edge.origin.address(request), elapsed=edge.writer.now().elapsed)
     verdict = await _decided(edge, wish, wait_seconds)
     response = denied(edge, verdict) if isinstance(verdict, Denial) else await _granted(edge, verdict, nonce=wish.nonce)
     if wait_seconds:
@@ -267,7 +269,7 @@ ROUTES: Final = (
         summary="Prolong a lease",
         form=HeartbeatForm,
         answers={200: HeartbeatAnswer},
-        faults=(*BODY, *HELD, "lease_cloned"),
+        faults=(*BODY, *HELD, "lease_cloned", "refused_document", "overloaded"),
         by="secret",
     ),
     Route(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -14,23 +15,37 @@ from aiohttp import web
 
 from lls.api.edge import JSON, Query, Route
 from lls.api.problems import KINDS, MEDIA_TYPE, Problem, phrase
+from lls.api.sessions import COOKIE, TOKEN_HEADER
 
 DOCUMENT: Final = web.AppKey("openapi", bytes)
 
 _REFERENCE: Final = "#/components/schemas/{name}"
-_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {"secret": [{"leaseSecret": []}]}
+_SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
+    "secret": [{"leaseSecret": []}],
+    "administrator": [{"apiKey": []}, {"session": []}],
+    "session": [{"session": []}],
+}
+_REFUSED_AT_THE_DOOR: Final = ("unauthenticated", "too_many_requests")
+"""What a call of administration is answered on the network before its handler is asked."""
 _SCHEMES: Final = {
     "leaseSecret": {
         "type": "http",
         "scheme": "bearer",
         "description": "The lease's secret: 32 random bytes of the client's own making, in base64url",
-    }
+    },
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key: llsk_ and 43 characters"},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": f"A session; what changes something carries its token as {TOKEN_HEADER}",
+    },
 }
 
 
-def document(routes: Iterable[Route], *, version: str) -> bytes:
-    """The document as JSON."""
-    listed = list(routes)
+def document(routes: Iterable[Route], *, version: str, socket: bool = False) -> bytes:
+    """The document as JSON; on the admin ``socket`` the kernel names the caller, and nobody sends a credential."""
+    listed = [_on_socket(route) if socket else _on_network(route) for route in routes]
     types = [kind for kind in dict.fromkeys(_types(listed)) if kind is not Problem]
     schemas, components = msgspec.json.schema_components([*types, Problem], ref_template=_REFERENCE)
     of_type = dict(zip([*types, Problem], schemas, strict=True))
@@ -44,6 +59,16 @@ def document(routes: Iterable[Route], *, version: str) -> bytes:
         "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }
     return msgspec.json.encode(whole)
+
+
+def _on_socket(route: Route) -> Route:
+    return replace(route, by="anyone")
+
+
+def _on_network(route: Route) -> Route:
+    if route.by not in ("administrator", "session", "login"):
+        return route
+    return replace(route, faults=tuple(dict.fromkeys((*route.faults, *_REFUSED_AT_THE_DOOR))))
 
 
 def _types(routes: list[Route]) -> Iterable[type]:

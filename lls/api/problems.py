@@ -66,6 +66,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "lease_cloned": Kind(_CONFLICT, "Lease used twice"),
     "lease_id_taken": Kind(_CONFLICT, "Lease id taken"),
     "request_id_taken": Kind(_CONFLICT, "Request id taken"),
+    "name_taken": Kind(_CONFLICT, "Name taken"),
     "not_held": Kind(_CONFLICT, "Not held"),
     "undo_too_late": Kind(_CONFLICT, "Too late to undo"),
     "already_undone": Kind(_CONFLICT, "Already undone"),

@@ -6,7 +6,8 @@ Rules
    worse than none. Not ready: the store does not answer, this daemon is not the writer, or it is stopping. A wrong
    clock, a missing licence or an overdue report do not stop what is held, so they are told and leave the server ready.
 3. ``/metrics`` counts events as they happen; levels are set from the last commit when somebody reads them. On the
-   network it is answered only where the site shows its seats to anybody; on the admin socket always.
+   network it is answered only where the site shows its seats to anybody, else to who may administer, by the scope
+   ``metrics``; on the admin socket always.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lls.api import openapi, problems
+from lls.api.callers import admitted
 from lls.api.edge import EDGE, JSON, Edge, Route, answer, encode
+from lls.api.roles import rule_of
 from lls.faults import Draining, Fault, Forbidden, NotPrimary, StoreDown
 from lls.licensing.changes import Fact
 from lls.licensing.instant import ClockState, Now
@@ -55,6 +58,7 @@ class Ready(Struct, kw_only=True, frozen=True):
     license: str
     chain: str
     binding: str
+    disk: str
 
 
 async def livez(_request: web.Request) -> web.StreamResponse:
@@ -75,6 +79,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
             license=ledger.server.license(now),
             chain=chain_state(ledger),
             binding=binding_state(ledger),
+            disk="ok" if edge.care is None else edge.care.disk.room,
         )
     )
     status = problems.KINDS[troubles[0].code].status if troubles else 200
@@ -83,17 +88,24 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 
 async def metrics(request: web.Request) -> web.StreamResponse:
     """Rule 3."""
-    edge = request.app[EDGE]
+    return web.Response(body=await metrics_text(request.app[EDGE]), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def metrics_text(edge: Edge) -> bytes:
+    """Prometheus' page."""
     await edge.writer.settled()
     edge.count()
     set_levels(edge.metrics, edge, edge.writer.now())
-    return web.Response(body=generate_latest(edge.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    return generate_latest(edge.metrics.registry)
 
 
 async def lan_metrics(request: web.Request) -> web.StreamResponse:
     """Rule 3, for anybody."""
-    if not request.app[EDGE].setting.show_products:
-        raise Forbidden("This site does not show its seats; the admin socket answers with metrics.")
+    edge = request.app[EDGE]
+    if not edge.setting.show_products:
+        if not edge.setting.admin_http:
+            raise Forbidden("This site does not show its seats; the admin socket answers with metrics.")
+        admitted(request, edge, rule_of("GET", "/metrics"))
     return await metrics(request)
 
 
@@ -115,7 +127,12 @@ async def _troubles(edge: Edge) -> list[Fault]:
 
 
 def chain_state(ledger: Ledger) -> str:
-    """``forked`` when the vendor has acknowledged a line that our journal does not hold."""
+    """``forked`` when the vendor has acknowledged a line that our journal does not hold.
+
+    ``restored`` while his answer to a restore from a backup is awaited.
+    """
+    if ledger.server.restored:
+        return "restored"
     return "forked" if ledger.facts.get(Fact.CHAIN_FORKED) == "1" else "ok"
 
 
@@ -140,6 +157,7 @@ def set_levels(metrics: Metrics, edge: Edge, now: Now) -> None:
     for state in ClockState:
         metrics.clock_state.labels(state).set(state is now.state)
     metrics.clock_behind_seconds.set(now.behind_seconds)
+    metrics.restored.set(ledger.server.restored)
     metrics.unbound.set(binding_state(ledger) == "unbound")
     metrics.bundle_sequence.set(max((kept.sequence for kept in ledger.bundles.values()), default=0))
     metrics.journal_seq.set(ledger.batch.before.seq)
@@ -196,5 +214,5 @@ LAN_METRICS: Final = Route(
     handler=lan_metrics,
     summary=_METRICS_SUMMARY,
     answers={200: METRICS_TEXT},
-    faults=("forbidden", "internal"),
+    faults=("unauthenticated", "forbidden", "internal"),
 )

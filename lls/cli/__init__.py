@@ -24,21 +24,29 @@ import typer
 
 from lls import __version__
 from lls.cli import (
+    backup,
     borrow,
     bundle,
     clock,
     config,
     denials,
+    doctor,
     entitlement,
     events,
     journal,
+    key,
     lease,
+    log,
     policy,
     receipt,
     report,
     serve,
     server,
+    setup,
+    support_bundle,
+    tls,
     usage,
+    user,
 )
 from lls.cli.frame import Commands, noun
 
@@ -85,8 +93,29 @@ def _options(
 
 
 serve.register(app)
-for part in (server, bundle, entitlement, lease, borrow, policy, report, receipt, journal, events, clock, config):
+backup.register(app)
+setup.register(app)
+for part in (
+    server,
+    bundle,
+    entitlement,
+    lease,
+    borrow,
+    policy,
+    report,
+    receipt,
+    journal,
+    events,
+    user,
+    key,
+    clock,
+    log,
+    tls,
+    config,
+):
     app.add_typer(part.app)
 policy.register(app)
 denials.register(app)
 usage.register(app)
+doctor.register(app)
+support_bundle.register(app)

@@ -129,6 +129,10 @@ class Arriving:
         """What the daemon calls the report; empty when it is none."""
         return self._answer.getheader("X-Report-Id") or ""
 
+    def header(self, name: str) -> str:
+        """What else the daemon says of it."""
+        return self._answer.getheader(name) or ""
+
     def save(self, file: BinaryIO) -> int:
         """Write it whole; its length in bytes."""
         told = self._answer.getheader("Content-Length")

@@ -39,6 +39,7 @@ def denials(
             show.say()
         show.say(f"{title}: {show.count(_times(rows), 'request')}")
         show.table(rows, _COLUMNS, empty="")
+    show.archived(answer)
 
 
 def _groups(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:

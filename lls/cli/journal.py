@@ -36,6 +36,25 @@ def verify(ctx: typer.Context, as_json: AsJson = False) -> None:
             f"The chain holds: {show.count(answer.get('lines'), 'line')}, {show.said(answer.get('first_seq'))} to "
             f"{show.said(answer.get('last_seq'))}, head {show.said(answer.get('head'))}."
         )
+        if answer.get("archived_lines"):
+            show.say(f"{show.count(answer['archived_lines'], 'line')} of them were read from archives.")
+        if answer.get("left_out_upto"):
+            show.say(f"Lines 1 to {answer['left_out_upto']} are in archives that are not there; they were not checked.")
+
+
+@app.command()
+def archive(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """Move acknowledged lines that are old enough into an archive file, now and not at night."""
+    answer = admin(ctx).tell("POST", "journal/archive", {})
+    if as_json:
+        show.document(answer)
+        return
+    if not answer.get("lines"):
+        show.say("No line may leave yet: lines go when they are acknowledged and older than journal.keep_days.")
+        return
+    show.say(f"{show.count(answer['lines'], 'line')} left the database, and {show.count(answer.get('names'), 'name')}.")
+    for name in answer.get("files", []):
+        show.say(f"Wrote {show.said(name)}.")
 
 
 @app.command()

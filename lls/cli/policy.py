@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def reload(ctx: typer.Context, as_json: AsJson = False) -> None:
-    """Read the site's policy again and put it in force; a refused one changes nothing. No lease ends by it."""
+    """Read the site's policy and its TLS certificate again; a refused one changes nothing. No lease ends by it."""
     answer = admin(ctx).tell("POST", "reload", {})
     if as_json:
         show.document(answer)
@@ -42,6 +42,8 @@ def reload(ctx: typer.Context, as_json: AsJson = False) -> None:
     changed = bool(change.get("added") or change.get("removed"))
     rules = show.count(change.get("rules", 0), "rule")
     show.say(f"The policy is in force: {rules}." if changed else f"Nothing has changed: {rules}.")
+    if answer.get("tls_changed"):
+        show.say("Another TLS certificate is shown from now on; lls tls show names its keys.")
     _read_out_doubts(change)
 
 

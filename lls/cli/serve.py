@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from lls.cli.frame import settings
+from lls.cli.frame import given, settings
+from lls.config import source_of
 
 
 def register(app: typer.Typer) -> None:
@@ -20,4 +21,4 @@ def serve(ctx: typer.Context) -> None:
     config = settings(ctx)
     from lls import daemon
 
-    raise typer.Exit(daemon.serve(config))
+    raise typer.Exit(daemon.serve(config, source=source_of(*given(ctx))))

@@ -59,7 +59,10 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     yield "Last bundle", f"sequence {answer['bundle_sequence']}" if answer.get("bundle_sequence") else "none yet"
     yield "Writership", f"epoch {show.said(writer.get('epoch'))}, line {show.said(writer.get('seq'))}"
     yield "Journal head", writer.get("head")
-    yield "Journal chain", {"ok": "whole", "forked": "FORKED"}.get(str(answer.get("chain")), answer.get("chain"))
+    yield (
+        "Journal chain",
+        {"ok": "whole", "forked": "FORKED", "restored": "RESTORED"}.get(str(answer.get("chain")), answer.get("chain")),
+    )
     yield "Store", f"{show.said(store.get('kind'))}, {'up' if store.get('up') else 'DOWN'}"
     yield "Leases", answer.get("leases")
 
@@ -78,6 +81,8 @@ def _next_steps(answer: Mapping[str, Any]) -> Iterator[str]:
         yield "a part of this machine was exchanged; send your vendor a new lls server request before another one is."
     if step := clock.ADVICE.get(str(_part(answer, "clock").get("state"))):
         yield step
+    if answer.get("chain") == "restored":
+        yield "lls server request -o FILE and send it to your vendor, who says where to go on; import the answer."
     if answer.get("chain") == "forked":
         yield "the vendor's record of this journal is another one (was this machine cloned or rolled back?); tell them."
     if _part(answer, "store").get("up") is False:

@@ -199,6 +199,14 @@ def _plain_table(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> N
         say("  ".join(placed).rstrip())
 
 
+def archived(answer: Mapping[str, Any]) -> None:
+    """Say what an answer does not reach any more."""
+    note = answer.get("archived")
+    if isinstance(note, Mapping):
+        say()
+        say(f"Lines up to {instant(note.get('last_at'))} are archived and not counted here.")
+
+
 def _rich_table(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
     from rich import box
     from rich.console import Console

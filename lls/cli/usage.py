@@ -79,6 +79,7 @@ def usage(
         _write_csv(answer.get("lines", []), bucket)
     else:
         show.table(answer.get("lines", []), COLUMNS, empty="Nothing was used in that time.")
+        show.archived(answer)
 
 
 def _asked(what_if: str, product: str | None, *, lined: bool) -> tuple[int, str]:

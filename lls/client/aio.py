@@ -291,6 +291,10 @@ class AsyncBorrowed:
         """Asks its server for a later end (aware)."""
         await _in_thread(self.blocking.extend, until)
 
+    async def announce(self) -> bool:
+        """Shows its server the lease, should that one have been restored from an older backup."""
+        return await _in_thread(self.blocking.announce)
+
     async def give_back(self) -> bool:
         """Returns the seat before its end; ``False`` when no server confirmed it."""
         return await _in_thread(self.blocking.give_back)

@@ -20,7 +20,7 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 | ``pending`` · ``pending_register`` | what waits for several people's signatures · that it is ours |
 | ``telling`` | what a signature would cover, in words |
 | ``issue`` · ``issuing`` | what certificate, bundle and receipt say · made, sealed and remembered |
-| ``serving`` | the terms of a license server |
+| ``serving`` · ``restoring`` | the terms of a license server · where a restored one goes on |
 | ``ingest`` · ``noticing`` · ``explaining`` | usage reports · what else their lines say · why one is refused |
 | ``billing`` · ``closing`` · ``cloudevents`` | billing lines · those that never change again · as events |
 | ``views`` · ``feed`` · ``plots`` | who ends soon, how a customer fares · changes for an ERP · pictures |

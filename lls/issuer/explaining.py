@@ -110,7 +110,8 @@ def _set_back(known: Known, evidence: str) -> ReportRefused:
         ReportProblem.SET_BACK,
         f"The journal of the server {known.server_id} is forked: it was set back to an earlier state, as a snapshot of "
         f"a virtual machine or an old backup does, and went on from there. {evidence}{request}{_NOTHING} Ask the site "
-        "when the machine was put back, and whether the state of before is still there: that one can go on reporting.",
+        "when the machine was put back, and whether the state of before is still there: that one can go on reporting. "
+        "If it is not, take its request in (lls-issuer server adopt FILE).",
     )
 
 
@@ -122,6 +123,15 @@ def _two_copies(known: Known, difference: Difference) -> ReportRefused:
         f"{known.end}, {write_instant(known.end_at)}). {_NOTHING} Both copies hand out the same seats: ask the site "
         "which machine is the right one, have the other one switched off, and go on with the reports of the one that "
         "reported first.",
+    )
+
+
+def of_lost_past(server_id: str, seq: int) -> ReportRefused:
+    """The report brings lines of before a restore that was answered without them."""
+    return ReportRefused(
+        ReportProblem.SET_BACK,
+        f"The server {server_id} was restored from a backup, and was told to go on as if its line {seq} of before had "
+        f"never been (lls-issuer server adopt). This report is of before the restore and comes too late. {_NOTHING}",
     )
 
 

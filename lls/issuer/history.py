@@ -66,6 +66,7 @@ class Deed(StrEnum):
     SERVER_RETIRED = "server_retired"
     SERVER_TERMS = "server_terms"
     CLOCK_RESET = "clock_reset"
+    CHAIN_ADOPTED = "chain_adopted"
     ORDER_FULFILLED = "order_fulfilled"
     SOLD = "sold"
     RENEWED = "renewed"

@@ -8,6 +8,8 @@ Judged in this order; the code repeats the numbers:
 4. Every line is canonical, follows the one before and is stamped within 400 days of the time in which the server was
    known here; a line that is stored already must be that very line, and is counted once. Where it is another one,
    ``explaining`` says what has happened at the site.
+   Where a restored server was told to go on, its first line there must be its ``Restored``: what was written before
+   the restore and comes only now belongs to a past that was closed.
 5. The range ends with the report's own seal, at the manifest's head.
 6. The usage table, recomputed from the lines, is the report's byte for byte: nobody edits a table on its way. The
    recomputation stops where it would grow beyond that table: two lines with a thousand years between them would
@@ -31,12 +33,13 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from lls.faults import Refusal, RefusedDocument
-from lls.issuer.explaining import Difference, Known, diverged
+from lls.issuer.explaining import Difference, Known, diverged, of_lost_past
 from lls.issuer.history import Deed
 from lls.issuer.lookup import server_in
 from lls.issuer.noticing import Noticed
 from lls.issuer.refusals import ReportProblem, ReportRefused
 from lls.issuer.register import IngestedReport, Json, Register, Server, Sold
+from lls.issuer.restoring import first_line_due, is_first_of
 from lls.licensing.fields import Fields, read_instant, write_instant
 from lls.licensing.journal import FIRST_PREV, Head, Kind, head_of, verify_line
 from lls.licensing.policy_file import LONGEST_TEXT
@@ -269,6 +272,7 @@ def _read_lines(report: Report, register: Register, bounds: _Bounds, *, progress
     stored = register.journal_hashes(manifest.server_id, first=manifest.from_seq, last=min(end, manifest.to_seq))
     folded = _Folded(whole=_fold_before(manifest, register), noticed=Noticed.of(register, manifest.server_id))
     batch: list[tuple[int, str, bytes]] = []
+    due = first_line_due(register, manifest.server_id)
     head = Head(seq=manifest.from_seq - 1, hash=manifest.prev_head)
     total = manifest.to_seq - head.seq
     line: Json = {}
@@ -287,6 +291,8 @@ def _read_lines(report: Report, register: Register, bounds: _Bounds, *, progress
         if head.seq <= end:
             folded.whole.step(stamped)
         else:
+            if due is not None and head.seq == due[0] and not is_first_of(stamped, due[1]):
+                raise of_lost_past(manifest.server_id, head.seq)
             _step_new(folded, stamped, server_id=manifest.server_id, overlaps=manifest.from_seq <= end)
             batch.append((head.seq, head.hash, raw))
         if len(batch) == _BATCH:

@@ -67,6 +67,7 @@ from lls.issuer.register import (
     Server,
     Sold,
 )
+from lls.issuer.restoring import Answered, Restoring
 from lls.issuer.rotating import Rotating
 from lls.issuer.serving import Serving
 from lls.licensing.fields import write_instant
@@ -100,6 +101,7 @@ class Issuer:
         self.customers = Customers(self.register, self.amending, random=random)
         self.audit = Audit(self.register)
         self.serving = Serving(self.register, random=random)
+        self.restoring = Restoring(self.register, random=random)
         self.rotating = Rotating(self.register, keyring=self.keyring, random=random)
         self.issuing = Issuing(self.register, keyring=self.keyring, terms=self.serving.terms, random=random)
         self.receiving = Receiving(self.register, keyring=self.keyring)
@@ -221,16 +223,16 @@ class Issuer:
         id is known with another signing key, from a newer request, or from another machine.
         """
         asked = read_request(request)
+        if asked.restores and self.register.server(asked.server_id) is not None:
+            raise Conflict(
+                f"The server {asked.server_id} was put back from a backup and asks where to go on. Take the request in "
+                "with: lls-issuer server adopt FILE"
+            )
         with self.register.transaction():
             known = self.register.server(asked.server_id)
             if known is not None:
                 check_served(known)
-            if known is not None and dict(known.signing_jwk) != dict(asked.signing_jwk):
-                raise Conflict(
-                    f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
-                    "it has a new server id; if not, somebody else uses its id."
-                )
-            if known is not None:
+                _check_key(asked, known)
                 _check_newer(asked, known)
             self._check_branch(asked)
             owner = self.customer(customer).customer_id if customer else known.customer_id if known else None
@@ -241,6 +243,44 @@ class Issuer:
             self.register.put_server(server)
             self._note_server(server, {"again": known is not None, **moved}, now=now)
         return server
+
+    def adopt(
+        self,
+        request: bytes | str,
+        *,
+        confirm: str | None,
+        binding: str | None = None,
+        rebind: str | None = None,
+        now: datetime,
+    ) -> Answered:
+        """Takes in the request of a server that was put back from a backup, and orders it to go on.
+
+        ``rebind`` as for :meth:`register_server`. Raises NotKnown, and Conflict where its journal is not one that can
+        go on, or its machine is another one.
+        """
+        asked = read_request(request)
+        with self.register.transaction():
+            known = server_in(self.register, asked.server_id)
+            check_served(known)
+            _check_key(asked, known)
+            if not asked.restores:
+                raise Conflict(f"The request of {known.server_id} is not of a server that was put back from a backup.")
+            if asked.made_at < known.request_made_at:
+                raise Conflict(
+                    f"The request of {known.server_id} was made before the one registered, of "
+                    f"{write_instant(known.request_made_at)}. Ask the site for a new one: lls server request -o FILE."
+                )
+            if confirm != known.name:
+                raise Conflict(
+                    f"After this the server {known.server_id} uses up units again, and what it has used and never "
+                    "reported is not billed. Look at its last report, then confirm with the server's name: "
+                    f"--confirm {known.name!r}."
+                )
+            server = _server(asked, known, customer_id=known.customer_id, binding=binding, now=now)
+            moved = self._check_machine(known, server, rebind=rebind)
+            self.register.put_server(server)
+            self._note_server(server, {"again": True, **moved}, now=now)
+            return self.restoring.answer(asked, server, now=now)
 
     def _check_machine(self, known: Server | None, server: Server, *, rebind: str | None) -> Json:
         terms = self.serving.terms(server.server_id)
@@ -350,6 +390,14 @@ def _server(
     )
 
 
+def _check_key(asked: ActivationRequest, known: Server) -> None:
+    if dict(known.signing_jwk) != dict(asked.signing_jwk):
+        raise Conflict(
+            f"The server {asked.server_id} is registered with another signing key. If it was installed anew, "
+            "it has a new server id; if not, somebody else uses its id."
+        )
+
+
 def _check_newer(asked: ActivationRequest, known: Server) -> None:
     """An old request, found on a stick, would seal the next bundle to a key that the server no longer has."""
     if asked.made_at >= known.request_made_at and asked.seq >= known.journal_seq:
@@ -358,6 +406,6 @@ def _check_newer(asked: ActivationRequest, known: Server) -> None:
         f"The request of {asked.server_id} is older than the one registered: it was made at "
         f"{write_instant(asked.made_at)} with the journal at line {asked.seq}, the one registered at "
         f"{write_instant(known.request_made_at)} at line {known.journal_seq}. Ask the site for a new one: lls server "
-        "request -o FILE. If a new one is older too, the server was set back to an earlier state, which this version "
-        "cannot take up again: install it anew."
+        "request -o FILE. If a new one is older too, the server was set back to an earlier state without its knowing: "
+        "have the site put a backup back with lls restore, which tells it, and ask for a request of then."
     )

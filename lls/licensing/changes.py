@@ -17,8 +17,10 @@ from enum import StrEnum
 from typing import Final
 
 from lls.faults import LeaseEnd
+from lls.licensing.account import ApiKey, User
 from lls.licensing.journal import Entry, Head
 from lls.licensing.lease import Lease
+from lls.licensing.retention import ArchivedRange
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +158,26 @@ class Fact(StrEnum):
     POLICY = "policy"
     """The text of the site policy in force; empty: none."""
     SERVER_ID = "server_id"
+    RESTORING = "restoring"
+    """Of a database that was put back from a backup and has not been started since: which restore it is, as JSON."""
+    RESTORED = "restored"
+    """The restores after which the vendor's word is still awaited, as JSON; empty: none."""
+    LOST_TIMES = "lost_times"
+    """Between the end of each backup that was put back and its first start, as JSON."""
+    GAPS = "gaps"
+    """The ranges of our own chain whose lines only the vendor has, as JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebase:
+    """The journal goes on from another head: the lines after ``keep`` go, and ``entries`` stand in their place.
+
+    They are the same lines, numbered and chained behind that head (decision 0021); their ``data`` is left out. Reports
+    and returns of lines after ``keep`` go with them.
+    """
+
+    keep: int
+    entries: Sequence[Entry]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,6 +186,8 @@ class Batch:
 
     before: Head
     head: Head
+    rebase: Rebase | None = None
+    """Before ``entries``, which follow it."""
     entries: list[Entry] = field(default_factory=list)
     leases: dict[str, Lease | None] = field(default_factory=dict)
     ended: dict[str, Ended] = field(default_factory=dict)
@@ -181,6 +205,13 @@ class Batch:
     requests: dict[tuple[str, str], AnsweredRequest] = field(default_factory=dict)
     """By lease and request id."""
     returns: list[ReturnedEntitlement] = field(default_factory=list)
+    archives: list[ArchivedRange] = field(default_factory=list)
+    prune_upto: int | None = None
+    """Lines up to this one are in an archive and go."""
+    forget_names: set[str] = field(default_factory=set)
+    """Commitments whose names go; before ``names`` come."""
+    users: dict[str, User | None] = field(default_factory=dict)
+    api_keys: dict[str, ApiKey | None] = field(default_factory=dict)
     forget_ended_before: datetime | None = None
     forget_requests_before: datetime | None = None
     """Requests that were kept until before this instant go."""
@@ -190,8 +221,10 @@ class Batch:
     @property
     def empty(self) -> bool:
         """Whether there is nothing that the store would have to take."""
-        forgotten = self.forget_ended_before or self.forget_requests_before
-        return not (self.entries or self.facts or self.key_sets or self.requests or forgotten or self.stamp)
+        pruned = self.prune_upto is not None or self.forget_names
+        forgotten = self.forget_ended_before or self.forget_requests_before or pruned
+        alone = self.facts or self.key_sets or self.requests or self.users  # rows that have no line of their own
+        return not (self.entries or alone or forgotten or self.stamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,5 +249,9 @@ class Loaded:
     requests: Sequence[AnsweredRequest] = ()
     """In the order of ``at``."""
     returns: Sequence[ReturnedEntitlement] = ()
+    archives: Sequence[ArchivedRange] = ()
+    """In their order."""
+    users: Sequence[User] = ()
+    api_keys: Sequence[ApiKey] = ()
     last_at: datetime | None = None
     last_line: bytes | None = None

@@ -50,6 +50,7 @@ _REMEDIES: Final = {
     "borrow_too_long": "An earlier end.",
     "server_not_licensed": "A newer bundle.",
     "report_overdue": "A usage report for the vendor, and its receipt.",
+    "restored": "The vendor's word where to go on (`lls server request`, then the bundle that answers it).",
     "unknown_feature": "The right name, or an order that contains it.",
 }
 

@@ -141,6 +141,10 @@ class Fields:
                 pass  # February 30th; the sentence below fits it
         raise malformed(self._at(key), "must be a day like 2026-11-21")
 
+    def names(self) -> list[str]:
+        """The members that there are."""
+        return list(self._document)
+
     def flag(self, key: str) -> bool:
         """A boolean."""
         value = self._get(key)

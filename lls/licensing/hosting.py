@@ -20,7 +20,8 @@ It refuses to own signatures (``signed``) and files (``airgap``).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -28,7 +29,7 @@ from typing import Final
 
 from lls.faults import Forbidden, LeaseEnd, NotFound, TooLarge
 from lls.licensing.calendar import month_of
-from lls.licensing.changes import Fact, KeptBundle, Loaded, Placed, ReturnedEntitlement, SealedReport
+from lls.licensing.changes import Fact, KeptBundle, Loaded, Placed, Rebase, ReturnedEntitlement, SealedReport
 from lls.licensing.entitlement import Concurrency, Entitlement, Status
 from lls.licensing.fields import write_instant
 from lls.licensing.installing import judge
@@ -37,9 +38,10 @@ from lls.licensing.journal import LONGEST_LINE, Kind
 from lls.licensing.lease import Lease, LeaseState
 from lls.licensing.leases import Setting
 from lls.licensing.policy import Policy
+from lls.licensing.restoring import Restoring
+from lls.licensing.retention import ArchivedRange, prunable
 from lls.licensing.seating import Pool, occupied
-from lls.licensing.seats import Seats
-from lls.licensing.terms import RESET_USAGE, Acknowledgement, Change, Installation, Outcome, ServerTerms
+from lls.licensing.terms import RESET_USAGE, Acknowledgement, Adoption, Change, Installation, Outcome, ServerTerms
 
 LONGEST_METERS: Final = LONGEST_LINE - 65_536
 """What is told of meters must leave room for the rest of its line."""
@@ -53,7 +55,7 @@ class Draining:
     leases: int
 
 
-class Hosting(Seats):
+class Hosting(Restoring):
     """The seats of one server and what they were sold with; see the module."""
 
     def __init__(
@@ -76,8 +78,10 @@ class Hosting(Seats):
         self.closed_sessions = set(loaded.closed_sessions)
         self.commands, self.receipts = set(loaded.commands), set(loaded.receipts)
         self.reports: dict[str, SealedReport] = {report.report_id: report for report in loaded.reports}
+        self.archives: list[ArchivedRange] = list(loaded.archives)
         self.returns: dict[str, ReturnedEntitlement] = {one.entitlement_id: one for one in loaded.returns}
         self._returns_before: dict[str, ReturnedEntitlement | None] = {}
+        self._reports_before: dict[str, SealedReport] = {}
         self._dropped: dict[str, Pool] = {}
         self._server_terms_before = terms
         super().__init__(
@@ -110,6 +114,7 @@ class Hosting(Seats):
         self._server_terms_before = self.server.terms
         self._dropped.clear()
         self._returns_before.clear()
+        self._reports_before.clear()
         self.installing = False
 
     def abandon(self) -> None:
@@ -121,6 +126,10 @@ class Hosting(Seats):
         self.server.terms = self._server_terms_before
         for report in self.batch.reports:
             del self.reports[report.report_id]
+        for _archive in self.batch.archives:
+            self.archives.pop()
+        self.reports.update(self._reports_before)
+        self._reports_before.clear()
         for kept in self.batch.bundles:
             self.bundles.pop(kept.bundle_id, None)
         for entitlement_id, before in self._returns_before.items():
@@ -132,6 +141,7 @@ class Hosting(Seats):
         self.closed_sessions -= self.batch.closed_sessions
         super().abandon()
         self._posting.batch.reports.clear()
+        self._posting.batch.archives.clear()
         self._posting.batch.placed.clear()
         self._dropped.clear()
         self.installing = False
@@ -147,13 +157,15 @@ class Hosting(Seats):
         outcome = judge(self, installation, now=now)
         if outcome.already_applied:
             return outcome
+        if outcome.adoption is not None:
+            self._adopt(outcome.adoption, installation, now)
         self.installing = True
         kept = installation.kept
         self.server.terms = installation.terms
         self.bundles[kept.bundle_id] = replace(kept, jws="")
         self.batch.bundles.append(kept)
         self.keep_key_sets(installation.key_sets)
-        self._posting.set_facts({Fact.SEQUENCE_SEEN: str(kept.sequence), Fact.TERMS_FROM: kept.bundle_id})
+        self._posting.set_facts({Fact.SEQUENCE_SEEN: str(outcome.sequence), Fact.TERMS_FROM: kept.bundle_id})
         if self.server.sync_from is None:
             self._posting.set_facts({Fact.SYNC_FROM: write_instant(kept.issued_at)})
         self.commands.update(outcome.commands)
@@ -178,6 +190,41 @@ class Hosting(Seats):
         for product in self.waiting.products():
             self._serve(product, now)
         return replace(outcome, leases_ended=ended)
+
+    def _adopt(self, adoption: Adoption, installation: Installation, now: Now) -> None:
+        moved = self._go_on(adoption, installation)
+        if moved is not None:
+            self._renumber(moved)
+        self._end_sessions(adoption.closed_sessions, now)
+        if moved is not None:  # last: an entitlement whose old session has ended may be hosted in a new one
+            self.meters.know(adoption.meters)
+
+    def _renumber(self, moved: Rebase) -> None:
+        """What was returned or sealed in lines that have moved: returns tell their new place, reports are void."""
+        changed = [
+            replace(one, up_to_seq=line.seq, head=line.hash)
+            for one in self.returns.values()
+            if one.up_to_seq > moved.keep
+            for line in (moved.entries[one.up_to_seq - moved.keep - 1],)
+        ]
+        for one in changed:
+            self._returns_before.setdefault(one.entitlement_id, self.returns[one.entitlement_id])
+            self.returns[one.entitlement_id] = one
+        self.batch.returns = changed
+        gone = [report_id for report_id, report in self.reports.items() if report.to_seq > moved.keep]
+        for report_id in gone:
+            self._reports_before[report_id] = self.reports.pop(report_id)
+        self.batch.reports.clear()
+
+    def _end_sessions(self, sessions: Collection[str], now: Now) -> None:
+        """Hosted by the backup only: the vendor has them back, and another server may have them."""
+        for placed in [one for one in self.placed.values() if one.session_id in sessions]:
+            pool = self.pools.get(placed.entitlement_id)
+            if pool is None:
+                continue
+            held = [lease for lease in pool.leases.values() if lease.until is None]
+            ended = self._end(held, now)
+            self._give_back(pool, leases_ended=ended, forced=True, actor="vendor", now=now)
 
     def keep_key_sets(self, key_sets: Mapping[int, str]) -> None:
         """Have the vendor's key sets stored that are not yet."""
@@ -414,14 +461,51 @@ class Hosting(Seats):
         self.receipts.add(receipt.receipt_id)
         self.batch.receipts.add(receipt.receipt_id)
         self._posting.acknowledged(receipt, now, actor=actor)
-        self._posting.set_facts(
-            {
-                Fact.ACKNOWLEDGED: str(receipt.up_to_seq),
-                Fact.ACKNOWLEDGED_HEAD: receipt.head,
-                Fact.USAGE_CARRY: usage_carry or "",
-                Fact.SYNC_FROM: write_instant(report.made_at if report is not None else receipt.made_at),
-            }
-        )
+        made_at = report.made_at if report is not None else receipt.made_at
+        self._posting.set_facts({Fact.SYNC_FROM: write_instant(made_at)})
+        if receipt.up_to_seq > self.server.acknowledged.seq:  # a chain_adopt beside it may have gone further
+            self._posting.set_facts(
+                {
+                    Fact.ACKNOWLEDGED: str(receipt.up_to_seq),
+                    Fact.ACKNOWLEDGED_HEAD: receipt.head,
+                    Fact.USAGE_CARRY: usage_carry or "",
+                }
+            )
+
+    # ---------------------------------------------------------------- verbs: what leaves the journal
+
+    def archived(self, archive: ArchivedRange, *, actor: str, now: Now) -> None:
+        """Note that a range is in an archive that was read back. Raises Forbidden where it may not leave."""
+        last = self.archives[-1].end.seq if self.archives else 0
+        if archive.from_seq != last + 1 or archive.end.seq > self._may_leave():
+            raise Forbidden(
+                "These lines must stay in the journal: they are not acknowledged, or not the next to leave."
+            )
+        lines = {"from_seq": str(archive.from_seq), "to_seq": str(archive.end.seq), "head": archive.end.hash}
+        self.note_act("journal_archived", actor=actor, now=now, **lines)
+        self.archives.append(archive)
+        self.batch.archives.append(archive)
+
+    def prune(self, upto: int) -> None:
+        """Let lines up to this one go from the store. Raises Forbidden where they are not archived."""
+        if not self.archives or upto > min(self.archives[-1].end.seq, self._may_leave()):
+            raise Forbidden("These lines must stay in the journal: they are in no archive yet.")
+        self.batch.prune_upto = upto
+
+    def _may_leave(self) -> int:
+        return prunable(head=self.head.seq, acknowledged=self.server.acknowledged.seq, older_than=self.head.seq)
+
+    def watch_names(self) -> None:
+        """Begin to look for names that nobody needs: those that lines are given from now on are needed."""
+        self._posting.watch_names()
+
+    def end_watch(self) -> None:
+        """Enough was looked for."""
+        self._posting.end_watch()
+
+    def forget_names(self, commitments: AbstractSet[str]) -> int:
+        """Drop the names behind these commitments, but for those that came again since the watch began; how many."""
+        return self._posting.forget_names(commitments)
 
     def note_act(self, act: str, *, actor: str, now: Now, **ids: str) -> None:
         """Journal what an administrator did where no other line says it."""

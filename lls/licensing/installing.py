@@ -14,7 +14,9 @@ Rules (design §4, contract §3), in order
 5. Commands that are known are skipped. A receipt that is known is skipped; one whose head is not ours is not applied
    and warned of, and the bundle goes in. That holds for lines acknowledged long ago too: whoever acknowledges another
    line there has seen another journal.
-6. An import whose journal line would be longer than a line may be is ``too_large``.
+6. A ``chain_adopt`` answers one restore. One that answers another is passed over and warned of. One that names a line
+   which is neither ours nor behind the end of a backup that was put back refuses the bundle as ``forked``.
+7. An import whose journal line would be longer than a line may be is ``too_large``.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ from lls.licensing.instant import Now
 from lls.licensing.journal import FIRST_PREV, LONGEST_LINE, Head, Kind, entry
 from lls.licensing.posting import installed_data
 from lls.licensing.terms import (
+    CHAIN_ADOPT,
     CLOCK_RESET,
     RESET_USAGE,
     Acknowledgement,
+    Adoption,
     Change,
     Installation,
     License,
@@ -42,7 +46,7 @@ from lls.licensing.terms import (
 if TYPE_CHECKING:
     from lls.licensing.hosting import Hosting
 
-KNOWN_COMMANDS: Final = frozenset({CLOCK_RESET, RESET_USAGE})
+KNOWN_COMMANDS: Final = frozenset({CHAIN_ADOPT, CLOCK_RESET, RESET_USAGE})
 
 
 def judge(ledger: Hosting, installation: Installation, *, now: Now) -> Outcome:
@@ -60,7 +64,13 @@ def judge(ledger: Hosting, installation: Installation, *, now: Now) -> Outcome:
     acknowledged, warnings = _acknowledged(ledger, installation)
     if installation.terms.license(now, sync_from=ledger.server.sync_from or kept.issued_at) is License.EXPIRED:
         warnings.append("The server licence in this bundle has ended already, so no new lease will be granted.")
-    commands = tuple(command for command in installation.commands if command not in ledger.commands)
+    adoption, passed_over = _adoption(ledger, installation)
+    warnings += [
+        f"Command {one} answers another restore than this server's last one; it is passed over." for one in passed_over
+    ]
+    commands = tuple(
+        command for command in installation.commands if command not in ledger.commands and command not in passed_over
+    )
     kinds = {installation.commands[command].type for command in commands}
     _refuse_empty_resets(ledger, installation, commands)
     outcome = Outcome(
@@ -68,11 +78,39 @@ def judge(ledger: Hosting, installation: Installation, *, now: Now) -> Outcome:
         commands=commands,
         clock_reset_to=kept.issued_at if CLOCK_RESET in kinds else None,
         acknowledged=acknowledged,
-        forked=_is_forked(ledger, installation),
+        forked=_is_forked(ledger, installation) and not ledger.server.restored,
+        adoption=adoption,
+        sequence=max(installation.kept.sequence, adoption.bundle_sequence if adoption is not None else 0),
         warnings=tuple(warnings),
     )
     _refuse_too_long(ledger, installation, outcome, now)
     return outcome
+
+
+def _adoption(ledger: Hosting, installation: Installation) -> tuple[Adoption | None, list[str]]:
+    """The answer to this server's last restore, and the ids of those that answer another. Raises RefusedDocument."""
+    restores = ledger.server.restores
+    answers = {
+        command_id: command.adoption
+        for command_id, command in installation.commands.items()
+        if command.adoption is not None and command_id not in ledger.commands
+    }
+    ours = {one: answer for one, answer in answers.items() if restores and answer.restore_id == restores[-1].restore_id}
+    if not ours:
+        return None, list(answers)
+    if len(ours) > 1:
+        raise RefusedDocument(Refusal.MALFORMED, "The bundle answers one restore twice; ask the vendor for another.")
+    (adoption,) = ours.values()
+    ends = {point.seq for point in restores}
+    if installation.adopted_hash != adoption.onto.hash and (
+        adoption.keep_seq not in ends or adoption.onto.seq <= adoption.keep_seq
+    ):
+        raise RefusedDocument(
+            Refusal.FORKED,
+            f"The vendor's last line of this server ({adoption.onto.seq}) is none of its own, and it is not one that"
+            " the backup lacks: two copies of this server exist. Tell your vendor.",
+        )
+    return adoption, [one for one in answers if one not in ours]
 
 
 def _refuse_sequence(ledger: Hosting, installation: Installation) -> None:
@@ -185,6 +223,10 @@ def _acknowledged(ledger: Hosting, installation: Installation) -> tuple[Acknowle
     receipt = installation.acknowledgement
     if receipt is None or receipt.receipt_id in ledger.receipts:
         return None, []
+    if ledger.server.restored and _is_forked(ledger, installation):
+        return None, [
+            f"Receipt {receipt.receipt_id} acknowledges a line that the backup lacks; the vendor's answer settles that."
+        ]
     if _is_forked(ledger, installation):
         return None, [
             f"Receipt {receipt.receipt_id} acknowledges a line that is not in this server's journal: chain_forked."

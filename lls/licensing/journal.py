@@ -8,6 +8,9 @@ Rules (contract §3, *Journal line*)
    the standard library's encoder with sorted keys writes exactly the RFC 8785 form; a test compares it with a library
    (decision 0006). Floats are the one thing on which they differ, so there are none.
 
+4. The chain has no gap, but after a restore a store may have one: the first ``Restored`` follows a line that only the
+   vendor has (:func:`verify_after_gap`).
+
 It refuses to own what a kind means: the ledger posts entries, ``usage`` folds them.
 """
 
@@ -16,13 +19,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from lls.faults import Refusal, RefusedDocument
-from lls.licensing.fields import LARGEST, Fields, write_instant
+from lls.licensing.fields import LARGEST, Fields, read_instant, write_instant
 
 FIRST_PREV: Final = "0" * 64
 LONGEST_LINE: Final = 4 * 1024 * 1024
@@ -40,6 +43,7 @@ def _encoder() -> Callable[[Any], str]:
 
 
 _encode = _encoder()
+_NOTHING: Final[Mapping[str, Any]] = {}
 _MEMBERS = {"at", "data", "hash", "kind", "prev", "seq"}
 
 
@@ -64,6 +68,7 @@ class Kind(StrEnum):
     CLOCK_JUMPED = "ClockJumped"
     CLOCK_HEALED = "ClockHealed"
     RESUMED = "Resumed"
+    RESTORED = "Restored"
     DISTRUSTED = "Distrusted"
     UNBOUND = "Unbound"
     REBOUND = "Rebound"
@@ -142,6 +147,28 @@ def parse_line(line: bytes) -> Mapping[str, Any]:
     for key in ("kind", "prev", "hash"):
         fields.text(key, most=64)
     return dict(read)
+
+
+def rechained(line: bytes, *, after: Head) -> Entry:
+    """The same line behind another one: its number, ``prev`` and hash are new. The entry's ``data`` is left out."""
+    read = json.loads(line)
+    at = read_instant(read["at"], place="at")
+    return replace(entry(after, at=at, kind=Kind(read["kind"]), data=read["data"]), data=_NOTHING)
+
+
+def verify_after_gap(line: bytes, *, head: Head) -> Mapping[str, Any] | None:
+    """A line that does not follow ``head`` by its number, and need not: here the journal goes on after a restore.
+
+    None when it is no such line. It names ``head`` as the end of the backup and says itself which line it follows: the
+    lines between are with the vendor, who said where to go on (decision 0021). Raises ``malformed``.
+    """
+    read = parse_line(line)
+    if read["kind"] != Kind.RESTORED or read["seq"] <= head.seq + 1:
+        return None
+    backup = Fields(read["data"], place="data").object("backup")
+    if (backup.integer("seq"), backup.text("head")) != (head.seq, head.hash):
+        return None
+    return verify_line(line, after=Head(seq=read["seq"] - 1, hash=read["prev"]))
 
 
 def head_of(line: Mapping[str, Any]) -> Head:

@@ -80,6 +80,21 @@ class Checkout:
     """Where the request came from, for the site's rules about networks; no part of ``content``."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """A borrowed lease as a capability of this server says it; ``key`` is the thumbprint of its machine's own key."""
+
+    lease_id: str
+    product: str
+    entitlement_id: str
+    seats: int
+    seat_id: str
+    features: Mapping[str, int]
+    issued_at: datetime
+    until: datetime
+    key: str | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Lease:
     """One granted lease; see the module for what may change."""

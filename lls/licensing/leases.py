@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from lls.faults import Fault, LeaseCloned, LeaseEnd, LeaseEnded, StillBorrowed, UnknownLease
+from lls.licensing.accounts import Accounts
 from lls.licensing.changes import Batch, Ended, Fact, Loaded, Placed
 from lls.licensing.deadlines import Deadlines
 from lls.licensing.denial import Denial
@@ -42,7 +43,7 @@ from lls.licensing.remembered import Remembered
 from lls.licensing.seating import Pool
 from lls.licensing.server import Server
 from lls.licensing.terms import ServerTerms
-from lls.licensing.waiting import Waiting
+from lls.licensing.waiting import Waiter, Waiting
 
 SHARE_OF_TTL: Final = 10
 """A client beats ten times in a lease's time, so that nine lost answers cost nothing."""
@@ -99,6 +100,7 @@ class Leases:
         self.setting = setting
         self._posting = Posting(loaded.head, loaded.facts, commit_to=commit_to)
         self.server = Server(self._posting, terms=terms, host=host)
+        self.accounts = Accounts(self._posting, users=loaded.users, keys=loaded.api_keys)
         self.problems = dict(problems)
         self.placed: dict[str, Placed] = {placed.entitlement_id: placed for placed in loaded.placed}
         self.meters = Meters(self._posting, lots=loaded.lots, requests=loaded.requests)
@@ -111,6 +113,8 @@ class Leases:
         self._deadlines: dict[str, Deadlines] = {}
         self._remembered = Remembered(loaded.ended)
         self.waiting = Waiting()
+        self._left: list[Waiter] = []
+        """Who gave a place up in the group in flight, served or not."""
         self._folding = Folding()
         self._folded: list[tuple[Denial, str]] = []
         self._taken: list[Repeats] = []
@@ -215,12 +219,14 @@ class Leases:
                 lease.deadline = max(lease.deadline, now.elapsed + self._time_of(lease, now))
         self._posting.settle()
         self.meters.settle()
+        self.accounts.settle()
         self._terms_before.clear()
         self._placed_before.clear()
         self._before.clear()
         self._seats_before.clear()
         self._folded.clear()
         self._taken.clear()
+        self._left.clear()
         self.resolved = {}
 
     def _held_up(self) -> Iterable[Lease]:
@@ -243,6 +249,7 @@ class Leases:
             if entitlement_id in self.pools:
                 self._tell(self.pools[entitlement_id], placed)
         self.meters.abandon()
+        self.accounts.abandon()
         self._posting.abandon()
         self._posting.batch.facts.clear()
         self._terms_before.clear()
@@ -255,16 +262,22 @@ class Leases:
     def adopt(self, old: Leases) -> None:
         """Take over what lives in memory only from the ledger that this one replaces after a failed commit.
 
-        The later deadline, beats, waiters, folded repeats; nothing of the failed group comes along.
+        The later deadline, beats, waiters, folded repeats; nothing of the failed group comes along. Whom it served or
+        refused was told that it failed, so each has its place again, kept for when it asks anew.
         """
         for lease_id, lease in self.leases.items():
             known = old._before.get(lease_id) or old.leases.get(lease_id)
             if known is not None and known.state is lease.state:
                 lease.deadline = max(lease.deadline, known.deadline)
                 lease.beat, lease.nonce, lease.clone_alarms = known.beat, known.nonce, known.clone_alarms
-        self.clone_alarms = old.clone_alarms
+        self.clone_alarms, self.server.no_room = old.clone_alarms, old.server.no_room
         self._remembered.adopt(old._remembered)
         self.waiting, self._folding = old.waiting, old._folding
+        for waiter in old._left:
+            if waiter.checkout.lease_id not in self.leases:
+                self.waiting.take_back(waiter, elapsed=self._built_at)
+        if self.head == old.head:
+            return  # the store has the group all the same, with its denials
         for denial, holder in old._folded:
             self._folding.forget(denial, holder)
         self._folding.restore(old._taken)
@@ -343,6 +356,12 @@ class Leases:
         return self.pools[entitlement_id].in_use if before is None else before
 
     # ---------------------------------------------------------------- what stands above the leases
+
+    def _leave_queue(self, lease_id: str) -> None:
+        """Give its place up, if it has one."""
+        waiter = self.waiting.leave(lease_id)
+        if waiter is not None:
+            self._left.append(waiter)
 
     def _keep_terms(self, pool: Pool) -> None:
         """Remember the terms of the last commit."""

@@ -27,7 +27,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from lls.faults import BadActivationCode, Fault, LeaseEnd, RequestIdTaken, StillBorrowed, UnknownLease
+from lls.faults import BadActivationCode, Fault, LeaseEnd, RequestIdTaken, Restored, StillBorrowed, UnknownLease
 from lls.licensing import borrowing
 from lls.licensing.borrowing import Loan, SiteCaps
 from lls.licensing.changes import AnsweredRequest, Fact, FeatureAct
@@ -105,7 +105,7 @@ class Ledger(Hosting):
         pool = self.pools[lease.entitlement_id]
         if act is not FeatureAct.RETURN:
             self.server.refuse_new(now)
-            refused = self._out_of_force(lease, pool, amount, now)
+            refused = self._out_of_force(lease, pool, amount, now) or self._unknown_use(lease, pool, key, act, amount)
             if refused is not None:
                 return self._deny(refused, lease.holder, now)
         acted = self.meters.act(lease, key, act=act, amount=amount, request_id=request_id, now=now)
@@ -141,8 +141,10 @@ class Ledger(Hosting):
     def undo(self, lease_id: str, *, secret: bytes, key: str, amount: int, request_id: str, now: Now) -> FeatureLevel:
         """Take a consumption back, named by its request id.
 
-        Raises UnknownLease, LeaseEnded, UnknownFeature, NotHeld, UndoTooLate, AlreadyUndone, RequestIdTaken.
+        Raises UnknownLease, LeaseEnded, UnknownFeature, NotHeld, UndoTooLate, AlreadyUndone, RequestIdTaken, Restored.
         """
+        if self.server.restored:  # it may have been undone already
+            raise Restored
         lease = self.lease(lease_id, secret=secret, now=now)
         return self.meters.undo(lease, key, amount=amount, request_id=request_id, now=now)
 
@@ -159,6 +161,13 @@ class Ledger(Hosting):
         if kept is None or not hmac.compare_digest(kept.secret, secret):
             raise UnknownLease
         return known
+
+    def _unknown_use(self, lease: Lease, pool: Pool, key: str, act: FeatureAct, amount: int) -> Denial | None:
+        feature = pool.entitlement.feature(key)
+        if act is not FeatureAct.USE or feature is None or not feature.consumed:
+            return None
+        entitlement_id = lease.entitlement_id
+        return self.server.consuming(product=lease.product, feature=key, entitlement_id=entitlement_id, asked=amount)
 
     def _out_of_force(self, lease: Lease, pool: Pool, amount: int, now: Now) -> Denial | None:
         standing = pool.entitlement.standing(max(now.wall, now.strict))
@@ -200,6 +209,8 @@ class Ledger(Hosting):
         borrowing.check(loan, now=now)
         where = self._refusal(request, now) or self._lendable(request, loan, now)
         if isinstance(where, Denial):
+            if self._end_borrowed(now, limit=SWEEP_LIMIT):  # what is over is not away any more
+                return self.grant_borrow(request, until=until, fingerprint=fingerprint, key=key, now=now)
             return self._deny(where, request.holder, now)
         lease = self._take(request, where, now).lease
         return self._lend(lease, self.pools[lease.entitlement_id], until, now, by="file", key=key)

@@ -18,6 +18,7 @@ It refuses to own lines, rows and requests (``meters``).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -331,6 +332,16 @@ class Meter:
             self.used[lot] = 0
         self._since = LAST
         return changed, consumed, over
+
+    def know(self, lots: Collection[tuple[str, int, bool]]) -> list[str]:
+        """Other counters: units by lot, and whether it has ended; the lots that changed."""
+        told = {lot: units for lot, units, _ended in lots}
+        ended = {lot for lot, _units, over in lots if over} - self.ended
+        changed = [lot for lot in (*self.used, *told) if self.used.get(lot) != told.get(lot, 0) or lot in ended]
+        self.used.update({lot: told.get(lot, 0) for lot in changed})
+        self.ended |= ended
+        self._since = LAST
+        return list(dict.fromkeys(changed))
 
     # ---------------------------------------------------------------- the end of lots
 

@@ -44,6 +44,7 @@ from lls.licensing.lease import Lease
 from lls.licensing.lots import FIRST, LAST, OVERDRAFT, Lot, is_monthly
 from lls.licensing.meter import Draws, FeatureLevel, Meter, switch_level
 from lls.licensing.posting import Posting
+from lls.licensing.terms import KnownMeter
 
 __all__ = ["FeatureLevel", "Meter", "Meters"]
 
@@ -186,7 +187,7 @@ class Meters:
         if not feature.consumed:
             raise BadRequest(f"Nothing of {key} is used up, so nothing can be undone; return it instead.")
         known = self._known(lease, request_id, key)
-        if known is None:
+        if known is None or known.entitlement_id != lease.entitlement_id:  # of the id's lease before this one
             raise NotHeld(f"This lease has no use of {key} under that request id; name the request id of the use.")
         if (known.act, known.feature, known.amount) != (FeatureAct.USE, key, amount):
             raise RequestIdTaken(f"That request id is not a use of {amount} of {key}; a use is undone whole.")
@@ -364,6 +365,21 @@ class Meters:
             self._close_uses(entitlement_id, {key for one, key in told if one == entitlement_id})
         return list(told.values())
 
+    def know(self, told: Iterable[KnownMeter]) -> None:
+        """After a restore: the vendor's counters in place of those of the backup, of every consumed feature.
+
+        A feature that he does not name was not used. What was used before can be undone no more. Lots that have ended
+        here or there stay ended.
+        """
+        named = {(one.entitlement_id, one.feature): one.lots for one in told}
+        ours = {(key, one.key) for key, hosted in self._hosted.items() for one in hosted.meters.values() if one.used}
+        for entitlement_id, key in sorted(named.keys() | ours):
+            meter = self._host(entitlement_id).meter(entitlement_id, key)
+            if meter.feature is not None and not meter.feature.consumed:
+                continue
+            self._note_rows(meter, meter.know(named.get((entitlement_id, key), ())))
+            self._close_uses(entitlement_id, {key})
+
     # ---------------------------------------------------------------- time
 
     def sweep(self, now: Now, *, limit: int) -> bool:
@@ -405,13 +421,11 @@ class Meters:
         self._closed.clear()
         self._figures_before.clear()
         self._levels_before.clear()
-        self._answered.settle()
 
     def abandon(self) -> None:
         """The store has not taken the group: reads go on with the last commit, and no verb comes any more."""
         for entitlement_id, before in self._terms_before.items():
             self.put_back(entitlement_id, before)
-        self._answered.abandon()
 
     # ---------------------------------------------------------------- the acts
 
@@ -521,8 +535,9 @@ class Meters:
         draws: Draws = (),
         undo_seconds: int = 0,
     ) -> None:
+        before = self._answered.get(lease.lease_id, kept_as)  # of a lease of that id long ago: this takes its row
         request = AnsweredRequest(
-            seq=self._posting.batch.head.seq,
+            seq=self._posting.batch.head.seq if before is None else before.seq,
             lease_id=lease.lease_id,
             request_id=kept_as,
             act=act,

@@ -10,24 +10,27 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from lls.licensing.changes import Batch, Fact
+from lls.licensing.changes import Batch, Fact, Rebase
 from lls.licensing.denial import Denial
 from lls.licensing.entitlement import Entitlement, Feature, FeatureType
 from lls.licensing.fields import write_instant
 from lls.licensing.instant import Now
-from lls.licensing.journal import LONGEST_LINE, Head, Kind, entry
+from lls.licensing.journal import LONGEST_LINE, Entry, Head, Kind, entry, rechained
 from lls.licensing.lease import Holder, Lease
 from lls.licensing.lots import standing_lots
-from lls.licensing.terms import Acknowledgement, Change, Installation, Outcome, Step
+from lls.licensing.terms import Acknowledgement, Change, Installation, Moved, Outcome, Step
 
 COMMITMENTS_KEPT: Final = 20_000
 
 
 MOST_STORED: Final = 20_000
+MOST_IN_LINE: Final = 1_000
+"""Entitlements in a Restored line: an import of ten times as many fits into its own."""
 
 
 class LineTooLong(Exception):
@@ -43,7 +46,9 @@ class Posting:
         self._committed = dict(facts)
         self._stored: set[tuple[str, str]] = set()
         """Names that the store has: the same few people and machines come again and again."""
+        self._watched: set[str] | None = None
         self.commit_to = lru_cache(COMMITMENTS_KEPT)(commit_to)
+        self._tail: list[Entry] | None = None
 
     def settle(self) -> None:
         """The store has the batch; begin an empty one."""
@@ -66,13 +71,55 @@ class Posting:
             raise LineTooLong(f"{kind} of {len(line.line)} bytes")
         self.batch.entries.append(line)
         self.batch.head = Head(seq=line.seq, hash=line.hash)
+        if self._tail is not None:
+            self._tail.append(line)
+
+    def keep_tail(self, *, keep: bool) -> None:
+        """Remember every line from now on, for :meth:`rebase`; or no more."""
+        self._tail = [] if keep else None
+
+    def rebase(self, keep: int, moved: Moved) -> bool:
+        """Let the lines after ``keep`` stand behind another head; False where the last of them are not known here.
+
+        ``moved`` are those up to the moment at which :meth:`keep_tail` was called; the others were kept since.
+        """
+        if self._tail is None:
+            return False
+        entries = list(moved.entries)
+        for line in self._tail:
+            after = entries[-1]
+            entries.append(rechained(line.line, after=Head(seq=after.seq, hash=after.hash)))
+        self.batch.rebase = Rebase(keep=keep, entries=entries)
+        self.batch.entries.clear()
+        self.batch.head = Head(seq=entries[-1].seq, hash=entries[-1].hash)
+        self._tail = None
+        return True
 
     def name(self, field: str, value: str) -> str:
         """The commitment that stands for a text; the text goes beside the journal."""
         commitment = self.commit_to(value)
+        if self._watched is not None:
+            self._watched.add(commitment)
         if (commitment, field) not in self._stored:
             self.batch.names[commitment, field] = value
         return commitment
+
+    def watch_names(self) -> None:
+        """From now on note which commitments lines are given: those must not be forgotten."""
+        self._watched = {commitment for commitment, _field in self.batch.names}
+
+    def end_watch(self) -> None:
+        """Note no more."""
+        self._watched = None
+
+    def forget_names(self, commitments: AbstractSet[str]) -> int:
+        """Let the store drop names that no line needs any more; how many. Without a watch nothing goes."""
+        if self._watched is None:
+            return 0
+        gone = commitments - self._watched
+        self.batch.forget_names |= gone
+        self._stored = {known for known in self._stored if known[0] not in gone}
+        return len(gone)
 
     def set_facts(self, facts: Mapping[Fact, str]) -> None:
         """Single values, with the group."""
@@ -259,6 +306,42 @@ class Posting:
         if resets:
             data["resets"] = list(resets)
         self.post(Kind.INSTALLED, data, now)
+
+    def restored(
+        self,
+        hosted: Sequence[Entitlement],
+        now: Now,
+        *,
+        restore_id: str,
+        made_at: str,
+        account_ref: str,
+        in_use: Mapping[str, int],
+        held: Callable[[str, str], int],
+    ) -> None:
+        """The server goes on from a backup: what is hosted and in use by it, so that whoever reads on needs no more.
+
+        One line tells the first thousand entitlements, further ones the others.
+        """
+        end = self.batch.head
+        parts = [hosted[n : n + MOST_IN_LINE] for n in range(0, len(hosted), MOST_IN_LINE)] or [()]
+        for number, part in enumerate(parts, start=1):
+            told = [
+                _installed_line(
+                    Step(entitlement=one, before=None, change=Change.UNCHANGED),
+                    now,
+                    in_use=in_use[one.entitlement_id],
+                    held=held,
+                )
+                for one in part
+            ]
+            data = {
+                "restore_id": restore_id,
+                "backup": {"seq": end.seq, "head": end.hash, "made_at": made_at},
+                "customer_ref": account_ref or None,
+                "part": number,
+                "entitlements": told,
+            }
+            self.post(Kind.RESTORED, data, now)
 
     def acknowledged(self, receipt: Acknowledgement, now: Now, *, actor: str) -> None:
         """The vendor has taken in a range."""

@@ -82,7 +82,7 @@ class Seats(Leases):
         """Give a seat back. Succeeds for an ended or unknown lease; a wrong secret looks the same, changes nothing."""
         waiter = self.waiting.get(lease_id)
         if waiter is not None and hmac.compare_digest(waiter.checkout.secret, secret):
-            self.waiting.leave(lease_id)
+            self._leave_queue(lease_id)
             self.resolved[lease_id] = LeaseEnded(LeaseEnd.CHECKED_IN)
             self._remembered.note_unknown(lease_id, secret=secret, now=now)
             self._serve(waiter.checkout.product, now)
@@ -208,7 +208,21 @@ class Seats(Leases):
         """What refuses a new lease before any seat is looked at. Raises UnknownProduct."""
         if request.product not in self.pools.products:
             raise UnknownProduct(f"No bundle imported here names the product {request.product}.")
-        return self.server.refusal(request, now)
+        return self.server.refusal(request, now) or self._unknown_use_at_grant(request)
+
+    def _unknown_use_at_grant(self, request: Checkout) -> Denial | None:
+        """A checkout that uses up units with its grant, while nobody here knows what was used."""
+        if not self.server.restored or not request.features:
+            return None
+        wanted = dict(request.features)
+        for pool in self.pools.of(request.product):
+            for feature in pool.entitlement.features:
+                if feature.consumed and feature.key in wanted:
+                    key = feature.key
+                    return self.server.consuming(
+                        product=request.product, feature=key, entitlement_id=None, asked=wanted[key]
+                    )
+        return None
 
     def _sought(self, request: Checkout, now: Now, *, without: Collection[str] = ()) -> Seat | Denial:
         """A seat; before a denial what is due of this product is swept, so that none is false.
@@ -298,7 +312,7 @@ class Seats(Leases):
                 if wanted:
                     ahead.add(mine)
                 continue
-            self.waiting.leave(request.lease_id)
+            self._leave_queue(request.lease_id)
             self.resolved[request.lease_id] = self._carried_out(request, verdict, now)
             if isinstance(verdict, Seat) and verdict.taken < 0:
                 self._serve(product, now)  # it came back to less than it had kept: those before it may fit now
@@ -321,7 +335,7 @@ class Seats(Leases):
         return verdict
 
     def _take(self, request: Checkout, where: Seat, now: Now) -> Seated:
-        self.waiting.leave(request.lease_id)
+        self._leave_queue(request.lease_id)
         seated = self._grant(request, where, now)
         if where.taken < 0:
             self._serve(request.product, now)

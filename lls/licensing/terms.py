@@ -6,7 +6,7 @@ sequences, sessions, commands, receipts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,11 +15,50 @@ from typing import Final
 from lls.licensing.changes import KeptBundle
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.instant import Now
+from lls.licensing.journal import Entry, Head
 
 CLOCK_RESET: Final = "clock_reset"
 """The command that replaces a wrong high-water mark by the bundle's issue time."""
 RESET_USAGE: Final = "reset_usage"
 """The command by which counted features begin anew: the lots in force, at nothing used."""
+
+
+CHAIN_ADOPT: Final = "chain_adopt"
+"""The command by which a server that was restored from a backup goes on: from which line, and with which counters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownMeter:
+    """What the vendor knows to be used of a feature: ``(lot, units used, whether it has ended)``."""
+
+    entitlement_id: str
+    feature: str
+    lots: tuple[tuple[str, int, bool], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """Where a restored server goes on: behind ``onto``, the last line that the vendor has of it (decision 0021).
+
+    It answers one restore only. ``keep_seq`` is the end of the backup up to which both have the same lines, where the
+    vendor has others behind it; None: as far as the vendor knows, all that he has is in the backup. ``meters`` are the
+    counters as of ``onto``; ``closed_sessions`` are over for the vendor, whatever the backup says.
+    """
+
+    restore_id: str
+    onto: Head
+    keep_seq: int | None
+    bundle_sequence: int
+    meters: tuple[KnownMeter, ...]
+    closed_sessions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The journal's lines after ``Adoption.keep_seq`` and up to ``upto``, chained anew behind ``Adoption.onto``."""
+
+    upto: int
+    entries: Sequence[Entry]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +140,8 @@ class Command:
     type: str
     entitlement_id: str | None = None
     feature: str | None = None
+    adoption: Adoption | None = None
+    """For CHAIN_ADOPT."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +150,8 @@ class Installation:
 
     ``known_head`` is the hash of our own line ``acknowledgement.up_to_seq``; None where we have no such line.
     ``usage_carry`` is the fold's state there, when the receipt acknowledges anything new.
+    ``adopted_hash`` and ``adopted_carry`` are the same of the line behind which a ``chain_adopt`` goes on; ``moved``
+    are our later lines behind it, where it is none of ours.
     """
 
     kept: KeptBundle
@@ -119,6 +162,9 @@ class Installation:
     acknowledgement: Acknowledgement | None
     known_head: str | None
     usage_carry: str | None
+    adopted_hash: str | None = None
+    adopted_carry: str | None = None
+    moved: Moved | None = None
 
 
 class Change(StrEnum):
@@ -149,6 +195,10 @@ class Outcome:
     commands: tuple[str, ...] = ()
     clock_reset_to: datetime | None = None
     """Guarded time may go back to this instant, because one of ``commands`` says so."""
+    adoption: Adoption | None = None
+    """One of ``commands``: this server goes on after its restore."""
+    sequence: int = 0
+    """The highest sequence seen, when this is applied."""
     acknowledged: Acknowledgement | None = None
     leases_ended: Mapping[str, int] = field(default_factory=dict)
     forked: bool = False

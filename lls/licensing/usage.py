@@ -27,7 +27,9 @@ Rules (contract §3, ``usage.csv``)
 8. A line says what happened; what the terms make of the feature is not asked. So units that are out when an update
    changes the feature's type, or drops it, stay out until they come back. Another unit is another meter: what is out
    goes over to it. A dropped pool has the limit 0.
-9. An entitlement that went back holds nothing; what ends there later (a borrowed seat, say) frees nothing.
+9. A ``Restored`` line says what is hosted and in use from there on; nothing is known of the time before it, since the
+   last line that there is. So nothing ran then, and whoever begins a range with it needs no state of before.
+10. An entitlement that went back holds nothing; what ends there later (a borrowed seat, say) frees nothing.
 
 State is held per entitlement and feature and, until a bucket ends, per denied holder of that bucket; never per journal
 line.
@@ -87,6 +89,7 @@ class Fold:
         "_reset_to",
         "_server_id",
         "_start",
+        "_stepped",
     )
 
     def __init__(self, carry: Mapping[str, Any] | None = None, *, server_id: str, bucket: Bucket = Bucket.DAY) -> None:
@@ -98,6 +101,7 @@ class Fold:
         self._open: dict[_Key, _Tally] = {}
         self._closed: list[UsageLine] = []
         self._again = False  # whether a bucket may have come twice
+        self._stepped = False
         self._reset_to: int | None = None
         self._read: object = None
         self._start = self._end = self._now = _NOWHERE
@@ -111,9 +115,12 @@ class Fold:
         and features only move the time. Raises :class:`~lls.faults.RefusedDocument` (``malformed``) that names a member
         of ``data`` which is not what the ledger writes; the fold is of no use afterwards.
         """
+        kind = line["kind"]
+        if kind == Kind.RESTORED:
+            self._forget(Fields(line["data"], place="data"))
         if line["at"] != self._read or self._reset_to is not None:
             self._advance(line["at"])
-        kind = line["kind"]
+        self._stepped = True
         if kind == Kind.GRANTED:
             self._granted(Fields(line["data"], place="data"))
         elif kind in _FREEING:
@@ -308,6 +315,14 @@ class Fold:
         self._customer_ref = data.text("customer_ref")
         if data.has("clock_reset_to"):
             self._reset_to = _microseconds(data.instant("clock_reset_to"))
+        self._hosts(data)
+
+    def _restored(self, data: Fields) -> None:
+        """A backup of a server that had imported nothing yet names no customer."""
+        self._customer_ref = data.optional_text("customer_ref") or ""
+        self._hosts(data)
+
+    def _hosts(self, data: Fields) -> None:
         for item in data.objects("entitlements"):
             entitlement_id = item.text("entitlement_id")
             pool = self._pools.get(entitlement_id) or _Pool(entitlement_id=entitlement_id)
@@ -319,6 +334,17 @@ class Fold:
             tally.move(self._now, level=pool.level if in_use is None else in_use)
             if item.has("features"):
                 self._features(entitlement_id, item)
+
+    def _forget(self, data: Fields) -> None:
+        """A restored server begins here; what was told of the lines before stays told."""
+        if data.integer("part", least=1) > 1:
+            return
+        if self._stepped:
+            self._closed += self._current(until=self._now)
+            self._again = True
+        self._pools, self._meters, self._open = {}, {}, {}
+        self._read, self._reset_to = None, None
+        self._start = self._end = self._now = _NOWHERE
 
     def _features(self, entitlement_id: str, item: Fields) -> None:
         """The features that are counted or tracked under new terms; those that are not named any more leave."""
@@ -462,6 +488,7 @@ class Fold:
         Kind.OVERDRAFT: _overdrawn,
         Kind.DISTRUSTED: _distrusted,
         Kind.RETURNED_ENTITLEMENT: _went_back,
+        Kind.RESTORED: _restored,
     }
 
 

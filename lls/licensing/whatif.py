@@ -134,6 +134,8 @@ class WhatIf:
             self._denied(data)
         elif kind == Kind.INSTALLED:
             self._installed(data)
+        elif kind == Kind.RESTORED:
+            self._restored(data)
         elif kind in _EMPTYING:
             self._take(data.text("entitlement_id"), None)
         self._note_peak()
@@ -194,6 +196,13 @@ class WhatIf:
                 self._take(entitlement_id, None)
             else:
                 self._take(entitlement_id, self._levels.get(entitlement_id, 0) if in_use is None else in_use)
+
+    def _restored(self, data: Fields) -> None:
+        """The server begins here from a backup: what was known before of leases and machines is known no more."""
+        if data.integer("part", least=1) == 1:
+            self._levels, self._real, self._granted_at = {}, 0, {}
+            self._guests, self._wishes = _Guests(), {}
+        self._installed(data)
 
     def _denied(self, data: Fields) -> None:
         if data.text("product") != self._product:

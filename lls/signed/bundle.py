@@ -35,8 +35,9 @@ from lls.faults import Refusal, RefusedDocument
 from lls.licensing import terms
 from lls.licensing.entitlement import Entitlement, read_entitlement
 from lls.licensing.fields import Fields, write_instant
+from lls.licensing.journal import Head
 from lls.signed.certificate import ServerCertificate, read_certificate
-from lls.signed.encoding import Json, malformed, members, read_json, required, texts
+from lls.signed.encoding import Json, hash_text, malformed, members, read_json, required, texts
 from lls.signed.jose import (
     MOST_SEALED,
     EncryptionKey,
@@ -57,6 +58,7 @@ FORMAT: Final = 1
 AHEAD_TOLERANCE: Final = timedelta(days=1)
 _MOST_ENTITLEMENTS: Final = 10_000
 _MOST_COMMANDS: Final = 1_000
+_MOST_METERS: Final = 100_000
 _MOST_KEY_SETS: Final = 64
 _MOST_KEY_BYTES: Final = 2**20
 _MOST_KEY_PLACES: Final = 16
@@ -318,7 +320,33 @@ def _read_command(document: object) -> Command:
         required(data, "entitlement_id", "feature")
         entitlement_id, feature = fields.id("entitlement_id", "ent_"), fields.optional_word("feature")
         order = terms.Command(type=kind, entitlement_id=entitlement_id, feature=feature)
+    elif kind == terms.CHAIN_ADOPT:
+        order = terms.Command(type=kind, adoption=_read_adoption(_object(document)))
     return Command(command_id=command_id, order=order, data=data)
+
+
+def _read_adoption(document: Json) -> terms.Adoption:
+    required(
+        document, "restore_id", "from_seq", "prev_head", "keep_seq", "meters", "bundle_sequence", "closed_sessions"
+    )
+    fields = Fields(document, place="chain_adopt")
+    return terms.Adoption(
+        restore_id=fields.id("restore_id", "rst_"),
+        onto=Head(seq=fields.integer("from_seq", least=1) - 1, hash=hash_text(document, "prev_head")),
+        keep_seq=fields.optional_integer("keep_seq"),
+        bundle_sequence=fields.integer("bundle_sequence"),
+        meters=tuple(_read_meter(one) for one in fields.objects("meters", most=_MOST_METERS)),
+        closed_sessions=frozenset(fields.texts("closed_sessions", most=_MOST_METERS)),
+    )
+
+
+def _read_meter(fields: Fields) -> terms.KnownMeter:
+    lots = fields.objects("lots", most=_MOST_METERS)
+    return terms.KnownMeter(
+        entitlement_id=fields.id("entitlement_id", "ent_"),
+        feature=fields.word("feature"),
+        lots=tuple((lot.text("lot"), lot.integer("used"), lot.flag("ended")) for lot in lots),
+    )
 
 
 def _object(document: object) -> Json:

@@ -18,17 +18,17 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from json import JSONEncoder
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Final
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import Fields
-from lls.licensing.lease import Mode
+from lls.licensing.lease import Carried, Mode
 from lls.signed.certificate import ServerCertificate
 from lls.signed.encoding import Json, b64encode, malformed, members, required, write_json
-from lls.signed.jose import ES256, SigningKey, Token, is_compact, verify
+from lls.signed.jose import ES256, PublicKey, SigningKey, Token, is_compact, verify
 
 CAPABILITY: Final = "lls-capability+jwt"
 STATEMENT: Final = "lls-statement+jwt"
@@ -48,6 +48,8 @@ _CLAIMS: Final = (
     "attributes",
 )
 _LONGEST_BINDING: Final = 100
+_LAST_SECOND: Final = 253_402_300_799
+"""Of the year 9999."""
 
 _encode = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -153,6 +155,37 @@ def verify_capability(token: Token, *, certificate: ServerCertificate) -> Json:
     if "cnf" in claims or claims["mode"] == Mode.BORROWED:
         _check_binding(claims)
     return claims
+
+
+def read_own_loan(token: Token, *, key: PublicKey, server_id: str) -> Carried:
+    """A borrowed lease of which this very server has signed a capability, for a backup that does not know it.
+
+    Its dates are not judged here. Refusals: ``signature``, ``audience``, ``malformed``.
+    """
+    if not is_compact(token):
+        raise malformed("A capability is a compact JWS.")
+    claims = verify(token, typ=CAPABILITY, key_of=lambda kid: key if kid == key.kid else None).payload
+    required(claims, *_CLAIMS)
+    fields = Fields(claims, place="capability")
+    if fields.text("iss") != server_id:
+        raise RefusedDocument(Refusal.AUDIENCE, "The capability is by another server.")
+    if claims["mode"] != Mode.BORROWED:
+        raise malformed("The capability is not of a borrowed lease.")
+    _check_binding(claims)
+    bound = Fields(claims["cnf"], place="capability.cnf")
+    features = members(claims, "features")
+    return Carried(
+        lease_id=fields.text("sub"),
+        product=fields.word("aud"),
+        entitlement_id=fields.id("ent", "ent_"),
+        seats=fields.integer("seats", least=1),
+        seat_id=fields.text("seat_id"),
+        # Switches are claimed as on and off, units as numbers.
+        features={key: units for key, units in features.items() if type(units) is int and units > 0},
+        issued_at=datetime.fromtimestamp(fields.integer("iat", most=_LAST_SECOND), UTC),
+        until=datetime.fromtimestamp(fields.integer("exp", most=_LAST_SECOND), UTC),
+        key=bound.optional_text("jkt"),
+    )
 
 
 def _check_binding(claims: Json) -> None:

@@ -4,7 +4,8 @@ Rules
 1. It is signed by the key that it names as ``signing_key``, which is also its header's ``jwk``: proof of possession.
    That the request comes from the customer it seems to come from is for the vendor's people to know.
 2. ``host`` holds hashes only; nothing in it says which machine this is to anybody who does not know the machine.
-3. ``journal`` names the head of the server's chain, so that the vendor sees a fork before it sells to both branches.
+3. ``restores`` are there while a server that was put back from backups waits for the vendor's answer (decision 0021).
+4. ``journal`` names the head of the server's chain, so that the vendor sees a fork before it sells to both branches.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import Fields, write_instant
-from lls.signed.encoding import hash_text, malformed, members, required, texts
+from lls.signed.encoding import Json, hash_text, malformed, members, required, texts
 from lls.signed.jose import (
     Jwk,
     SigningKey,
@@ -30,6 +31,7 @@ from lls.signed.jose import (
 )
 
 TYP: Final = "lls-request+jws"
+_MOST_RESTORES: Final = 100
 _MEMBERS: Final = (
     "server_id",
     "name",
@@ -43,6 +45,15 @@ _MEMBERS: Final = (
     "made_at",
     "journal",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """A restore from a backup that ended at this line, and for which the vendor's answer is awaited."""
+
+    restore_id: str
+    seq: int
+    head: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +72,7 @@ class ActivationRequest:
     made_at: datetime
     seq: int
     head: str
+    restores: tuple[Restore, ...]
     token: str
 
     @property
@@ -83,9 +95,10 @@ def make_request(
     made_at: datetime,
     seq: int,
     head: str,
+    restores: Sequence[Restore] = (),
 ) -> str:
     """The signed request. ``sessions``: the hosting sessions (``ses_…``) now open; ``host``: component → hash."""
-    payload = {
+    payload: Json = {
         "server_id": server_id,
         "name": name,
         "signing_key": signing_key.public_jwk(),
@@ -98,6 +111,8 @@ def make_request(
         "made_at": write_instant(made_at),
         "journal": {"seq": seq, "head": head},
     }
+    if restores:
+        payload["restores"] = [{"restore_id": one.restore_id, "seq": one.seq, "head": one.head} for one in restores]
     return sign_compact(payload, key=signing_key, typ=TYP, header={"jwk": signing_key.public.jwk})
 
 
@@ -126,5 +141,15 @@ def read_request(data: Token) -> ActivationRequest:
         made_at=fields.instant("made_at"),
         seq=Fields(journal, place="request.journal").integer("seq"),
         head=hash_text(journal, "head"),
+        restores=tuple(_read_restore(one) for one in fields.list("restores", most=_MOST_RESTORES))
+        if fields.has("restores")
+        else (),
         token=token_text(data),
     )
+
+
+def _read_restore(document: object) -> Restore:
+    fields = Fields(document, place="request.restores")
+    if not isinstance(document, dict):
+        raise malformed("A restore must be an object.")
+    return Restore(fields.id("restore_id", "rst_"), fields.integer("seq"), hash_text(document, "head"))

@@ -42,6 +42,9 @@ class Store(Protocol):
     def lines(self, *, after: int, upto: int) -> AsyncIterator[list[bytes]]:
         """Journal lines after one number up to and including another, in order, in chunks. Raises StoreDown."""
 
+    async def first_seq(self) -> int:
+        """The number of the first line that is still in the database; 1 where there is none. Raises StoreDown."""
+
     async def seq_at(self, at: datetime) -> int:
         """The number before the first line stamped at this instant or later; the last number when there is none.
 
@@ -50,6 +53,12 @@ class Store(Protocol):
 
     async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
         """``(commitment, field, value)`` of those that were known at a line's commit, in a fixed order."""
+
+    async def known_names(self, *, limit: int) -> list[tuple[str, str]]:
+        """``(field, value)`` of the names that were stored last, at most so many. Raises StoreDown."""
+
+    async def commitments(self, *, upto: int) -> set[str]:
+        """What stands for the names that came with lines up to this one. Raises StoreDown."""
 
     async def bundles(self) -> list[KeptBundle]:
         """Every bundle ever applied, newest first, without its text."""

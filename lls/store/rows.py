@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from lls.faults import LeaseEnd
+from lls.licensing.account import ApiKey, Role, User
 from lls.licensing.changes import (
     REQUESTS_KEPT,
     AnsweredRequest,
@@ -23,7 +24,9 @@ from lls.licensing.changes import (
     ReturnedEntitlement,
     SealedReport,
 )
+from lls.licensing.journal import Head
 from lls.licensing.lease import NOTHING_HELD, Holder, Lease, LeaseState, Mode
+from lls.licensing.retention import ArchivedRange
 
 Row = Sequence[Any]
 
@@ -43,6 +46,9 @@ REQUEST_COLUMNS: Final = (
 )
 RETURN_COLUMNS: Final = "entitlement_id, session_id, up_to_seq, head, meters, borrowed_until, made_at"
 REPORT_COLUMNS: Final = "report_id, from_seq, to_seq, prev_head, head, made_at, pseudonymised"
+ARCHIVE_COLUMNS: Final = "to_seq, from_seq, prev_head, head, last_at, made_at, file, sha256, carry"
+USER_COLUMNS: Final = "name, role, password, totp, totp_step, invite, invite_until, version, made_at"
+KEY_COLUMNS: Final = "key_id, name, digest, role, scopes, expires_at, made_at"
 BUNDLE_COLUMNS: Final = "bundle_id, sequence, keys_version, issued_at, imported_at, digest, jws"
 
 
@@ -324,6 +330,70 @@ def read_report(row: Row) -> SealedReport:
         head=head,
         made_at=from_micros(made_at),
         pseudonymised=pseudonymised == 1,
+    )
+
+
+def archive_row(archive: ArchivedRange) -> Row:
+    """In the order of ``ARCHIVE_COLUMNS``."""
+    chain = archive.end.seq, archive.from_seq, archive.prev_head, archive.end.hash
+    return *chain, to_micros(archive.last_at), to_micros(archive.made_at), archive.file, archive.sha256, archive.carry
+
+
+def read_archive(row: Row) -> ArchivedRange:
+    """The other way."""
+    to_seq, from_seq, prev_head, head, last_at, made_at, file, sha256, carry = row
+    return ArchivedRange(
+        from_seq=from_seq,
+        end=Head(seq=to_seq, hash=head),
+        prev_head=prev_head,
+        last_at=from_micros(last_at),
+        made_at=from_micros(made_at),
+        file=file,
+        sha256=sha256,
+        carry=carry,
+    )
+
+
+def user_row(user: User) -> Row:
+    """In the order of ``USER_COLUMNS``."""
+    until = None if user.invite_until is None else to_micros(user.invite_until)
+    factor = user.password, user.totp, user.totp_step
+    return user.name, user.role.value, *factor, user.invite, until, user.version, to_micros(user.made_at)
+
+
+def read_user(row: Row) -> User:
+    """The other way."""
+    name, role, password, totp, totp_step, invite, invite_until, version, made_at = row
+    return User(
+        name=name,
+        role=Role(role),
+        password=password,
+        totp=totp,
+        totp_step=totp_step,
+        invite=invite,
+        invite_until=None if invite_until is None else from_micros(invite_until),
+        version=version,
+        made_at=from_micros(made_at),
+    )
+
+
+def key_row(key: ApiKey) -> Row:
+    """In the order of ``KEY_COLUMNS``."""
+    expires = None if key.expires_at is None else to_micros(key.expires_at)
+    return key.key_id, key.name, key.digest, key.role.value, _write_json(key.scopes), expires, to_micros(key.made_at)
+
+
+def read_key(row: Row) -> ApiKey:
+    """The other way."""
+    key_id, name, digest, role, scopes, expires_at, made_at = row
+    return ApiKey(
+        key_id=key_id,
+        name=name,
+        digest=digest,
+        role=Role(role),
+        scopes=tuple(json.loads(scopes)),
+        expires_at=None if expires_at is None else from_micros(expires_at),
+        made_at=from_micros(made_at),
     )
 
 

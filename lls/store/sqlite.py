@@ -14,13 +14,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import hashlib
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -31,9 +29,10 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 import aiosqlite
 
 from lls.faults import Fault, SetupFault, StoreDown, WritershipLost
-from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded
-from lls.licensing.journal import Head
-from lls.store import rows
+from lls.licensing.changes import Batch, Fact, KeptBundle, Loaded, Rebase
+from lls.licensing.journal import Entry, Head
+from lls.store import copies, rows
+from lls.store.locking import give_lock_back, take_lock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +40,7 @@ T = TypeVar("T")
 CHUNK: Final = 5_000
 MOST_ROWS: Final = 64
 """Rows in one statement; fewer where SQLite takes fewer parameters (999 before 3.32)."""
-DATABASE: Final = "lls.sqlite3"
+DATABASE: Final = copies.DATABASE
 
 
 class SqliteStore:
@@ -51,13 +50,13 @@ class SqliteStore:
         self._path = state_dir / DATABASE
         self._lock_path = state_dir / "lls.lock"
         self._lock: int | None = None
-        self._writing: _Connection | None = None
-        self._reading: _Connection | None = None
+        self._writing: Connection | None = None
+        self._reading: Connection | None = None
         self._opening = asyncio.Lock()
         self._closed = False
 
     async def take_writership(self) -> int:
-        self._lock = _take_lock(self._lock_path)
+        self._lock = take_lock(self._lock_path)
         try:
             await self._on_writer(_migrate)
             return await self._on_writer(_next_epoch)
@@ -84,21 +83,34 @@ class SqliteStore:
             yield [line for _seq, line in chunk]
             after = chunk[-1][0]
 
+    async def first_seq(self) -> int:
+        return await self._on_reader(_first_seq)
+
     async def seq_at(self, at: datetime) -> int:
         return await self._on_reader(_seq_at, rows.to_micros(at))
 
     async def names(self, commitments: Collection[str], *, upto: int) -> list[tuple[str, str, str]]:
         return await self._on_reader(_names, sorted(commitments), upto)
 
+    async def known_names(self, *, limit: int) -> list[tuple[str, str]]:
+        return await self._on_reader(_known_names, limit)
+
+    async def commitments(self, *, upto: int) -> set[str]:
+        return await self._on_reader(_commitments, upto)
+
     async def bundles(self) -> list[KeptBundle]:
         return await self._on_reader(_bundles)
+
+    async def copy(self, target: Path) -> None:
+        """A consistent copy in one new file, while commits go on. Raises StoreDown."""
+        await asyncio.to_thread(copies.copy, self._path, target)
 
     async def close(self) -> None:
         self._closed = True
         async with self._opening:  # who was opening a connection is done, and its connection is ours to close
             await self._drop()
         if self._lock is not None:
-            os.close(self._lock)
+            give_lock_back(self._lock)
             self._lock = None
 
     async def _on_writer(
@@ -121,21 +133,21 @@ class SqliteStore:
             await self._drop()
             raise StoreDown(_explain(error)) from error
 
-    async def _open_writer(self) -> _Connection:
+    async def _open_writer(self) -> Connection:
         async with self._opening:
             self._writing = self._writing or await self._open()
             return self._writing
 
-    async def _open_reader(self) -> _Connection:
+    async def _open_reader(self) -> Connection:
         # Two that ask at once must not open two: nobody would close the other, and its thread keeps the process alive.
         async with self._opening:
             self._reading = self._reading or await self._open()
             return self._reading
 
-    async def _open(self) -> _Connection:
+    async def _open(self) -> Connection:
         if self._closed:
             raise StoreDown("The server is stopping and its store is closed; nothing was changed.")
-        return await _connect(self._path)
+        return await connected(lambda: _connect(self._path))
 
     async def _drop(self) -> None:
         writing, reading, self._writing, self._reading = self._writing, self._reading, None, None
@@ -144,7 +156,7 @@ class SqliteStore:
                 await connection.close()
 
 
-class _Connection(aiosqlite.Connection):
+class Connection(aiosqlite.Connection):
     """aiosqlite with one more door: a whole function in the connection's thread is one hop."""
 
     async def run(self, step: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kw: P.kwargs) -> T:
@@ -156,15 +168,17 @@ class _Connection(aiosqlite.Connection):
         await asyncio.to_thread(self._thread.join)
 
 
-async def _connect(path: Path) -> _Connection:
-    def connector() -> sqlite3.Connection:
-        database = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.execute("PRAGMA foreign_keys=ON")
-        return database
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    database.execute("PRAGMA foreign_keys=ON")
+    return database
 
-    connection = _Connection(connector, iter_chunk_size=64)
+
+async def connected(connector: Callable[[], sqlite3.Connection]) -> Connection:
+    """A connection in a thread of its own, opened by ``connector`` there. Raises what that raises."""
+    connection = Connection(connector, iter_chunk_size=64)
     try:
         await connection
     except Exception:
@@ -201,11 +215,10 @@ def _commit(database: sqlite3.Connection, batch: Batch, epoch: int, mark: dateti
 
 def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     many = database.executemany
+    if batch.rebase is not None:
+        _rebase(database, batch.rebase)
     if batch.entries:
-        stamps = [rows.to_micros(entry.at) for entry in batch.entries]
-        latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
-        entries = [(e.seq, at, high, e.line) for e, at, high in zip(batch.entries, stamps, latest, strict=True)]
-        _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
+        _append(database, batch.entries)
     gone = [(lease_id,) for lease_id, lease in batch.leases.items() if lease is None]
     live = [rows.lease_row(lease) for lease in batch.leases.values() if lease is not None]
     _put(database, "DELETE FROM leases WHERE (lease_id) IN (VALUES", gone, after=")")
@@ -214,21 +227,64 @@ def _write(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
     _put(database, "INSERT INTO ended (lease_id, secret, reason, at) VALUES", ended)
     if batch.lots or batch.requests:
         _write_uses(database, batch)
-    names = [(commitment, field, value, batch.before.seq + 1) for (commitment, field), value in batch.names.items()]
+    if batch.archives or batch.prune_upto is not None or batch.forget_names:
+        _write_retention(database, batch)
+    first = batch.before.seq + 1 if batch.rebase is None else batch.rebase.entries[0].seq
+    names = [(commitment, field, value, first) for (commitment, field), value in batch.names.items()]
     _put(database, "INSERT OR IGNORE INTO names (commitment, field, value, seq) VALUES", names)
     if batch.facts:
         facts = [(key.value, value) for key, value in batch.facts.items()]
         many("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", facts)
-    if batch.forget_ended_before is not None:
-        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
-    if batch.forget_requests_before is not None:
-        before = rows.to_micros(batch.forget_requests_before)
-        database.execute("DELETE FROM requests WHERE kept_until < ?", (before,))
+    _forget(database, batch, now=now)
     if batch.bundles or batch.placed or batch.key_sets or batch.receipts or batch.reports or batch.closed_sessions:
         _write_documents(database, batch)
     if batch.returns:
         returns = [rows.return_row(one) for one in batch.returns]
         _put(database, f"INSERT INTO returns ({rows.RETURN_COLUMNS}) VALUES", returns)
+    if batch.users or batch.api_keys:
+        _write_accounts(database, batch)
+
+
+def _forget(database: sqlite3.Connection, batch: Batch, *, now: int) -> None:
+    if batch.forget_ended_before is not None:
+        _forget_ended(database, before=rows.to_micros(batch.forget_ended_before), now=now)
+    if batch.forget_requests_before is not None:
+        before = rows.to_micros(batch.forget_requests_before)
+        database.execute("DELETE FROM requests WHERE kept_until < ?", (before,))
+
+
+def _write_accounts(database: sqlite3.Connection, batch: Batch) -> None:
+    many = database.executemany
+    many("DELETE FROM users WHERE name = ?", [(name,) for name, user in batch.users.items() if user is None])
+    users = [rows.user_row(user) for user in batch.users.values() if user is not None]
+    many(f"INSERT OR REPLACE INTO users ({rows.USER_COLUMNS}) VALUES ({_marks(rows.USER_COLUMNS)})", users)
+    many("DELETE FROM api_keys WHERE key_id = ?", [(key_id,) for key_id, key in batch.api_keys.items() if key is None])
+    keys = [rows.key_row(key) for key in batch.api_keys.values() if key is not None]
+    many(f"INSERT OR REPLACE INTO api_keys ({rows.KEY_COLUMNS}) VALUES ({_marks(rows.KEY_COLUMNS)})", keys)
+
+
+def _write_retention(database: sqlite3.Connection, batch: Batch) -> None:
+    archives = [rows.archive_row(archive) for archive in batch.archives]
+    _put(database, f"INSERT INTO archives ({rows.ARCHIVE_COLUMNS}) VALUES", archives)
+    if batch.prune_upto is not None:
+        database.execute("DELETE FROM journal WHERE seq <= ?", (batch.prune_upto,))
+    database.executemany("DELETE FROM names WHERE commitment = ?", [(one,) for one in sorted(batch.forget_names)])
+
+
+def _append(database: sqlite3.Connection, posted: Sequence[Entry]) -> None:
+    stamps = [rows.to_micros(entry.at) for entry in posted]
+    latest = islice(accumulate(stamps, max, initial=_latest(database)), 1, None)
+    entries = [(e.seq, at, high, e.line) for e, at, high in zip(posted, stamps, latest, strict=True)]
+    _put(database, "INSERT INTO journal (seq, at, latest, line) VALUES", entries)
+
+
+def _rebase(database: sqlite3.Connection, rebase: Rebase) -> None:
+    """The lines after ``keep`` stand behind another head. Their names may be told in any report from there on."""
+    database.execute("DELETE FROM journal WHERE seq > ?", (rebase.keep,))
+    database.execute("DELETE FROM reports WHERE to_seq > ?", (rebase.keep,))
+    database.execute("DELETE FROM returns WHERE up_to_seq > ?", (rebase.keep,))
+    database.execute("UPDATE names SET seq = ? WHERE seq > ?", (rebase.entries[0].seq, rebase.keep))
+    _append(database, rebase.entries)
 
 
 def _write_uses(database: sqlite3.Connection, batch: Batch) -> None:
@@ -342,9 +398,12 @@ def _read(database: sqlite3.Connection) -> Loaded:
         receipts=column("SELECT receipt_id FROM receipts"),
         reports=list(map(rows.read_report, every(f"SELECT {rows.REPORT_COLUMNS} FROM reports ORDER BY to_seq"))),
         facts={Fact(key): value for key, value in every("SELECT key, value FROM facts")},
+        archives=list(map(rows.read_archive, every(f"SELECT {rows.ARCHIVE_COLUMNS} FROM archives ORDER BY to_seq"))),
         lots=list(map(rows.read_lot, every(f"SELECT {rows.LOT_COLUMNS} FROM lots"))),
         requests=rows.read_requests(every(f"SELECT {rows.REQUEST_COLUMNS} FROM requests ORDER BY +at")),
         returns=list(map(rows.read_return, every(f"SELECT {rows.RETURN_COLUMNS} FROM returns ORDER BY up_to_seq"))),
+        users=list(map(rows.read_user, every(f"SELECT {rows.USER_COLUMNS} FROM users"))),
+        api_keys=list(map(rows.read_key, every(f"SELECT {rows.KEY_COLUMNS} FROM api_keys"))),
     )
 
 
@@ -372,6 +431,11 @@ def _lines(database: sqlite3.Connection, after: int, upto: int) -> list[tuple[in
     return database.execute(query, (after, upto, CHUNK)).fetchall()
 
 
+def _first_seq(database: sqlite3.Connection) -> int:
+    (first,) = database.execute("SELECT COALESCE(MIN(seq), 1) FROM journal").fetchone()
+    return int(first)
+
+
 def _seq_at(database: sqlite3.Connection, at: int) -> int:
     """``latest`` never goes back, so the numbers are in its order: a search by halves needs no index."""
     (low,), (high,) = (
@@ -380,7 +444,9 @@ def _seq_at(database: sqlite3.Connection, at: int) -> int:
     )
     while low < high:
         middle = (low + high + 1) // 2
-        (stamp,) = database.execute("SELECT latest FROM journal WHERE seq = ?", (middle,)).fetchone()
+        # Or the last one before it: after a restore there are ranges of which only the vendor has the lines.
+        find = "SELECT latest FROM journal WHERE seq <= ? ORDER BY seq DESC LIMIT 1"
+        (stamp,) = database.execute(find, (middle,)).fetchone()
         if stamp < at:
             low = middle
         else:
@@ -406,6 +472,15 @@ def _names(database: sqlite3.Connection, commitments: list[str], upto: int) -> l
     return sorted(found)
 
 
+def _known_names(database: sqlite3.Connection, limit: int) -> list[tuple[str, str]]:
+    return database.execute("SELECT field, value FROM names ORDER BY seq DESC LIMIT ?", (limit,)).fetchall()
+
+
+def _commitments(database: sqlite3.Connection, upto: int) -> set[str]:
+    query = "SELECT DISTINCT commitment FROM names WHERE seq <= ?"
+    return {commitment for (commitment,) in database.execute(query, (upto,))}
+
+
 def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
     query = f"SELECT {rows.BUNDLE_COLUMNS.removesuffix('jws')}'' FROM bundles ORDER BY sequence DESC"
     return [rows.read_bundle(row) for row in database.execute(query)]
@@ -414,29 +489,10 @@ def _bundles(database: sqlite3.Connection) -> list[KeptBundle]:
 # -------------------------------------------------------------------- opening
 
 
-def _take_lock(path: Path) -> int:
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SetupFault(f"The state directory {path.parent} cannot be written: {error.strerror}.") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock)
-        raise SetupFault(
-            f"Another daemon (process {owner}) runs on {path.parent}; stop it first, or use another state_dir."
-        ) from None
-    with suppress(OSError):  # the number is a courtesy to the next one; a full disk must not cost the writership
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
-
-
 def _migrate(database: sqlite3.Connection) -> None:
     database.execute("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL)")
     done = dict(database.execute("SELECT version, sha256 FROM migrations").fetchall())
-    steps = dict(_steps())
+    steps = known_steps()
     if newer := sorted(set(done) - set(steps)):
         raise SetupFault(
             f"The database is of a newer version of this server (schema {newer[-1]}, this program knows {max(steps)});"
@@ -451,6 +507,11 @@ def _migrate(database: sqlite3.Connection) -> None:
                 database.execute("INSERT INTO migrations (version, sha256) VALUES (?, ?)", (version, checksum))
         elif done[version] != checksum:
             raise SetupFault(f"Step {version} of the database's schema is not the one that this program knows.")
+
+
+def known_steps() -> dict[int, str]:
+    """The steps of the schema that this program knows, by number, in order."""
+    return dict(_steps())
 
 
 def _steps() -> Iterator[tuple[int, str]]:

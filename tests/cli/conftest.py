@@ -88,7 +88,7 @@ class _Speaking(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(said.body[: said.cut_at])
 
-    do_GET = do_POST = do_DELETE = _serve  # noqa: N815  (http.server asks for these names)
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  (http.server asks for these names)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the name of the standard library)
         """Nothing: a test's output is its own."""

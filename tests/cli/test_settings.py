@@ -67,14 +67,17 @@ def test_serve_hands_the_settings_to_the_daemon_and_its_status_back(
     lls: Lls, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     got: list[Config] = []
+    sources: list[Path | None] = []
 
-    def serve(config: Config) -> int:
+    def serve(config: Config, *, source: Path | None = None) -> int:
         got.append(config)
+        sources.append(source)
         return 7
 
     monkeypatch.setattr("lls.daemon.serve", serve)
     assert 7 == lls("--config", settings, "serve").status
     assert ["site-1"] == [config.server.name for config in got]
+    assert [settings] == sources
 
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -103,6 +103,21 @@ MISTAKES = [
     ('[tls]\ncert = "/c"\nkey = "/k"', '[tls] cert and key are only used with mode = "files"'),
     ('[tls]\nmode = "off"', "[tls] mode off would send secrets in clear from 0.0.0.0:6501"),
     ('[trust]\nkeys = ""', "[trust] keys must name"),
+    ('[access]\nallow = ["10.0.0.1/8"]', '[access] allow: "10.0.0.1/8" is no network such as 10.0.0.0/8'),
+    ('[access]\ntrusted_proxies = ["proxy"]', '[access] trusted_proxies: "proxy" is no network'),
+    ('[access]\nforwarded_header = "x-real-ip"', "[access] forwarded_header must be one of x-forwarded-for, forwarded"),
+    ('[access]\nclient_certificate = "maybe"', "[access] client_certificate must be one of required, optional"),
+    ('[admin]\nallow = ["10.0.0.0/33"]', '[admin] allow: "10.0.0.0/33" is no network'),
+    ("[admin]\nsession_idle_seconds = 10", "[admin] session_idle_seconds must be between 60 and 86400"),
+    ("[admin]\nsession_seconds = 60", "[admin] session_seconds must be at least session_idle_seconds"),
+    (
+        '[server]\nlisten = ["127.0.0.1:1"]\n[tls]\nmode = "off"\n[access]\nclient_ca = "/ca.pem"',
+        "[access] client_ca needs TLS",
+    ),
+    (
+        '[server]\nplain_http_off_loopback = true\n[tls]\nmode = "off"\n[admin]\nhttp = true',
+        "[admin] http is answered only on ways that nobody can read",
+    ),
     ("[lease]\ngrace_seconds = 5", "[lease] grace_seconds (5) must be at least proof_seconds (10)"),
     ("[lease\n", "this is not TOML"),
 ]

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 from lls import cli, faults
 from lls.api import problems
-from lls.api.app import ADMIN_ROUTES, LAN_ROUTES
+from lls.api.app import ADMIN_ROUTES, LAN_ROUTES, NETWORK_ADMIN_ROUTES
 from lls.config import PREFIX, Config
 from lls.faults import Fault, LeaseEnd, Refusal
 from lls.issuer import billing, history, order_table, refusals
@@ -97,7 +97,7 @@ def test_no_document_names_a_setting_that_is_not_there(document: str) -> None:
     tables = {table.name: {one.name for one in fields(getattr(Config(), table.name))} for table in fields(Config)}
     mentioned = re.findall(rf"`({'|'.join(tables)})\.(\w+)\b[^`]*`", prose(document))
     wrong = {f"{table}.{name}" for table, name in mentioned if name not in tables[table]}
-    assert set() == wrong - {"tls.crt"}  # a file in state_dir
+    assert set() == wrong - {"tls.crt", "journal.ndjson"}  # files
 
 
 def variables() -> set[str]:
@@ -215,7 +215,7 @@ def test_no_document_names_a_metric_that_is_not_there(document: str) -> None:
 
 
 def test_every_http_call_is_documented_and_no_other() -> None:
-    served = {f"{route.method} {route.path}" for route in (*LAN_ROUTES, *ADMIN_ROUTES)}
+    served = {f"{route.method} {route.path}" for route in (*LAN_ROUTES, *ADMIN_ROUTES, *NETWORK_ADMIN_ROUTES)}
     assert served == {name for name in named(text(FORMATS)) if re.match(r"[A-Z]+ /", name)}
 
 
@@ -266,6 +266,16 @@ def _words_of(line: str, known: Mapping[str, Any]) -> str:
     """The command's own words at the beginning of a line."""
     fitting = [words for words in known if f"{line} ".startswith(f"{words} ")]
     return max(fitting, key=len, default=line)
+
+
+def test_no_advice_names_a_command_that_is_not_there() -> None:
+    known, advised = commands("lls"), set()
+    for path in (*(ROOT / "lls" / "care").glob("*.py"), ROOT / "lls" / "cli" / "doctor.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                advised |= {span for span in SPAN.findall(node.value) if span.startswith("lls ")}
+    assert len(advised) >= 8
+    assert set() == {line for line in advised if _words_of(line, known) not in known}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -74,6 +74,18 @@ def test_what_nobody_filled_in_is_no_part(root: Path, path: str, content: str, c
     assert {changed} == set(parts(root).keys()) ^ {"machine_id", "product_uuid", "board_serial", "disk", "macs"}
 
 
+def test_what_systemd_hands_over_goes_before_what_we_may_read(root: Path, tmp_path: Path) -> None:
+    handed_over = tmp_path / "credentials"
+    handed_over.mkdir()
+    environment = {"CREDENTIALS_DIRECTORY": str(handed_over)}
+    read = parts(root)
+    assert read == host_components(SERVER_ID, root, root=root, environment=environment)
+    (handed_over / "host.product_uuid").write_text("4c4c4544-0042-3510-8052-b4c04f4e4d33\n", "ascii")
+    (handed_over / "host.board_serial").write_text("none", "ascii")  # the unit's word for: there is none, or not ours
+    found = host_components(SERVER_ID, root, root=root, environment=environment)
+    assert {"product_uuid"} == {name for name in read if read[name] != found[name]}
+
+
 def test_an_exchanged_part_changes_its_own_hash_only(root: Path) -> None:
     before = parts(root)
     (root / "sys/block/vda/serial").write_text("another", "ascii")

@@ -28,15 +28,30 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
-    "events": {"licensing", "writer", "config", "faults"},
+    "events": {"licensing", "writer", "config", "backup", "care", "tls", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
-    "schedule": {"writer", "airgap", "store", "clock", "faults"},
-    "api": {"licensing", "signed.capability", "writer", "airgap", "events", "faults", "telemetry"},
+    "watchdog": {"writer", "faults"},
+    # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
+    "care": {
+        *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
+        *("telemetry", "tls", "writer"),
+    },
+    # What a server's whole state is, and its one file (decision 0020).
+    "backup": {"signed", "store", "licensing", "identity", "faults"},
+    "schedule": {"writer", "airgap", "store", "clock", "backup", "care", "tls", "faults"},
+    "api": {
+        *("licensing", "signed.capability", "writer", "airgap", "backup", "care", "events", "faults", "telemetry"),
+        "tls",
+    },
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    "cli": {"config", "daemon", "client", "faults", "demo", "licensing.policy_file"},
+    # A restore runs while no daemon does; the key or passphrase for it is asked for here.
+    "cli": {
+        *("care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"),
+        *("backup", "signed.jose", "signed.keys", "signed.vault", "tls"),
+    },
     "__main__": {"cli"},
     "daemon": {EVERYTHING},
     "demo": {EVERYTHING},  # a whole world in one process: vendor, server and clients
@@ -50,10 +65,12 @@ HOMES: dict[str, set[str]] = {
     "aiohttp": {"api", "console", "daemon", "events", "issuer.intake", "demo", "cli"},
     "aiosqlite": {"store.sqlite"},
     "apscheduler": {"schedule"},
+    "argon2": {"api.credentials"},
     "cryptography": {"signed", "client", "tls"},
     "joserfc": {"signed", "client"},
     "msgspec": {"api"},
     "prometheus_client": {"telemetry", "api.status"},
+    "pyotp": {"api.credentials"},
     "psycopg": {"store.postgres"},
     "psycopg_pool": {"store.postgres"},
     "rfc8785": {"signed", "store"},

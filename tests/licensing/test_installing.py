@@ -110,7 +110,7 @@ def test_an_unknown_command_is_refused_as_a_format_to_come() -> None:
     vendor = Vendor()
     ledger = vendor.build(Loaded(), at())
     with pytest.raises(RefusedDocument) as refused:
-        ledger.preview(vendor.bundle(entitlement(), commands={"cmd_1": Command(type="chain_adopt")}), now=at())
+        ledger.preview(vendor.bundle(entitlement(), commands={"cmd_1": Command(type="of_tomorrow")}), now=at())
     assert Refusal.FORMAT is refused.value.reason
 
 

@@ -505,10 +505,10 @@ def test_a_command_of_an_unknown_type_is_kept_as_it_came_and_nothing_of_it_is_re
     vendor = Vendor()
     told: Document = {"entitlement_id": 7, "feature": ["x"], "later": {"deep": [1]}}
     bundle = opened(
-        vendor.bundle(SITE, commands=[{"command_id": "one", "type": "chain_adopt", **told}]), vendor.keys
+        vendor.bundle(SITE, commands=[{"command_id": "one", "type": "of_tomorrow", **told}]), vendor.keys
     ).bundle
 
-    assert [Command(command_id="one", order=Order(type="chain_adopt"), data=told)] == list(bundle.commands)
+    assert [Command(command_id="one", order=Order(type="of_tomorrow"), data=told)] == list(bundle.commands)
 
 
 def test_a_command_may_carry_what_a_later_version_adds() -> None:

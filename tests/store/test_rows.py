@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lls.faults import LeaseEnd
+from lls.licensing.account import ApiKey, Role, User
 from lls.licensing.changes import (
     AnsweredRequest,
     Batch,
@@ -108,6 +109,28 @@ RETURNED = ReturnedEntitlement(
     borrowed_until=LATER,
     made_at=T0,
 )
+USER = User(
+    name="ann",
+    role=Role.OPERATOR,
+    made_at=T0,
+    password="$argon2id$v=19$…",
+    totp="JBSWY3DPEHPK3PXP",
+    totp_step=59_000_000,
+    invite=b"i" * 32,
+    invite_until=LATER,
+    version=7,
+)
+INVITED = User(name="bob", role=Role.VIEWER, made_at=LATER)
+KEY = ApiKey(
+    key_id="key_1",
+    name="größe",
+    role=Role.ADMIN,
+    made_at=T0,
+    digest=b"d" * 32,
+    scopes=("leases:read", "metrics"),
+    expires_at=LATER,
+)
+LASTING = ApiKey(key_id="key_2", name="x", role=Role.VIEWER, made_at=T0, digest=b"e" * 32)
 AGAIN = replace(RETURNED, session_id="ses_10", up_to_seq=2, borrowed_until=None)
 REPORT = SealedReport(report_id="rpt_1", from_seq=1, to_seq=1, prev_head="p", head="h", made_at=T0, pseudonymised=True)
 
@@ -144,6 +167,8 @@ def everything() -> tuple[Batch, Entry]:
         lots={(lot.entitlement_id, lot.feature, lot.lot): lot for lot in (LOT, OTHER_LOT)},
         requests={(one.lease_id, one.request_id): one for one in (TAKEN, USE)},
         returns=[RETURNED, AGAIN],
+        users={"ann": USER, "bob": INVITED},
+        api_keys={"key_1": KEY, "key_2": LASTING},
     )
     return made, made.entries[0]
 
@@ -172,6 +197,8 @@ async def test_a_commit_with_every_kind_of_row_is_loaded_as_it_was(store: Sqlite
     assert [LOT, OTHER_LOT] == sorted(loaded.lots, key=lambda lot: lot.lot)
     assert [USE, TAKEN] == loaded.requests  # in the order of their instants
     assert [RETURNED, AGAIN] == loaded.returns
+    assert [USER, INVITED] == sorted(loaded.users, key=lambda user: user.name)
+    assert [KEY, LASTING] == sorted(loaded.api_keys, key=lambda key: key.key_id)
     assert (T0, line.line) == (loaded.last_at, loaded.last_line)
 
 
@@ -209,6 +236,17 @@ async def test_a_row_that_is_none_goes_and_no_other(store: SqliteStore) -> None:
     assert {"plain", "locked"} == {lease.lease_id for lease in loaded.leases}
     assert [UNTOUCHED] == loaded.placed
     assert [OTHER_LOT] == loaded.lots
+
+
+async def test_users_and_keys_go_and_change_one_by_one_without_a_line(store: SqliteStore) -> None:
+    made, _ = everything()
+    await commit(store, made)
+    stepped = replace(USER, totp_step=USER.totp_step + 1)
+    users: dict[str, User | None] = {"ann": stepped, "bob": None}
+    after = Batch(before=made.head, head=made.head, users=users, api_keys={"key_1": None})
+    assert not after.empty
+    loaded = await commit(store, after)
+    assert ([stepped], [LASTING], made.head) == (loaded.users, loaded.api_keys, loaded.head)
 
 
 async def test_answered_requests_are_forgotten_when_they_were_kept_long_enough(

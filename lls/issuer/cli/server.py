@@ -248,6 +248,39 @@ def server_reset_clock(
     say(f"Next: lls-issuer bundle issue --server {server_id} -o FILE")
 
 
+@noun.command("adopt")
+def server_adopt(  # noqa: PLR0917 - Typer makes options out of parameters
+    ctx: typer.Context,
+    request: Annotated[Path, typer.Argument(help="Activation request (.llsreq) of the server that was restored.")],
+    confirm: Annotated[str | None, typer.Option("--confirm", help="The server's name.")] = None,
+    binding: Annotated[
+        Binding | None, typer.Option("--binding", help="Bind to its key alone, or to its machine too.")
+    ] = None,
+    rebind: Annotated[
+        str | None,
+        typer.Option("--rebind", metavar="REASON", help="Why a request from another machine than before is believed."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a server that was put back from a backup go on, with the counters that it reported last."""
+    data = read_bounded(request, what="activation request", most=MOST_TOKEN)
+    with open_issuer(ctx) as issuer:
+        answered = issuer.adopt(data, confirm=confirm, binding=binding and binding.value, rebind=rebind, now=now())
+    command, server = answered.command, answered.server
+    if as_json:
+        document = {"command_id": command.command_id, "server_id": server.server_id, "already_ordered": answered.again}
+        print_json(document | {"known": answered.known, "backup": answered.backup, "lost": answered.lost})
+        return
+    say(f"Its backup ends at line {answered.backup}; line {answered.known} is the last one that it reported.")
+    if answered.lost:
+        say(f"It goes on behind line {answered.known}, with the counters of then: {answered.lost} lines are only here.")
+    else:
+        say("All that it reported is in the backup: it goes on as it is. What it wrote after the backup is lost.")
+    again = " already, and no report has shown that it was carried out" if answered.again else ""
+    say(f"{command.command_id} is ordered{again}; every bundle of {server.name} carries it until then.")
+    say(f"Next: lls-issuer bundle issue --server {server.server_id} -o FILE")
+
+
 @noun.command("retire")
 def server_retire(
     ctx: typer.Context,

@@ -53,10 +53,8 @@ CREATE TABLE lots (
     PRIMARY KEY (entitlement_id, feature, lot)
 ) WITHOUT ROWID;
 
--- Feature calls that were answered, kept for late retries and for undo. In the order of their coming: by the ids that
--- clients make up, each use would change a page of its own.
+-- Feature calls that were answered, kept for late retries and for undo.
 CREATE TABLE requests (
-    seq            INTEGER PRIMARY KEY, -- the journal's end when it was answered
     lease_id       TEXT NOT NULL,
     request_id     TEXT NOT NULL,
     act            TEXT NOT NULL,
@@ -70,17 +68,18 @@ CREATE TABLE requests (
     draws          TEXT,     -- JSON, [[lot, units], ...]; empty: none
     undone         INTEGER NOT NULL,
     strict         INTEGER,  -- what strict time said, where it was ahead of "at"
-    kept_until     INTEGER NOT NULL
-);
+    kept_until     INTEGER NOT NULL,
+    PRIMARY KEY (lease_id, request_id)
+) WITHOUT ROWID;
 CREATE INDEX requests_kept_until ON requests (kept_until);
 
--- Lease ids that will never be granted again, kept for late retries. In the order of their ends, each once.
+-- Lease ids that will never be granted again, kept for late retries.
 CREATE TABLE ended (
-    lease_id TEXT NOT NULL,
+    lease_id TEXT PRIMARY KEY,
     secret   BLOB NOT NULL,
     reason   TEXT NOT NULL,
     at       INTEGER NOT NULL
-);
+) WITHOUT ROWID;
 CREATE INDEX ended_at ON ended (at);
 
 CREATE TABLE bundles (
