@@ -92,15 +92,3 @@ def test_a_change_inside_a_snapshot_is_a_fault_and_not_lost_in_silence(issuer: I
     ):
         pass
     issuer.put_customer("ACME", name="Example Works", now=NOW)
-
-
-def test_who_waits_too_long_for_a_colleague_is_told_so(
-    issuer: Issuer, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lls.issuer.database._WAIT_SECONDS", 0.01)
-    with (
-        Issuer(home, now=NOW) as colleague,
-        issuer.register.transaction(),
-        pytest.raises(HomeRefused, match=r"somebody else has been changing it .* Try again\."),
-    ):
-        colleague.put_customer("ACME", name="Example Works", now=NOW)
