@@ -47,8 +47,9 @@ def why_not() -> str:
     if alone.returncode:
         return "a bare system needs name spaces of its own, and this machine (a container?) gives none"
     asked = "import sys; sys.exit(sys.version_info < (3, 11))"
-    if subprocess.run(["/usr/bin/python3", "-I", "-c", asked], capture_output=True, check=False).returncode:
-        return "the distribution's own Python, which a bare system gets, is older than 3.11"
+    own = Path("/usr/bin/python3")
+    if not own.exists() or subprocess.run([own, "-I", "-c", asked], capture_output=True, check=False).returncode:
+        return "a package is made for the distribution's own Python, and here it is missing or older than 3.11"
     if not _mirror()[1]:
         return "apt names no mirror of this release that a bare system could come from"
     return ""
@@ -76,7 +77,7 @@ def _mirror() -> tuple[str, str]:
         ["apt-get", "indextargets", "--no-release-info", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
     mirrors = [line.split()[1] for line in shown.stdout.splitlines() if line.split()[0] == found[1]]
     return found[1], mirrors[0] if mirrors else ""
