@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from lls.config import Events, SmtpSecurity
 from lls.events import Destination, Event, Sender, Severity, destinations
@@ -78,7 +79,7 @@ async def hooks() -> AsyncIterator[Hooks]:
 
 async def test_a_webhook_is_signed_so_that_its_receiver_can_tell(hooks: Hooks, secret_file: Path) -> None:
     webhook = made(webhook_urls=(hooks.url,), webhook_secret_file=str(secret_file))
-    assert hooks.url.partition("?")[0] == webhook.name
+    assert f"{URL(hooks.url).origin()} #" == webhook.name[:-8]
     await webhook.send(EVENT)
     await webhook.send(EVENT)
     (headers, body), (again, _) = hooks.got
@@ -124,10 +125,11 @@ async def test_nobody_there_is_said_in_a_sentence_without_the_address(secret_fil
     assert "hush" not in f"{failed.value}{webhook.name}"
 
 
-def test_two_hooks_of_one_address_are_two_destinations(secret_file: Path) -> None:
-    urls = ("http://a/x?one", "http://a/x?two")
+def test_two_hooks_of_one_host_are_two_destinations_whose_names_open_neither(secret_file: Path) -> None:
+    urls = ("http://me:hush@a/", "http://a/x?one", "http://a/x?two", "http://a/x?two", "http://me:hush@a/x?one")
     found = destinations(Events(webhook_urls=urls, webhook_secret_file=str(secret_file)), SENDER, now=lambda: NOW)
-    assert ["http://a/x", "http://a/x #2"] == [one.name for one in found]
+    one, two = "http://a #704fb0bb", "http://a #51cae3d5"
+    assert ["http://a", one, two, f"{two} #2", f"{one} #2"] == [hook.name for hook in found]
 
 
 @pytest.mark.parametrize("content", ["", "short", "not base64 at all, but long enough to be one!", "c2hvcnQ="])
