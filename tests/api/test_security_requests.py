@@ -153,7 +153,8 @@ async def said(world: World, data: bytes) -> list[tuple[bytes, bytes]]:
     """Head and body of each answer, as a client or a proxy tells them apart."""
     reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
     writer.write(data)
-    answers, text = [], b""
+    answers: list[tuple[bytes, bytes]] = []
+    text = b""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(0.5):
             while piece := await reader.read(65_536):
