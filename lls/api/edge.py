@@ -45,7 +45,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 SERVER: Final = "lls"
-"""Who answers; of what version is nobody's business who does not administer."""
+"""Who answers; of what Python and what library would help nobody but an attacker."""
 DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 """Bundles and receipts on the admin socket."""
 
