@@ -115,7 +115,7 @@ async def bundles(request: web.Request) -> web.StreamResponse:
 async def entitlements(request: web.Request) -> web.StreamResponse:
     """What is hosted."""
     writer = request.app[EDGE].writer
-    return answer(entitlements_view(await writer.settled(), writer.now()))
+    return answer(await entitlements_view(await writer.settled(), writer.now()))
 
 
 async def leases(request: web.Request) -> web.StreamResponse:

@@ -114,6 +114,8 @@ class Edge:
         self.lockout = Lockout()
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
+        self.page: asyncio.Task[bytes] | None = None
+        """The page of metrics that is being made, or was."""
         self.tallies: dict[str, Counter[int]] = {}
         self.beats = self.clones = 0
         self.signing = Signing(airgap.capabilities)

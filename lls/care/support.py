@@ -24,13 +24,13 @@ import sys
 import tomllib
 import zipfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final
 
 from lls import __version__
 from lls.care.pseudonyms import Pseudonyms
@@ -41,6 +41,7 @@ from lls.licensing.journal import Kind
 from lls.licensing.ledger import Ledger
 from lls.store import Store
 from lls.store.resting import RestingStore
+from lls.turns import in_turns
 
 MOST_NAMES: Final = 50_000
 MOST_LEASES: Final = 1_000
@@ -51,9 +52,6 @@ LIBRARIES: Final = (
 )
 LOG_BYTES: Final = 1024 * 1024
 MANIFEST: Final = "MANIFEST.txt"
-_AT_ONCE: Final = 500
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,20 +70,12 @@ async def pseudonyms_of(ledger: Ledger, store: Store, config: Config, *, key: by
     """Every name that this server knows: of leases, terms, policy, journal, accounts, and of the settings for mail."""
     codes = [code for pool in ledger.pools.values() for code in pool.entitlement.activation_codes]
     names = [*_names_of(ledger), *mail_names(config)]
-    async for lease in _in_slices(list(ledger.committed_leases())):
+    async for lease in in_turns(ledger.committed_leases()):
         names += lease.holder.named().items()
         if lease.address:
             names.append(("address", lease.address))
     names += [(field, value) for field, value in await store.known_names(limit=MOST_NAMES) if field != "policy"]
     return await asyncio.to_thread(Pseudonyms, key, names=names, codes=codes)
-
-
-async def _in_slices(items: Sequence[T]) -> AsyncIterator[T]:
-    """All of them, with a turn for the loop now and then."""
-    for number, one in enumerate(items, 1):
-        yield one
-        if not number % _AT_ONCE:
-            await asyncio.sleep(0)
 
 
 def _names_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
@@ -160,7 +150,7 @@ def _journal_part(counted: object, hide: Pseudonyms) -> Part:
 
 async def _leases(ledger: Ledger) -> dict[str, Any]:
     leases = sorted(ledger.committed_leases(), key=lambda lease: lease.granted_at, reverse=True)
-    counted = Counter([f"{lease.product} {lease.mode} {lease.state}" async for lease in _in_slices(leases)])
+    counted = Counter([f"{lease.product} {lease.mode} {lease.state}" async for lease in in_turns(leases)])
     shown = [
         {
             "product": lease.product,

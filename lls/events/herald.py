@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 
 from lls.events.condition import CLEARED, RAISED, Condition, Event, Severity, Standing, Value, compare
 from lls.events.looking import Look
 from lls.events.outbox import Delivery, Outbox
 from lls.events.senders import Destination, NotDelivered
+from lls.turns import in_turns
 
 LOOK_SECONDS: Final = 10.0
 _FIRST_PAUSE: Final = timedelta(seconds=5)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 _MOST_DOUBLINGS: Final = 12
 _PRUNE_EACH: Final = timedelta(days=1)
-_AT_ONCE: Final = 100
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +85,8 @@ class Herald:
         before = await asyncio.to_thread(self.outbox.standing) if self._standing is None else self._standing
         holding = [condition for look in self._looks for condition in look()]
         change = await asyncio.to_thread(compare, before, holding, now=self._now())
-        events = [self._raised(one) async for one in _in_slices(change.raised)]
-        events += [self._cleared(one) async for one in _in_slices(change.cleared)]
+        events = [self._raised(one) async for one in in_turns(change.raised)]
+        events += [self._cleared(one) async for one in in_turns(change.cleared)]
         if events or set(change.standing) != set(before):
             await asyncio.to_thread(self.outbox.put, change, events, destinations=self._names)
         self._standing = list(change.standing)
@@ -205,16 +203,8 @@ class Herald:
             _log.warning("event_not_delivered", extra={"fields": fields})
 
 
-async def _in_slices(items: Iterable[T]) -> AsyncIterator[T]:
-    """All of them, with a turn for the loop now and then."""
-    for number, one in enumerate(items, 1):
-        yield one
-        if not number % _AT_ONCE:
-            await asyncio.sleep(0)
-
-
 async def _write(events: Iterable[Event]) -> None:
-    async for event in _in_slices(events):
+    async for event in in_turns(events):
         record = {"fields": {"type": event.type, "state": event.state, **event.data}}
         match event.severity:
             case Severity.CRITICAL:
