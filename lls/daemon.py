@@ -46,7 +46,16 @@ from lls.care.retention import Retention
 from lls.care.upkeep import Care
 from lls.clock import GuardedClock, system_elapsed, system_wall
 from lls.config import Address, ClientCertificate, Config, Server, TlsMode, addresses
-from lls.events import Herald, Looking, Outbox, Sender, certificate_conditions, destinations
+from lls.events import (
+    Herald,
+    Looking,
+    Outbox,
+    Sender,
+    backup_conditions,
+    certificate_conditions,
+    destinations,
+    disk_conditions,
+)
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
 from lls.identity import load_identity, new_id
@@ -225,7 +234,12 @@ class Daemon:
 
         herald = Herald(
             Outbox(state_dir),
-            looks=[looking, partial(certificate_conditions, edge.doors, now)],
+            looks=[
+                looking,
+                partial(certificate_conditions, edge.doors, now),
+                partial(backup_conditions, self.backups),
+                *([] if edge.care is None else [partial(disk_conditions, edge.care.disk)]),
+            ],
             destinations=destinations(settings, sender, now=now),
             now=now,
             new_id=partial(new_id, "evt_"),

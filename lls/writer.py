@@ -98,6 +98,8 @@ class Writer:
         self._committed_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._told: frozenset[str] = frozenset()
+        """The entitlements out of force of which the journal says so."""
         self.ledger: Ledger
         self.epoch = 0
         self.down: StoreDown | WritershipLost | None = None
@@ -169,8 +171,7 @@ class Writer:
 
     def put(self, verb: Callable[[Ledger, Now], T]) -> asyncio.Future[T]:
         """The same as a future, for who shields it: a verb whose future is cancelled before its group is not run."""
-        if self.down is not None:
-            raise self.down
+        self._refuse_down()
         if self._stopping:
             raise Draining(retry_after_seconds=1)
         if len(self._queue) >= self._queue_limit:
@@ -217,8 +218,7 @@ class Writer:
 
     async def prove(self) -> None:
         """Ask the store itself. Raises StoreDown, WritershipLost."""
-        if self.down is not None:
-            raise self.down
+        self._refuse_down()
         await self._store.verify(epoch=self.epoch)
 
     # ---------------------------------------------------------------- groups
@@ -268,6 +268,7 @@ class Writer:
         begun = asyncio.get_running_loop().time()
         await self._store.commit(batch, epoch=self.epoch, mark=self._clock.mark)
         self._committed_at = now.elapsed
+        self._told = frozenset(self.ledger.problems)  # the first group of a ledger tells those that are new
         self._observer.committed(verbs=verbs, seconds=asyncio.get_running_loop().time() - begun)
 
     async def _answer(self, answers: list[tuple[_Wish[Any], Any]], waiters: dict[str, Verdict]) -> None:
@@ -313,21 +314,27 @@ class Writer:
             self._queue.clear()
             if self._stopping:
                 return  # nothing may run on the ledger that is half changed
-            try:
-                loaded = await self._store.load()
-            except StoreDown as again:
-                self.down = fault = again
+            loaded = await self._load_again()
+            if isinstance(loaded, StoreDown):
+                self.down = fault = loaded
                 await asyncio.sleep(back_off)
                 back_off = min(back_off * 2, LONGEST_BACK_OFF_SECONDS)
                 continue
             ledger = await asyncio.to_thread(self._build, loaded, self._clock.now())
             ledger.adopt(self.ledger)
-            known, self.ledger, self.down = frozenset(self.ledger.problems), ledger, None
-            if ledger.problems.keys() - known:
-                self._enqueue(_telling_problems(known))
+            self.ledger, self.down = ledger, None
+            if ledger.problems.keys() - self._told:
+                self._enqueue(_telling_problems(self._told))
             gc.freeze()  # as after the start: the collector need not walk the leases again and again
             _log.info("reloaded", extra={"fields": {"seq": loaded.head.seq, "leases": len(loaded.leases)}})
             return
+
+    async def _load_again(self) -> Loaded | StoreDown:
+        """A failure as a value: raised through ``_recover`` it would hold that frame, and with it a ledger for ever."""
+        try:
+            return await self._store.load()
+        except StoreDown as fault:
+            return fault
 
     def _give_up(self, fault: WritershipLost, group: list[_Wish[Any]]) -> None:
         self.down = fault
@@ -372,8 +379,7 @@ class Writer:
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(future)
         except TimeoutError:
-            if self.down is not None:
-                raise self.down from None
+            self._refuse_down()
             verdict = await self._enqueue(
                 lambda ledger, now: ledger.stop_waiting(
                     lease_id, now=now, keep=len(self._waiters.get(lease_id, ())) > 1
@@ -400,11 +406,15 @@ class Writer:
         """Wait until the commit that touches this lease or its terms has succeeded, else raise StoreDown."""
         await self.settled()
         while self.ledger.is_pending(lease_id):
-            if self.down is not None:
-                raise self.down
+            self._refuse_down()
             if self._settled is None:
                 return
             await asyncio.shield(self._settled)
+
+    def _refuse_down(self) -> None:
+        """Raise why nothing can be committed now, as if for the first time: it must not keep every caller's frames."""
+        if self.down is not None:
+            raise self.down.with_traceback(None) from None
 
     def _enqueue(self, verb: Callable[[Ledger, Now], T]) -> asyncio.Future[T]:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import traceback
+import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,11 +14,12 @@ import pytest
 
 from lls.clock import GuardedClock
 from lls.faults import LeaseEnded, Overloaded, StoreDown, WritershipLost
-from lls.licensing.changes import Batch
+from lls.licensing.changes import Batch, Loaded
 from lls.licensing.entitlement import Entitlement
 from lls.licensing.instant import Now
 from lls.licensing.journal import parse_line
 from lls.licensing.ledger import Ledger, Seated
+from lls.licensing.policy_file import read_policy
 from lls.licensing.seating import Denial
 from lls.store.sqlite import SqliteStore
 from lls.writer import Writer
@@ -33,19 +37,26 @@ class Held(SqliteStore):
         self.open.set()
         self.held = asyncio.Event()
         self.fails: str | None = None
+        self.loads_that_fail = 0
         self.groups: list[int] = []
 
     async def commit(self, batch: Batch, *, epoch: int, mark: datetime) -> None:
         self.held.set()
         await self.open.wait()
-        if self.fails == "before":
-            self.fails = None
+        if self.fails in {"before", "twice"}:
+            self.fails = "before" if self.fails == "twice" else None
             raise StoreDown("The disk is full.")
         await super().commit(batch, epoch=epoch, mark=mark)
         self.groups.append(len(batch.entries))
         if self.fails == "after":
             self.fails = None
             raise StoreDown("The connection was lost.")
+
+    async def load(self) -> Loaded:
+        if self.loads_that_fail:
+            self.loads_that_fail -= 1
+            raise StoreDown("The disk is away.")
+        return await super().load()
 
     def hold(self) -> None:
         self.open.clear()
@@ -280,6 +291,72 @@ async def test_repeats_whose_line_was_lost_with_a_commit_are_posted_with_a_later
     assert [1, 3] == [line["count"] for line in await site.lines("Denied")]
 
 
+async def test_a_waiter_whose_seat_was_lost_with_a_commit_keeps_its_place(site: Site) -> None:
+    writer = await site.begin(entitlement(seats=1))
+    await writer.checkout(checkout("holder"))
+
+    async def ask(name: str) -> asyncio.Task[Seated | Denial]:
+        asked = asyncio.create_task(writer.checkout(checkout(name), wait_seconds=BOUND))
+        await until(lambda: any(one.checkout.lease_id == name and one.open for one in writer.ledger.waiting))
+        return asked
+
+    async def return_it() -> None:
+        await writer.do(lambda ledger, now: ledger.checkin("holder", secret=secret_of("holder"), now=now))
+
+    first, second = await ask("first"), await ask("second")
+    site.store.fails = "before"
+    for lost in (return_it(), first):
+        with pytest.raises(StoreDown):
+            await lost
+    await until(lambda: writer.down is None)
+    first = await ask("first")
+    await return_it()
+    await until(first.done)
+    assert isinstance(first.result(), Seated)
+    assert not second.done()
+    second.cancel()
+
+
+async def test_repeats_whose_commit_failed_after_it_was_written_are_posted_once(site: Site) -> None:
+    writer = await site.begin(entitlement(seats=1))
+    await writer.checkout(checkout("holder"))
+    for _ in range(4):
+        await writer.checkout(checkout("denied"))
+    site.store.fails = "after"
+    before = writer.ledger
+    with pytest.raises(StoreDown):
+        await writer.do(lambda ledger, now: ledger.post_folded(now))
+    await until(lambda: writer.ledger is not before and writer.down is None)
+    await writer.do(lambda ledger, now: ledger.post_folded(now))
+    assert [1, 3] == [line["count"] for line in await site.lines("Denied")]
+
+
+async def test_an_outage_keeps_neither_the_ledgers_before_nor_who_was_refused(site: Site) -> None:
+    """What is frozen out of the collector's sight must go by itself: a ledger may be a hundred megabytes."""
+    text = 'format = 1\n[[limit]]\nproduct = "cad"\nseats = 9\nper = "user"\n'
+    writer = await site.begin(entitlement())
+    await writer.do(lambda ledger, now: ledger.govern(read_policy(text), text=text, actor="ada", now=now))
+    frozen = []
+    for _ in range(4):
+        ledger = weakref.ref(writer.ledger)
+        site.store.fails, site.store.loads_that_fail = "before", 1
+        with pytest.raises(StoreDown):
+            await writer.checkout(checkout("lost"))
+        await until(lambda: writer.down is not None)
+        down = writer.down
+        for _caller in range(30):
+            with pytest.raises(StoreDown):
+                writer.put(lambda _ledger, _now: None)
+        assert down is not None
+        assert 10 > sum(1 for _ in traceback.walk_tb(down.__traceback__)), "frames of those that were refused"
+        del down
+        await until(lambda: writer.down is None)
+        await writer.do(lambda _ledger, _now: None)
+        assert ledger() is None
+        frozen.append(gc.get_freeze_count())
+    assert frozen[-1] - frozen[1] < 200, frozen
+
+
 async def test_a_verb_that_explodes_poisons_nothing(site: Site) -> None:
     writer = await site.begin(entitlement())
     before = writer.ledger
@@ -343,3 +420,16 @@ async def test_what_went_bad_on_the_disk_is_journalled_when_a_failed_commit_has_
     await until(lambda: writer.down is None)
     await writer.do(lambda _ledger, _now: None)
     assert 1 == len(await site.lines("Distrusted")), "what is known is not told again by each failure"
+
+
+async def test_what_went_bad_is_journalled_although_the_commit_that_tells_it_fails_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = await site.begin(entitlement())
+    monkeypatch.setattr(site.vendor, "verified", lambda _loaded, **_more: {})
+    site.store.fails = "twice"
+    with pytest.raises(StoreDown):
+        await writer.checkout(checkout("lost"))
+    await until(lambda: site.count.failures == 2 and writer.down is None)
+    await writer.do(lambda _ledger, _now: None)
+    assert [entitlement().entitlement_id] == [line["entitlement_id"] for line in await site.lines("Distrusted")]

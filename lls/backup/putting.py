@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from lls.backup.archive import Manifest, opened, read_archive
 from lls.backup.taking import KEYS, STATE_FILES
@@ -64,12 +64,11 @@ class Put:
     finished: bool
 
 
-class Unlocks:
+class Unlocks(Protocol):
     """How to open a sealed backup: asked once it is known what it takes."""
 
     def opener(self, *, passphrase: bool) -> Opener:
         """The passphrase or the private key."""
-        raise NotImplementedError
 
 
 def look_into(file: Path, unlocks: Unlocks, *, room: Path) -> Found:

@@ -109,13 +109,16 @@ class DiskWatch:
         self._told: dict[str, tuple[Room, float]] = {}
         self._looking: asyncio.Task[None] | None = None
         self.room = Room.OK
+        self.rooms: dict[str, tuple[Room, int]] = {}
+        """How much room each place had at the last look, with its free bytes."""
 
     async def look(self) -> None:
         """Measure, tell, and open or shut the door for what is new."""
         found = await asyncio.to_thread(self._measure)
         for place, free in found.items():
             self._metrics.disk_free_bytes.labels(place).set(free)
-            self._tell(place, self._judged(free, stops=place == STATE), free)
+            self.rooms[place] = self._judged(free, stops=place == STATE), free
+            self._tell(place, self.rooms[place][0], free)
         state = found.get(STATE)
         if state is None:
             return

@@ -17,7 +17,13 @@ Limits: a look every ten seconds. What comes and goes in between is seen in the 
 
 from lls.events.condition import Condition, Event, Severity
 from lls.events.herald import Herald
-from lls.events.looking import Look, Looking, certificate_conditions
+from lls.events.looking import (
+    Look,
+    Looking,
+    backup_conditions,
+    certificate_conditions,
+    disk_conditions,
+)
 from lls.events.outbox import Delivery, Outbox
 from lls.events.senders import Destination, Sender, destinations
 
@@ -32,6 +38,8 @@ __all__ = [
     "Outbox",
     "Sender",
     "Severity",
+    "backup_conditions",
     "certificate_conditions",
     "destinations",
+    "disk_conditions",
 ]

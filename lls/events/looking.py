@@ -1,6 +1,6 @@
 """Which conditions hold at this server now. Reads the ledger in the loop, as of the last commit; changes nothing.
 
-What belongs to other rooms (disk, backup) is reported by them: a :data:`Look` more for the herald.
+Each function is one :data:`Look` for the herald: the ledger, the certificate, the disks, the backups.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
+from lls.backup import Backups
+from lls.care.disk import DiskWatch, Room
 from lls.events.condition import Condition, Severity
 from lls.licensing.instant import ClockState, Now
 from lls.licensing.ledger import Ledger
@@ -23,6 +25,7 @@ FULL_PERCENT: Final = 100
 _BREATH: Final = timedelta(minutes=10)
 """A pool at its limit would be told of each time that somebody leaves and comes back."""
 _HOUR_SECONDS: Final = 3600.0
+_MIB: Final = 1024 * 1024
 
 
 class Looking:
@@ -123,6 +126,31 @@ def certificate_conditions(doors: Doors | None, now: Callable[[], datetime]) -> 
         )
 
 
+def disk_conditions(disk: DiskWatch) -> Iterator[Condition]:
+    """Places that run out of room, as of the disk watch's last look."""
+    for place, (room, free) in disk.rooms.items():
+        if room is Room.OK:
+            continue
+        full = room is Room.FULL
+        yield Condition(
+            type="disk_low",
+            key=place,
+            level=2 if full else 1,
+            severity=Severity.CRITICAL if full else Severity.WARNING,
+            text=f"The disk for {place} has {free // _MIB} MiB left"
+            + ("; nothing new is granted until there is room." if full else ". Make room, or move what is not ours."),
+            data={"place": place, "free_mib": free // _MIB},
+            lasts=_BREATH,
+        )
+
+
+def backup_conditions(backups: Backups) -> Iterator[Condition]:
+    """The last scheduled backup failed; over when one succeeds."""
+    if backups.last is not None and backups.last.problem is not None:
+        text = f"The scheduled backup failed, so the last good one grows old. {backups.last.problem}"
+        yield Condition(type="backup_failed", severity=Severity.CRITICAL, text=text)
+
+
 def _endings(ledger: Ledger, now: datetime) -> Iterator[Condition]:
     for pool in ledger.pools.values():
         terms = pool.entitlement
@@ -178,6 +206,12 @@ def _machine(ledger: Ledger) -> Iterator[Condition]:
                 "ends_at": None if ends is None else ends.isoformat(),
                 "changed": ",".join(server.changed_parts),
             },
+        )
+    if server.restored:
+        yield Condition(
+            type="restored",
+            text="This server was restored from a backup, and what is counted cannot be used until the vendor answers;"
+            " lls server request -o FILE, send it, and import the bundle.",
         )
     if server.forked:
         yield Condition(

@@ -225,6 +225,7 @@ class Syslog:
         priority = _FACILITY_DAEMON * 8 + _SEVERITIES[event.severity]
         facts = " ".join(f"{name}={value}" for name, value in event.data.items())
         words = f"{event.state} {event.type} server={self.sender.server_id} {facts} {event.text}"
+        words = "".join(letter if letter.isprintable() else " " for letter in words)  # a line is one event
         host = socket.gethostname() or "-"
         return f"<{priority}>1 {_stamp(event.at)} {host} lls {os.getpid()} {event.type} - {words}".encode()
 

@@ -8,7 +8,8 @@ Rules (contract §2)
 4. Where the vendor set the clock back, a request lies in the future. Nobody knows any more how long ago it was: it is
    kept 25 hours from when that was seen, and can never be undone, whatever the clock says later.
 
-It refuses to own what a request did (``meters``).
+It refuses to own what a request did (``meters``), and to know what was answered before the group in flight: only verbs
+ask, and none runs on a ledger whose commit failed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ class Answered:
         self._ends: list[tuple[datetime, Key]] = []
         """Of the late ones, the earliest first; one too many does no harm."""
         self._latest = _LONG_AGO
-        self._before: dict[Key, AnsweredRequest | None] = {}
         self._next_turn = float("-inf")
         for kept in requests:
             self._latest = max(self._latest, kept.at)
@@ -73,24 +73,8 @@ class Answered:
     def keep(self, request: AnsweredRequest) -> None:
         """A new request, or another state of a known one."""
         key = request.lease_id, request.request_id
-        if key not in self._before:
-            self._before[key] = self.get(*key)
         self._latest = max(self._latest, request.at)
         self._put(key, request)
-
-    def settle(self) -> None:
-        """The store has the group in flight."""
-        self._before.clear()
-
-    def abandon(self) -> None:
-        """The store has not taken the group in flight: what it answered was never answered."""
-        for key, before in self._before.items():
-            if before is None:
-                self._fresh.pop(key, None)
-                self._late.pop(key, None)
-            else:
-                self._put(key, before)
-        self._before.clear()
 
     def forget(self, now: Now) -> Forgotten:
         """Drop what was kept long enough, a turn's worth."""
@@ -124,7 +108,6 @@ class Answered:
         for key, one in ahead[:MOST_FORGOTTEN]:
             closed = one if _is_aside(one, until) else replace(one, draws=(), kept_until=until)
             if closed is not one:
-                self._before.setdefault(key, one)
                 changed.append(closed)
             self._fresh.pop(key, None)
             self._keep_late(key, closed)

@@ -43,7 +43,7 @@ from lls.licensing.remembered import Remembered
 from lls.licensing.seating import Pool
 from lls.licensing.server import Server
 from lls.licensing.terms import ServerTerms
-from lls.licensing.waiting import Waiting
+from lls.licensing.waiting import Waiter, Waiting
 
 SHARE_OF_TTL: Final = 10
 """A client beats ten times in a lease's time, so that nine lost answers cost nothing."""
@@ -113,6 +113,8 @@ class Leases:
         self._deadlines: dict[str, Deadlines] = {}
         self._remembered = Remembered(loaded.ended)
         self.waiting = Waiting()
+        self._left: list[Waiter] = []
+        """Who gave a place up in the group in flight, served or not."""
         self._folding = Folding()
         self._folded: list[tuple[Denial, str]] = []
         self._taken: list[Repeats] = []
@@ -224,6 +226,7 @@ class Leases:
         self._seats_before.clear()
         self._folded.clear()
         self._taken.clear()
+        self._left.clear()
         self.resolved = {}
 
     def _held_up(self) -> Iterable[Lease]:
@@ -259,7 +262,8 @@ class Leases:
     def adopt(self, old: Leases) -> None:
         """Take over what lives in memory only from the ledger that this one replaces after a failed commit.
 
-        The later deadline, beats, waiters, folded repeats; nothing of the failed group comes along.
+        The later deadline, beats, waiters, folded repeats; nothing of the failed group comes along. Whom it served or
+        refused was told that it failed, so each has its place again, kept for when it asks anew.
         """
         for lease_id, lease in self.leases.items():
             known = old._before.get(lease_id) or old.leases.get(lease_id)
@@ -269,6 +273,11 @@ class Leases:
         self.clone_alarms, self.server.no_room = old.clone_alarms, old.server.no_room
         self._remembered.adopt(old._remembered)
         self.waiting, self._folding = old.waiting, old._folding
+        for waiter in old._left:
+            if waiter.checkout.lease_id not in self.leases:
+                self.waiting.take_back(waiter, elapsed=self._built_at)
+        if self.head == old.head:
+            return  # the store has the group all the same, with its denials
         for denial, holder in old._folded:
             self._folding.forget(denial, holder)
         self._folding.restore(old._taken)
@@ -347,6 +356,12 @@ class Leases:
         return self.pools[entitlement_id].in_use if before is None else before
 
     # ---------------------------------------------------------------- what stands above the leases
+
+    def _leave_queue(self, lease_id: str) -> None:
+        """Give its place up, if it has one."""
+        waiter = self.waiting.leave(lease_id)
+        if waiter is not None:
+            self._left.append(waiter)
 
     def _keep_terms(self, pool: Pool) -> None:
         """Remember the terms of the last commit."""

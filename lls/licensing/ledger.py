@@ -209,6 +209,8 @@ class Ledger(Hosting):
         borrowing.check(loan, now=now)
         where = self._refusal(request, now) or self._lendable(request, loan, now)
         if isinstance(where, Denial):
+            if self._end_borrowed(now, limit=SWEEP_LIMIT):  # what is over is not away any more
+                return self.grant_borrow(request, until=until, fingerprint=fingerprint, key=key, now=now)
             return self._deny(where, request.holder, now)
         lease = self._take(request, where, now).lease
         return self._lend(lease, self.pools[lease.entitlement_id], until, now, by="file", key=key)

@@ -187,7 +187,7 @@ class Meters:
         if not feature.consumed:
             raise BadRequest(f"Nothing of {key} is used up, so nothing can be undone; return it instead.")
         known = self._known(lease, request_id, key)
-        if known is None:
+        if known is None or known.entitlement_id != lease.entitlement_id:  # of the id's lease before this one
             raise NotHeld(f"This lease has no use of {key} under that request id; name the request id of the use.")
         if (known.act, known.feature, known.amount) != (FeatureAct.USE, key, amount):
             raise RequestIdTaken(f"That request id is not a use of {amount} of {key}; a use is undone whole.")
@@ -421,13 +421,11 @@ class Meters:
         self._closed.clear()
         self._figures_before.clear()
         self._levels_before.clear()
-        self._answered.settle()
 
     def abandon(self) -> None:
         """The store has not taken the group: reads go on with the last commit, and no verb comes any more."""
         for entitlement_id, before in self._terms_before.items():
             self.put_back(entitlement_id, before)
-        self._answered.abandon()
 
     # ---------------------------------------------------------------- the acts
 
@@ -537,8 +535,9 @@ class Meters:
         draws: Draws = (),
         undo_seconds: int = 0,
     ) -> None:
+        before = self._answered.get(lease.lease_id, kept_as)  # of a lease of that id long ago: this takes its row
         request = AnsweredRequest(
-            seq=self._posting.batch.head.seq,
+            seq=self._posting.batch.head.seq if before is None else before.seq,
             lease_id=lease.lease_id,
             request_id=kept_as,
             act=act,

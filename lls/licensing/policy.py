@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from fnmatch import translate
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from itertools import accumulate
@@ -226,32 +226,39 @@ class ProductRules:
         put("borrows", tuple(rule for rule in self.rules if isinstance(rule, Borrow)))
         put("idles", tuple(rule for rule in self.rules if isinstance(rule, Idle)))
         put("counting", bool(self.reservations or self.limits))
-        put("member", lru_cache(maxsize=_MEMBERS_KEPT)(self._member))
+        # Not a method: a cache that leads back to its owner is a circle, and what a collector never looks at again (the
+        # writer freezes what it has loaded) would stay for ever.
+        kinds = self.reservations, self.limits, self.allows, self.denies
+        put("member", lru_cache(maxsize=_MEMBERS_KEPT)(partial(_membership, *kinds)))
 
     def counts_like(self, other: ProductRules) -> bool:
         """Whether what was counted for these rules holds for the others: same words, same places."""
         ours, theirs = (*self.reservations, *self.limits), (*other.reservations, *other.limits)
         return ours == theirs and [one.rule for one in ours] == [one.rule for one in theirs]
 
-    def _member(self, asker: Asker) -> Membership:
-        look = _Look(asker)
-        limits: list[tuple[Limit, str | None]] = []
-        for rule in self.limits:
-            if rule.per is Per.GROUP:
-                limits += [(rule, group.name) for group in rule.who.groups if look.in_group(group)]
-            elif look.names(rule.who):
-                limits.append((rule, None))
-        return Membership(
-            reservation=next((rule for rule in self.reservations if look.names(rule.who)), None),
-            limits=tuple(limits),
-            excluded=self._excluded(look),
-        )
 
-    def _excluded(self, look: _Look) -> Deny | Allow | None:
-        denied = next((rule for rule in self.denies if look.names(rule.who)), None)
-        if denied is not None or not self.allows or any(look.names(rule.who) for rule in self.allows):
-            return denied
-        return self.allows[0]
+def _membership(
+    reservations: Iterable[Reserve],
+    limits: Iterable[Limit],
+    allows: Sequence[Allow],
+    denies: Iterable[Deny],
+    asker: Asker,
+) -> Membership:
+    look = _Look(asker)
+    counted: list[tuple[Limit, str | None]] = []
+    for rule in limits:
+        if rule.per is Per.GROUP:
+            counted += [(rule, group.name) for group in rule.who.groups if look.in_group(group)]
+        elif look.names(rule.who):
+            counted.append((rule, None))
+    excluded: Deny | Allow | None = next((rule for rule in denies if look.names(rule.who)), None)
+    if excluded is None and allows and not any(look.names(rule.who) for rule in allows):
+        excluded = allows[0]
+    return Membership(
+        reservation=next((rule for rule in reservations if look.names(rule.who)), None),
+        limits=tuple(counted),
+        excluded=excluded,
+    )
 
 
 class _Look:

@@ -160,8 +160,14 @@ class Pool:
         return not self.returning and self.standing_for_new(now) in _GRANTING
 
     def standing_for_new(self, now: Now) -> Standing:
-        """For granting, a clock that jumped ahead is believed at once where it refuses, never where it would allow."""
-        standing = self.entitlement.standing(now.strict)
+        """For granting, a clock that jumped ahead is believed at once where it refuses, never where it would allow.
+
+        So a first lease begins no term that would be over by that clock: it would be used up by a mistake.
+        """
+        terms = self.entitlement
+        if now.strict > now.wall and terms.starts_on_first_lease:
+            terms = terms.begun(now.wall.replace(microsecond=0))
+        standing = terms.standing(now.strict)
         return standing if standing is Standing.EXPIRED else self.entitlement.standing(now.wall)
 
     def place(self, holder: Holder, seats: int) -> Place:

@@ -216,8 +216,12 @@ def not_ended(case: Case) -> Denial | None:
     """Its grace is not over."""
     if case.standing is not Standing.EXPIRED:
         return None
-    ended = "" if case.terms.ends_at is None else f" {write_instant(case.terms.ends_at)}"
-    detail = f"The entitlement of {case.checkout.product} ended{ended}."
+    product, ends_at = case.checkout.product, case.terms.ends_at
+    if ends_at is None or case.now.strict < ends_at:
+        detail = f"The clock is so far ahead that a term of {product} would be over before its first lease began it."
+        remedy = "Set the clock right, or have the server believe it (`lls clock accept`)."
+        return _denial(case, "entitlement_expired", "dates", detail, remedy)
+    detail = f"The entitlement of {product} ended {write_instant(ends_at)}."
     return _denial(case, "entitlement_expired", "dates", detail, "Renew it, and import the vendor's new bundle.")
 
 

@@ -82,7 +82,7 @@ class Seats(Leases):
         """Give a seat back. Succeeds for an ended or unknown lease; a wrong secret looks the same, changes nothing."""
         waiter = self.waiting.get(lease_id)
         if waiter is not None and hmac.compare_digest(waiter.checkout.secret, secret):
-            self.waiting.leave(lease_id)
+            self._leave_queue(lease_id)
             self.resolved[lease_id] = LeaseEnded(LeaseEnd.CHECKED_IN)
             self._remembered.note_unknown(lease_id, secret=secret, now=now)
             self._serve(waiter.checkout.product, now)
@@ -312,7 +312,7 @@ class Seats(Leases):
                 if wanted:
                     ahead.add(mine)
                 continue
-            self.waiting.leave(request.lease_id)
+            self._leave_queue(request.lease_id)
             self.resolved[request.lease_id] = self._carried_out(request, verdict, now)
             if isinstance(verdict, Seat) and verdict.taken < 0:
                 self._serve(product, now)  # it came back to less than it had kept: those before it may fit now
@@ -335,7 +335,7 @@ class Seats(Leases):
         return verdict
 
     def _take(self, request: Checkout, where: Seat, now: Now) -> Seated:
-        self.waiting.leave(request.lease_id)
+        self._leave_queue(request.lease_id)
         seated = self._grant(request, where, now)
         if where.taken < 0:
             self._serve(request.product, now)

@@ -92,6 +92,13 @@ class Waiting:
             del self._queues[product]
         return waiter
 
+    def take_back(self, waiter: Waiter, *, elapsed: float) -> None:
+        """Whoever left was not served after all: its old place, kept as if its request had just ended."""
+        waiter.closed_at = elapsed
+        self._queues.setdefault(waiter.checkout.product, {})[waiter.checkout.lease_id] = waiter
+        self._product_of[waiter.checkout.lease_id] = waiter.checkout.product
+        self._sort(waiter.checkout.product)
+
     def close(self, lease_id: str, *, elapsed: float) -> None:
         """Nobody listens any more; the place is kept for a while."""
         waiter = self.get(lease_id)

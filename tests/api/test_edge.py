@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from lls.api import problems, status
 from lls.api.app import ADMIN_ROUTES, LAN_ROUTES
@@ -274,11 +274,10 @@ async def test_whoever_asks_for_metrics_again_and_again_holds_nobody_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[bool] = []
-    real = status.generate_latest
 
     def render(registry: CollectorRegistry) -> bytes:
         made.append(threading.current_thread() is threading.main_thread())
-        return real(registry)
+        return generate_latest(registry)
 
     monkeypatch.setattr(status, "generate_latest", render)
     answers = await asyncio.gather(*(world.call("GET", "/livez") for _ in range(3)), *(_page(world) for _ in range(20)))

@@ -42,6 +42,8 @@ PASSWORD: Final = "correct horse battery"
 EXAMPLES: Final = {"admin": 7, "viewer": 4, "nobody": 4}
 # The document says less than the code: dates that are past, a file's content, passwords that are easy to guess.
 UNSAID: Final = [positive_data_acceptance]
+# A backup holds the server's keys: that is what it is for, and why only an administrator in person may take one.
+BACKUP: Final = "POST /v1/admin/backup"
 
 
 class Running:
@@ -183,7 +185,8 @@ def test_whatever_is_sent_is_answered_as_the_document_says_and_tells_no_secret(
             headers |= running.headers(right) if admin else {}
             answer = case.call(base_url=running.url, headers=headers or None, session=running.line)
             case.validate_response(answer, excluded_checks=UNSAID)
-            assert [] == [one for one in running.secrets if one in answer.text], "a secret was told"
+            if case.operation.label != BACKUP:
+                assert [] == [one for one in running.secrets if one.encode() in answer.content], "a secret was told"
             if right == "nobody" and admin:
                 assert answer.status_code in (400, 401, 403, 404, 405, 408, 413, 415, 429), answer.text
 

@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_string
 from email.policy import default
@@ -235,6 +236,12 @@ async def test_a_line_of_syslog_by_udp(datagrams: socket.socket) -> None:
     line = datagrams.recv(2048).decode()
     assert line.startswith("<28>1 2026-11-21T12:00:00Z ")
     assert line.endswith(f" seats_high - raised seats_high server={SENDER.server_id} product=cad seats=5 {EVENT.text}")
+
+
+async def test_an_event_is_one_line_of_syslog_whatever_is_in_it(datagrams: socket.socket) -> None:
+    hostile = replace(EVENT, text="ends.\n<8>1 - forged - - - \x1b[2Jall is well", data={"product": "a\r\nb"})
+    await made(syslog=f"udp://127.0.0.1:{datagrams.getsockname()[1]}").send(hostile)
+    assert datagrams.recv(2048).decode().isprintable()
 
 
 async def test_a_line_of_syslog_by_tcp_and_by_the_local_socket(tmp_path: Path) -> None:

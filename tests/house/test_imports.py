@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "identity": {"signed", "faults"},
     "host": set(),
     "turns": set(),
-    "events": {"licensing", "writer", "config", "tls", "turns", "faults"},
+    "events": {"licensing", "writer", "config", "backup", "care", "tls", "turns", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).

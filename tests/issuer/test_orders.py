@@ -175,7 +175,7 @@ def test_a_later_catalogue_changes_nothing_that_was_sold(registered: Issuer, app
         ({"lines": [line(3, quantity=0)]}, r"line 3\.quantity must be an integer from 1"),
         ({"lines": [line(3, quantity=True)]}, r"line 3\.quantity must be an integer from 1"),
         ({"lines": [line(3, seats=4)]}, r"line 3\.seats is not known here"),
-        ({"lines": [line(3, action="renew")]}, r"line 3\.action is renew, but CAD-PRO-1Y is for new"),
+        ({"lines": [line(3, sku="CAD-STD-NAMED", action="renew")]}, r"line 3\.action is renew, but .* is for new"),
         ({"lines": [line(3, action="buy")]}, r"line 3\.action must be one of new, renew"),
         ({"lines": [line(3, features={"fly": True})]}, r"line 3\.features names 'fly'"),
         ({"lines": [line(3, expires_at="2026-11-20T00:00:00Z")]}, r"line 3\.expires_at must be later"),

@@ -233,7 +233,8 @@ class Machine(RuleBasedStateMachine):
     def eligible(self, wish: Checkout, terms: Entitlement) -> bool:
         opens = wish.activation_code in terms.activation_codes if wish.activation_code else not terms.activation_codes
         begun = terms.starts_at is None or self.now.wall >= terms.starts_at
-        over = terms.ends_at is not None and self.now.strict >= terms.ends_at
+        dated = terms.begun(self.now.wall.replace(microsecond=0)) if terms.starts_on_first_lease else terms
+        over = dated.ends_at is not None and self.now.strict >= dated.ends_at
         features = [(terms.feature(key), amount) for key, amount in wish.features]
         sold = all(one is not None and (one.counted or (one.value and amount)) for one, amount in features)
         in_force = opens and begun and not over and terms.status is Status.ACTIVE and terms.product == wish.product

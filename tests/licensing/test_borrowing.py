@@ -314,6 +314,14 @@ def test_a_file_asks_once_however_often_it_is_brought() -> None:
     assert "jkt" == second.lease.key
 
 
+def test_a_loan_that_is_over_makes_room_for_a_file_although_nobody_has_swept() -> None:
+    ledger = ledger_of(lent(borrow=BorrowTerms(max_seconds=DAY, max_seats=1)))
+    borrowed(ledger, "a", 600)
+    assert isinstance(by_file(ledger, "b", 1_200, now=at(599)), Denial)
+    assert isinstance(by_file(ledger, "b", 1_200, now=at(600)), Seated)
+    assert {"b"} == ledger.leases.keys()
+
+
 def test_a_refused_loan_takes_no_seat() -> None:
     ledger = ledger_of(lent())
     refused = by_file(ledger, "a", 11 * DAY)

@@ -634,10 +634,6 @@ def test_after_a_failed_commit_reads_go_on_with_the_last_one() -> None:
     site.meters.put_back(ENT, site.entitlement)
     site.meters.abandon()
     assert before == site.meters.levels(None, ENT, now=site.now, committed=True)
-    assert site.meters.answered("one", "r") is None
-    known = site.meters.answered("one", "old")
-    assert known is not None
-    assert (("allowance", 1),) == known.draws
 
 
 def test_an_entitlement_that_was_never_committed_is_not_shown() -> None:

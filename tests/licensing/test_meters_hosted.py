@@ -10,13 +10,26 @@ from typing import Any
 
 import pytest
 
-from lls.faults import RefusedDocument, UndoTooLate
+from lls.faults import NotHeld, RefusedDocument, UndoTooLate
 from lls.licensing.changes import FeatureAct, ReturnedEntitlement
 from lls.licensing.entitlement import BorrowTerms, Entitlement
 from lls.licensing.instant import Now
+from lls.licensing.ledger import Seated
 from lls.licensing.meters import FeatureLevel
 from lls.store import sqlite
-from tests.ledgers import Vendor, at, checkout, counted, entitlement, grant, posted, reset_of, secret_of, units
+from tests.ledgers import (
+    Vendor,
+    at,
+    checkout,
+    counted,
+    entitlement,
+    grant,
+    ledger_of,
+    posted,
+    reset_of,
+    secret_of,
+    units,
+)
 
 DAY = 86_400
 ENT = entitlement().entitlement_id
@@ -137,6 +150,40 @@ def test_a_seat_that_is_still_borrowed_undoes_nothing_of_the_session_before() ->
         with pytest.raises(UndoTooLate):
             site.undo(10, "r", at(40))
         site.restart(at(40))
+
+
+def test_a_lease_id_that_comes_again_undoes_nothing_of_another_entitlement() -> None:
+    """Its first lease is long forgotten, the use is not: its units would go back where they were never taken."""
+    feature = counted("frames", 10, undo_seconds=30 * DAY)
+    ledger = ledger_of(entitlement(features=(feature,)), entitlement("cam", product="cam", features=(feature,)))
+    secret, again = secret_of("a"), at(26 * 3_600)
+
+    def use(amount: int, request_id: str, now: Now) -> None:
+        ledger.feature(
+            "a", secret=secret, key="frames", act=FeatureAct.USE, amount=amount, request_id=request_id, now=now
+        )
+
+    ledger.checkout(checkout("a"), now=at())
+    use(5, "r", at())
+    ledger.checkin("a", secret=secret, now=at(1))
+    ledger.sweep(now=again)
+    assert isinstance(ledger.checkout(checkout("a", product="cam"), now=again), Seated)
+    use(9, "r2", again)
+    with pytest.raises(NotHeld):
+        ledger.undo("a", secret=secret, key="frames", amount=5, request_id="r", now=again)
+    ledger.settle()
+    assert [1] == [level.available for level in ledger.feature_levels(ledger.leases["a"], again)]
+
+
+def test_a_lease_id_that_comes_again_answers_for_its_use_at_the_grant_in_the_same_row() -> None:
+    """Else the elder one, which may be undone for longer, would stand up again with a restart."""
+    site = Stored(entitlement(features=(counted("frames", 10, undo_seconds=30 * DAY),)))
+    for now, amount in ((at(), 5), (at(26 * 3_600), 2)):
+        site.ledger.sweep(now=now)
+        assert isinstance(site.ledger.checkout(checkout("a", features=(("frames", amount),)), now=now), Seated)
+        site.ledger.checkin("a", secret=secret_of("a"), now=now)
+        site.commit(now)
+    assert [(2,)] == site.database.execute("SELECT amount FROM requests").fetchall()
 
 
 def test_requests_of_a_future_that_was_taken_back_are_written_as_closed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -597,3 +599,19 @@ def test_a_group_of_many_rules_is_matched_once(monkeypatch: pytest.MonkeyPatch) 
     assert rules is not None
     assert 50 == len(rules.member(Asker(host="ws-1")).limits)
     assert len(asked) <= 3, "a group is looked at once, not once a rule"
+
+
+def test_rules_that_were_replaced_go_without_the_collector() -> None:
+    """The writer freezes what it has loaded: a circle in there, with all answers that were kept, would never go."""
+    given = policy('limit seats = 1; per = "user"', 'allow for = { users = ["*"] }')
+    rules = given.of("cad")
+    assert rules is not None
+    gc.collect()
+    try:
+        gc.disable()
+        rules.member(Asker("ann"))
+        answer = weakref.finalize(rules.member, lambda: None)
+        del given, rules
+        assert not answer.alive
+    finally:
+        gc.enable()

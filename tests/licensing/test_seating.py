@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from lls.licensing.lease import Lease, LeaseState
 from lls.licensing.meters import FeatureLevel
 from lls.licensing.pools import Pool, Pools
 from lls.licensing.seating import Denial, Seat, occupied, seat, waits_for
-from tests.ledgers import T0, at, checkout, entitlement
+from tests.ledgers import T0, at, checkout, entitlement, on_first_lease
 
 HOUR = timedelta(hours=1)
 NO_RENDER = Feature(key="render", type=FeatureType.BOOL, value=0)
@@ -185,6 +186,20 @@ def test_a_jumped_clock_refuses_and_never_allows() -> None:
     assert "entitlement_expired" == ended.code
     early = seat(checkout("a"), hosting(Pool(entitlement(starts_at=T0 + HOUR))), now=jumped)
     assert isinstance(early, Denial)
+
+
+@pytest.mark.parametrize("ends", [None, T0 + timedelta(days=100)])
+@pytest.mark.parametrize(("days_ahead", "sits"), [(0, True), (29, True), (30, False)])
+def test_a_first_lease_begins_no_term_that_a_jumped_clock_says_is_over(
+    ends: datetime | None, days_ahead: int, *, sits: bool
+) -> None:
+    terms = replace(on_first_lease(days=30), expires_at=ends)
+    jumped = Now(wall=T0, strict=T0 + timedelta(days=days_ahead), elapsed=0.0)
+    found = seat(checkout("a"), hosting(Pool(terms)), now=jumped)
+    assert sits is isinstance(found, Seat)
+    if isinstance(found, Denial):
+        assert ("entitlement_expired", "dates") == (found.code, found.rule)
+        assert "clock is so far ahead" in found.detail
 
 
 # -------------------------------------------------------------------- kinds of seats
