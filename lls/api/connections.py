@@ -55,6 +55,7 @@ _PAUSE_SECONDS: Final = 1.0
 _TOLD_EACH_SECONDS: Final = 60.0
 _MOST_DESCRIPTORS: Final = 1 << 20
 _REFUSED: Final = 400
+_NOT_OURS: Final = "text/plain"
 _ABORTED: Final = struct.pack("ii", 1, 0)
 
 _log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Rule 7, where aiohttp is about to send what was not begun by its handler."""
         if not resp.prepared:
-            if resp.status >= _REFUSED and resp.content_type != problems.MEDIA_TYPE:
+            if resp.status >= _REFUSED and resp.content_type == _NOT_OURS:
                 resp = self._refuse(request, problems.fault_of(resp.status))
                 resp.force_close()  # CONNECT: what follows is no request
             resp.headers["Server"] = SERVER
