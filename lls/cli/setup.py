@@ -298,17 +298,25 @@ def _free(answer: str, *, running: bool) -> str | None:
 
 
 def _key_set(answer: str) -> str | None:
-    from lls.signed.keys import read_key_set
-
     if not answer:
         return "The vendor's key set is needed: name the .llskeys file that came with your software (--vendor-keys)."
     try:
-        read_key_set(files.content(Path(answer)).decode("ascii").strip())
+        _judged_keys(Path(answer))
     except Failure as failure:
         return failure.sentence
-    except (UnicodeDecodeError, RefusedDocument):
-        return f"{answer} is no key set; name the .llskeys file that came with your software."
     return None
+
+
+def _judged_keys(source: Path) -> bytes:
+    """Read once: what is installed is what was judged, whoever else may write where it lies. Raises Failure."""
+    from lls.signed.keys import read_key_set
+
+    content = files.content(source)
+    try:
+        read_key_set(content.decode("ascii").strip())
+    except (UnicodeDecodeError, RefusedDocument):
+        raise Failure(f"{source} is no key set; name the .llskeys file that came with your software.") from None
+    return content
 
 
 # ---------------------------------------------------------------- the steps
@@ -354,10 +362,7 @@ def _judge(text: str) -> None:
 
 
 def _install_keys(source: Path, target: Path, done: Done) -> None:
-    wrong = _key_set(str(source))
-    if wrong:
-        raise Failure(wrong)
-    content = files.content(source)
+    content = _judged_keys(source)
     if target.exists() and target.read_bytes() == content:
         done.note(f"The vendor's key set is in {target} already.")
     elif target.exists():

@@ -28,20 +28,21 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
-    "events": {"licensing", "writer", "config", "backup", "care", "tls", "faults"},
+    "turns": set(),
+    "events": {"licensing", "writer", "config", "backup", "care", "tls", "turns", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
     "care": {
         *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
-        *("telemetry", "tls", "writer"),
+        *("telemetry", "tls", "turns", "writer"),
     },
     # What a server's whole state is, and its one file (decision 0020).
     "backup": {"signed", "store", "licensing", "identity", "faults"},
     "schedule": {"writer", "airgap", "store", "clock", "backup", "care", "tls", "faults"},
     "api": {
         *("licensing", "signed.capability", "writer", "airgap", "backup", "care", "events", "faults", "telemetry"),
-        "tls",
+        *("tls", "turns"),
     },
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
