@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 ANSWER_SECONDS = 30.0
 NAME = "local-license-server"
 NAMED = "plant-4"
-REQUEST = f"/root/{NAMED}.llsreq"
+REQUEST = f"/mnt/{NAMED}.llsreq"
 DOCUMENTS = f"/usr/share/doc/{NAME}"
 HOLD = """
 import subprocess
@@ -181,7 +181,7 @@ def deb(folder: Path) -> Path:
 
 def hand_in(guest: Guest, *files: Path) -> None:
     for file in files:
-        shutil.copy(file, guest.path("/root"))
+        shutil.copy(file, guest.path("/mnt"))
 
 
 def there_is_no_network(guest: Guest) -> None:
@@ -190,17 +190,17 @@ def there_is_no_network(guest: Guest) -> None:
 
 def a_forged_package_is_told_before_it_is_installed(guest: Guest, vendor: Vendor, made: Path) -> None:
     hand_in(guest, *made.iterdir(), vendor.folder / "sign.pub")
-    whole = guest.path(f"/root/{deb(made).name}")
-    assert "Verified" in guest.run("sh", "/root/verify.sh", "/root/sign.pub", "/root").stdout
+    whole = guest.path(f"/mnt/{deb(made).name}")
+    assert "Verified" in guest.run("sh", "/mnt/verify.sh", "/mnt/sign.pub", "/mnt").stdout
     content = whole.read_bytes()
     whole.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert "REFUSED" in guest.run("sh", "/root/verify.sh", "/root/sign.pub", "/root", status=1).stderr
+    assert "REFUSED" in guest.run("sh", "/mnt/verify.sh", "/mnt/sign.pub", "/mnt", status=1).stderr
     whole.write_bytes(content)
 
 
 def the_package_installs_and_starts_nothing(guest: Guest) -> None:
-    (file,) = guest.path("/root").glob("*.deb")
-    told = guest.run("dpkg", "--install", f"/root/{file.name}").stdout
+    (file,) = guest.path("/mnt").glob("*.deb")
+    told = guest.run("dpkg", "--install", f"/mnt/{file.name}").stdout
     assert "  lls setup\n" in told
     assert ".llskeys" not in told, "a branded package brings the key set"
     assert 3 == guest.run("lls", "server", "show", status=None).returncode
@@ -248,19 +248,19 @@ def the_socket_is_for_root_and_its_group(guest: Guest) -> None:
 
 
 def the_whole_loop_goes_by_file(guest: Guest, vendor: Vendor) -> None:
-    at = guest.path("/root")
+    at = guest.path("/mnt")
     (at / "site.llsbundle").write_bytes(vendor.sell(guest.path(REQUEST).read_bytes()))
-    guest.run("lls", "bundle", "show", "/root/site.llsbundle")
-    guest.run("lls", "bundle", "import", "/root/site.llsbundle")
+    guest.run("lls", "bundle", "show", "/mnt/site.llsbundle")
+    guest.run("lls", "bundle", "import", "/mnt/site.llsbundle")
     (at / "hold.py").write_text(HOLD, "utf-8")
     client = {"LLS_SERVER": "https://127.0.0.1:6501", "LLS_VENDOR_KEYS": "/etc/lls/vendor.llskeys"}
     seen = guest.run("lls", "run", "--product", "cad", "--", "lls", "lease", "list", environ=client).stdout
     assert "root@" in seen, "the manual's first seat"
-    held = json.loads(guest.run("/usr/lib/lls/bin/python3", "-I", "/root/hold.py", environ=client).stdout)
+    held = json.loads(guest.run("/usr/lib/lls/bin/python3", "-I", "/mnt/hold.py", environ=client).stdout)
     assert ["cad"] == [lease["product"] for lease in held["leases"]]
-    guest.run("lls", "report", "export", "-o", "/root/site.llsreport")
+    guest.run("lls", "report", "export", "-o", "/mnt/site.llsreport")
     (at / "site.llsreceipt").write_text(vendor.acknowledge(at / "site.llsreport"), "ascii")
-    guest.run("lls", "receipt", "import", "/root/site.llsreceipt")
+    guest.run("lls", "receipt", "import", "/mnt/site.llsreceipt")
     guest.run("lls", "journal", "verify")
     guest.run("lls", "reload")
     assert "whole" in guest.said("lls", "server", "show")
@@ -287,7 +287,7 @@ def the_service_writes_in_the_sites_folder(guest: Booted) -> None:
     assert "cannot write to /srv/elsewhere (backup.folder)" in told
     assert "ReadWritePaths=/srv/elsewhere" in told
     assert "drop.folder" not in told
-    guest.run("cp", "/root/site.llsbundle", "/srv/lls/drop/in/again.llsbundle")
+    guest.run("cp", "/mnt/site.llsbundle", "/srv/lls/drop/in/again.llsbundle")
     ours.write_text(with_folders(before, named | {"[backup]": "/srv/lls/backup"}), "utf-8")
     guest.run("systemctl", "restart", "lls")
     assert "paths" not in json.dumps([one for one in doubts(guest) if one["check"] == "paths"])
@@ -316,16 +316,16 @@ def doubts(guest: Guest) -> list[dict[str, str]]:
 def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
     """Put back by root, it is the service's own again; and the vendor's answer ends what a restore leaves open."""
     before = service.shown()["server_id"]
-    secret = guest.path("/root/passphrase")
+    secret = guest.path("/mnt/passphrase")
     secret.write_text("a passphrase of several words\n", "ascii")
     secret.chmod(0o600)
-    sealed = ("--passphrase-file", "/root/passphrase")
-    guest.run("lls", "backup", "-o", "/root/site.llsbackup", *sealed)
-    guest.run("lls", "restore", "/root/site.llsbackup", "--check", *sealed)
-    assert "runs on" in guest.run("lls", "restore", "/root/site.llsbackup", "--force", *sealed, status=1).stderr
+    sealed = ("--passphrase-file", "/mnt/passphrase")
+    guest.run("lls", "backup", "-o", "/mnt/site.llsbackup", *sealed)
+    guest.run("lls", "restore", "/mnt/site.llsbackup", "--check", *sealed)
+    assert "runs on" in guest.run("lls", "restore", "/mnt/site.llsbackup", "--force", *sealed, status=1).stderr
     service.stop()
     guest.run("rm", "-r", "/var/lib/lls/keys", "/var/lib/lls/lls.sqlite3")
-    guest.run("lls", "restore", "/root/site.llsbackup", *sealed)
+    guest.run("lls", "restore", "/mnt/site.llsbackup", *sealed)
     what_is_the_servers_is_nobody_elses(guest)
     guest.run("lls", "doctor")
     service.start()
@@ -334,10 +334,10 @@ def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
     assert ["journal"] == [one["check"] for one in doubts(guest) if one["check"] == "journal"], (
         "it waits for its vendor"
     )
-    guest.run("lls", "server", "request", "-o", "/root/restored.llsreq")
-    answer = vendor.answer(guest.path("/root/restored.llsreq").read_bytes())
-    guest.path("/root/restored.llsbundle").write_bytes(answer)
-    guest.run("lls", "bundle", "import", "/root/restored.llsbundle")
+    guest.run("lls", "server", "request", "-o", "/mnt/restored.llsreq")
+    answer = vendor.answer(guest.path("/mnt/restored.llsreq").read_bytes())
+    guest.path("/mnt/restored.llsbundle").write_bytes(answer)
+    guest.run("lls", "bundle", "import", "/mnt/restored.llsbundle")
     assert "ok" == service.shown()["chain"]
 
 
@@ -371,11 +371,11 @@ def sealed_keys_are_the_same_server(guest: Booted, service: Service) -> None:
             "systemd-creds", "encrypt", f"--name={name}", f"/var/lib/lls/keys/{name}", f"/etc/lls/credentials/{name}"
         )
     drop_in(guest, "credentials", guest.path(f"{DOCUMENTS}/examples/lls-credentials.conf").read_text("utf-8"))
-    guest.run("mv", "/var/lib/lls/keys", "/root/keys")
+    guest.run("mv", "/var/lib/lls/keys", "/mnt/keys")
     guest.run("systemctl", "restart", "lls")
     assert before == service.shown()["server_id"]
     guest.run("systemctl", "stop", "lls")
-    guest.run("mv", "/root/keys", "/var/lib/lls/keys")
+    guest.run("mv", "/mnt/keys", "/var/lib/lls/keys")
     guest.run("rm", "-r", "/etc/lls/credentials")
     drop_in(guest, "credentials", "")
     guest.run("systemctl", "start", "lls")
@@ -401,7 +401,7 @@ def an_upgrade_keeps_what_there_is(guest: Guest, service: Service, newer: Path) 
     if isinstance(guest, Plain):
         service.stop()
     hand_in(guest, deb(newer))
-    guest.run("dpkg", "--install", f"/root/{deb(newer).name}")
+    guest.run("dpkg", "--install", f"/mnt/{deb(newer).name}")
     if isinstance(guest, Plain):
         service.start()
     after = service.shown()
@@ -419,7 +419,7 @@ def removed_keeps_and_purged_puts_aside(guest: Guest, service: Service, newer: P
     assert not guest.path("/usr/lib/lls").exists(), "bytecode included"
     assert guest.path("/var/lib/lls/keys").is_dir()
     assert guest.path("/etc/lls/lls.toml").exists()
-    guest.run("dpkg", "--install", f"/root/{deb(newer).name}")
+    guest.run("dpkg", "--install", f"/mnt/{deb(newer).name}")
     service.start()
     assert before == service.shown()["server_id"]
     if isinstance(guest, Plain):
@@ -451,32 +451,32 @@ def unpack_archive(guest: Guest, made: Path) -> None:
         "tar",
         "--extract",
         "--directory=/root",
-        "--one-top-level=/root/archive",
+        "--one-top-level=/mnt/archive",
         "--strip-components=1",
         "--file",
-        f"/root/{archive.name}",
+        f"/mnt/{archive.name}",
     )
 
 
 def the_archive_installs_a_service_too(guest: Booted, vendor: Vendor, made: Path) -> None:
     unpack_archive(guest, made)
-    guest.run("/root/archive/install.sh", "--key", "/root/sign.pub")
-    guest.run("/root/archive/install.sh", "--key", "/root/sign.pub")
+    guest.run("/mnt/archive/install.sh", "--key", "/mnt/sign.pub")
+    guest.run("/mnt/archive/install.sh", "--key", "/mnt/sign.pub")
     done = guest.run("systemd-analyze", "verify", "--man=no", "lls.service", status=None)
     assert (0, "") == (done.returncode, done.stderr)
     guest.run("systemctl", "enable", "--now", "lls")
     assert "0.1.0" == json.loads(guest.said("lls", "server", "show", "--json"))["version"]
     guest.run("systemctl", "reload", "lls")
-    guest.run("/root/archive/install.sh", "--uninstall")
+    guest.run("/mnt/archive/install.sh", "--uninstall")
     assert not guest.path("/opt/lls").exists()
     assert guest.path("/var/lib/lls/keys").is_dir()
-    guest.run("rm", "-rf", "/var/lib/lls", "/etc/lls", "/root/archive")
+    guest.run("rm", "-rf", "/var/lib/lls", "/etc/lls", "/mnt/archive")
 
 
 def the_containers_steps_make_a_server(guest: Plain, log: Path, vendor: Vendor, made: Path) -> None:
     """No builder of images is at hand: each RUN of the Containerfile is run; USER, CMD and HEALTHCHECK are obeyed."""
     unpack_archive(guest, made)
-    guest.run("mv", "/root/archive", "/archive")
+    guest.run("mv", "/mnt/archive", "/archive")
     shutil.copy(vendor.folder / "sign.pub", guest.path("/key.pem"))
     for user in ("lls", "ada", "eve"):
         guest.run("userdel", user, status=None)
