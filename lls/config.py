@@ -661,9 +661,9 @@ def _other_faults(config: Config) -> Iterator[str]:
 
 
 def _events_faults(events: Events) -> Iterator[str]:
-    for url in events.webhook_urls:
-        if not _is_url(url, "http", "https"):
-            yield f"[events] webhook_urls: {url[:_SHOWN]} is not http://host/path or https://host/path."
+    for number, url in enumerate(events.webhook_urls, 1):
+        if not _is_url(url, "http", "https"):  # it is not repeated: it may hold a token, and doctors tell of it
+            yield f"[events] webhook_urls: address {number} is not http://host/path or https://host/path."
     if events.webhook_urls and not events.webhook_secret_file:
         yield "[events] webhook_urls need webhook_secret_file, or a receiver cannot tell our events from others."
     if events.smtp_server:

@@ -87,8 +87,9 @@ def read_identity(folder: Path) -> Identity:
 
 
 def key_files(folder: Path) -> dict[str, Path]:
-    """Where each file of the identity is read from, by its name: among the credentials, or in ``folder``."""
-    return {name: credential(name) or folder / name for name in KEY_FILES}
+    """Where the keys in use lie, by their names: among what systemd hands over, else in ``folder``."""
+    handed_over = {name: path for name in KEY_FILES if (path := credential(name)) is not None}
+    return handed_over or {name: folder / name for name in KEY_FILES if (folder / name).is_file()}
 
 
 def credential(name: str) -> Path | None:

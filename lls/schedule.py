@@ -45,7 +45,7 @@ def scheduled(airgap: Airgap, doors: Doors | None, care: Care | None = None) -> 
         )
     for name, job_seconds, after_seconds, upkeep in [] if care is None else _upkeep(care):
         scheduler.add_job(
-            upkeep,
+            partial(_run, name, upkeep),
             "interval",
             seconds=job_seconds,
             id=name,
@@ -68,7 +68,7 @@ def schedule_backups(scheduler: AsyncIOScheduler, backups: Backups, *, every_hou
     """Have backups made; the first one when the last one that is there is old enough."""
     every, last = timedelta(hours=every_hours), backups.newest_made_at()
     scheduler.add_job(
-        backups.take_scheduled,
+        partial(_run, "backup", backups.take_scheduled),
         "interval",
         hours=every_hours,
         id="backup",

@@ -5,7 +5,9 @@ of TLS public keys, and the client compares the connection's key with the list b
 §2, *Trust of the channel*).
 
 A certificate is exchanged while the server runs and no lease notices: living connections keep the key that they met,
-and a client that meets another one asks for the statement again.
+and a client that meets another one asks for the statement again. The exchange happens in a thread, and the loop shakes
+hands meanwhile: so a context that somebody may use is never changed (OpenSSL does not lock it, and between certificate
+and key it has no pair), another one takes its place.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import ipaddress
 import os
 import ssl
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,8 +39,9 @@ RENEW_BEFORE: Final = timedelta(days=30)
 class Doors:
     """What the network doors show: one certificate and its key, exchanged while connections live.
 
-    ``context`` is the one that listens. ``spki_sha256``: the key of now first, then those that older connections still
-    have; a client may ask on such a connection which keys are ours. They are forgotten at the next start.
+    ``context`` is the one that listens; each handshake is given the one of now. ``spki_sha256``: the key of now first,
+    then those that older connections still have; a client may ask on such a connection which keys are ours. They are
+    forgotten at the next start.
     """
 
     def __init__(
@@ -56,18 +60,22 @@ class Doors:
         """
         self._certificate, self._key, self._names, self._now = certificate, key, names, now
         self._client_ca, self._required = client_ca, required
+        self._one = threading.RLock()
+        """One exchange at a time: two renewals at once would put one's key beside the other's certificate."""
         if names is not None and not (certificate.exists() and key.exists()):
             make_certificate(certificate, key, names=names(), now=now())
         self._seen = self._stamps()
         try:
-            self.context = self._checked()
+            self.context = self._now_shown = self._checked()
         except SetupFault:
             if names is None:
                 raise
             # A power cut between the two files of a renewal. Nobody outside has to trust the new pair: the server's own
             # key vouches for it.
             make_certificate(certificate, key, names=names(), now=now())
-            self._seen, self.context = self._stamps(), self._checked()
+            self._seen = self._stamps()
+            self.context = self._now_shown = self._checked()
+        self.context.sni_callback = self._show_now
         self.trouble = ""
         """Why the files as they are now are not shown; empty when they are."""
         self.shown = look_at(certificate)
@@ -93,16 +101,17 @@ class Doors:
 
         Whether anything has changed. Raises SetupFault, and goes on showing what it showed.
         """
-        try:
-            if self.self_made and self.ends_at - self._now() < RENEW_BEFORE:
-                self.renew()
-                return True
-            changed = self._stamps() != self._seen and self._show()
-        except SetupFault as fault:
-            self.trouble = fault.detail
-            raise
-        self.trouble = ""
-        return changed
+        with self._one:
+            try:
+                if self.self_made and self.ends_at - self._now() < RENEW_BEFORE:
+                    self.renew()
+                    return True
+                changed = self._stamps() != self._seen and self._show()
+            except SetupFault as fault:
+                self.trouble = fault.detail
+                raise
+            self.trouble = ""
+            return changed
 
     def renew(self) -> None:
         """Make another key and certificate, and show it. Raises SetupFault where the files are the site's."""
@@ -111,23 +120,26 @@ class Doors:
                 f"The TLS certificate {self._certificate} is your own (tls.mode files): put another in its place, then"
                 " lls reload."
             )
-        try:
-            make_certificate(self._certificate, self._key, names=self._names(), now=self._now())
-        except OSError as error:
-            raise SetupFault(f"A TLS certificate cannot be written: {error.strerror or error}.") from error
-        self._show()
+        with self._one:
+            try:
+                make_certificate(self._certificate, self._key, names=self._names(), now=self._now())
+            except OSError as error:
+                raise SetupFault(f"A TLS certificate cannot be written: {error.strerror or error}.") from error
+            self._show()
 
     def _show(self) -> bool:
-        seen = self._stamps()
-        self._checked()
-        try:
-            # Into the context that listens: a connection that lives keeps its own, the next one gets this.
-            self.context.load_cert_chain(self._certificate, self._key)
-        except (OSError, ssl.SSLError) as error:
-            raise SetupFault(f"The TLS certificate {self._certificate} was changed while it was read.") from error
-        self.shown, self._seen = look_at(self._certificate), seen
-        self.spki_sha256 = tuple(dict.fromkeys((self.shown.spki_sha256, *self.spki_sha256)))
+        seen, context = self._stamps(), self._checked()
+        shown = look_at(self._certificate)
+        if self._stamps() != seen:
+            raise SetupFault(f"The TLS certificate {self._certificate} was changed while it was read.")
+        # The key first: a client that meets the certificate must find it in the statement.
+        self.spki_sha256 = tuple(dict.fromkeys((shown.spki_sha256, *self.spki_sha256)))
+        self.shown, self._seen, self._now_shown = shown, seen, context
         return True
+
+    def _show_now(self, handshake: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        """OpenSSL asks at each handshake, whether or not the client names a host."""
+        handshake.context = self._now_shown
 
     def _checked(self) -> ssl.SSLContext:
         """A context of its own: OpenSSL takes a certificate before it finds that the key does not fit."""

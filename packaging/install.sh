@@ -168,7 +168,11 @@ verify
 install_program
 if [ -n "$systemd" ]; then
     install_service
-    echo "Installed in $prefix. Next, on a new server:"
-    [ -e "$etc/vendor.llskeys" ] || echo "  put your vendor's key set at $etc/vendor.llskeys"
-    echo "  look through $etc/lls.toml; lls config check; systemctl enable --now lls; lls server show"
+    echo "Installed in $prefix. Next, on a new server, as root:"
+    if [ -e "$etc/vendor.llskeys" ]; then
+        echo "  lls setup"
+    else
+        echo "  lls setup     # asks for your vendor's key set, a file that ends in .llskeys: have it at hand"
+    fi
+    echo "It asks a few questions, starts the server and writes the request for your vendor."
 fi

@@ -4,7 +4,8 @@
 #     sh verify.sh KEY.pem [FOLDER]
 #
 # KEY.pem is the public key of who made the packages. It does not come with them: get it, or its fingerprint, another way.
-# FOLDER (default: here) holds SHA256SUMS, SHA256SUMS.sig and files that they name; at least one must be there.
+# FOLDER (default: here) holds SHA256SUMS, SHA256SUMS.sig and files that they name; at least one must be there, and no
+# other package.
 # Needs openssl and sha256sum, and no network.
 set -eu
 
@@ -32,4 +33,9 @@ openssl dgst -sha256 -verify "$key" -signature SHA256SUMS.sig SHA256SUMS >/dev/n
     refuse "SHA256SUMS is not signed by the key $fingerprint"
 sha256sum --check --strict --ignore-missing --quiet SHA256SUMS ||
     refuse "a file is not the one that was signed"
+# Another package beside them would be installed by the next command with a * in it, and nobody has vouched for it.
+for one in *.deb *.tar.gz; do
+    [ ! -e "$one" ] || grep -qxF "$(sha256sum "$one")" SHA256SUMS ||
+        refuse "$one is here and SHA256SUMS does not name it: move it away"
+done
 echo "Verified. The key's fingerprint is $fingerprint; compare it with the one that you were told."

@@ -51,6 +51,7 @@ from lls.api.edge import (
     BYTES,
     EDGE,
     JSON,
+    Pieces,
     Query,
     Route,
     answer,
@@ -115,7 +116,7 @@ async def bundles(request: web.Request) -> web.StreamResponse:
 async def entitlements(request: web.Request) -> web.StreamResponse:
     """What is hosted."""
     writer = request.app[EDGE].writer
-    return answer(entitlements_view(await writer.settled(), writer.now()))
+    return answer(await entitlements_view(await writer.settled(), writer.now()))
 
 
 async def leases(request: web.Request) -> web.StreamResponse:
@@ -178,7 +179,7 @@ async def journal(request: web.Request) -> web.StreamResponse:
     # The first chunk comes before the status: a store that is down must not look like an empty journal.
     nothing: list[bytes] = []
     first = await anext(chunks, nothing)
-    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
+    response = Pieces(NDJSON)
     await response.prepare(request)
     await response.write(_joined(first))
     async for chunk in chunks:
@@ -252,7 +253,7 @@ def _flag(text: str | None, name: str) -> bool:
 
 async def _told_in_slices(request: web.Request, view: LeasesView) -> web.StreamResponse:
     """The same bytes as in one piece: putting thirty megabytes together would hold the loop for a tenth of a second."""
-    response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": "no-store"})
+    response = Pieces(JSON)
     await response.prepare(request)
     lead = b'{"leases":['
     for items in (view.leases, view.waiting):

@@ -4,21 +4,23 @@ Rules
 1. Nothing is answered before the backup was read back whole; its SHA-256 goes along (``Content-Digest``, RFC 9530), so
    that whoever writes it down can tell that it arrived.
 2. It leaves no copy here: the file has no name any more when its first byte goes out.
-3. A passphrase comes in the body, over the admin socket, and is neither kept nor logged.
+   That holds when the journal refuses its line or the caller hangs up, too: it holds the server's keys.
+3. A passphrase comes in the body and is neither kept nor logged.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from aiohttp import web
 
 from lls.api.admin import ALWAYS, BODY, WRITES
 from lls.api.admin_wire import BackupForm, BackupsView
-from lls.api.edge import ACTOR, BYTES, EDGE, Route, answer, optional_instant, read_form
+from lls.api.edge import ACTOR, BYTES, EDGE, Pieces, Route, answer, optional_instant, read_form
 from lls.api.wire import Form
 from lls.backup import Backups, Taken, lock_of
 from lls.faults import NotFound
@@ -36,10 +38,11 @@ async def take(request: web.Request) -> web.StreamResponse:
         recipient=None if form.recipient is None else form.recipient.encode(),
     )
     backups = _backups(edge.backups)
-    taken = await backups.take_out(lock=lock)
-    actor = request[ACTOR]
-    await edge.writer.do(lambda ledger, now: ledger.note_act("backup_taken", actor=actor, now=now))
-    return await _handed_out(request, taken)
+    taken, file = await _held(backups.take_out(lock=lock))
+    with file:
+        actor = request[ACTOR]
+        await edge.writer.do(lambda ledger, now: ledger.note_act("backup_taken", actor=actor, now=now))
+        return await _handed_out(request, taken, file)
 
 
 async def show(request: web.Request) -> web.StreamResponse:
@@ -64,27 +67,40 @@ def _backups(backups: Backups | None) -> Backups:
     return backups
 
 
-async def _handed_out(request: web.Request, taken: Taken) -> web.StreamResponse:
-    file = await asyncio.to_thread(_unnamed, taken.path)
+async def _held(taking: Coroutine[Any, Any, Taken]) -> tuple[Taken, BinaryIO]:
+    """A backup without a name, whether or not somebody still waits for it."""
+
+    async def made() -> tuple[Taken, BinaryIO]:
+        taken = await taking
+        return taken, await asyncio.to_thread(_unnamed, taken.path)
+
+    making = asyncio.create_task(made())
     try:
-        digest = base64.b64encode(bytes.fromhex(taken.sha256)).decode("ascii")
-        response = web.StreamResponse(
-            headers={
-                "Content-Type": BYTES,
-                "Cache-Control": "no-store",
-                "Content-Disposition": f'attachment; filename="{taken.path.name}"',
-                "Content-Digest": f"sha-256=:{digest}:",
-                "X-Journal-Seq": str(taken.manifest.seq),
-            }
-        )
-        response.content_length = taken.size
-        await response.prepare(request)
-        while piece := await asyncio.to_thread(file.read, _PIECE):
-            await response.write(piece)
-        await response.write_eof()
-        return response
-    finally:
-        file.close()
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_let_go)
+        raise
+
+
+def _let_go(making: asyncio.Task[tuple[Taken, BinaryIO]]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result()[1].close()
+
+
+async def _handed_out(request: web.Request, taken: Taken, file: BinaryIO) -> web.StreamResponse:
+    digest = base64.b64encode(bytes.fromhex(taken.sha256)).decode("ascii")
+    headers = {
+        "Content-Disposition": f'attachment; filename="{taken.path.name}"',
+        "Content-Digest": f"sha-256=:{digest}:",
+        "X-Journal-Seq": str(taken.manifest.seq),
+    }
+    response = Pieces(BYTES, **headers)
+    response.content_length = taken.size
+    await response.prepare(request)
+    while piece := await asyncio.to_thread(file.read, _PIECE):
+        await response.write(piece)
+    await response.write_eof()
+    return response
 
 
 def _unnamed(path: Path) -> BinaryIO:

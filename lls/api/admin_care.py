@@ -47,7 +47,7 @@ async def support(request: web.Request) -> web.StreamResponse:
     await edge.writer.prove()
     views: dict[str, tuple[str, object]] = {
         "server.json": ("identity, licence, clock, writership", server_view(edge)),
-        "entitlements.json": ("what is hosted; no activation codes", entitlements_view(ledger, now)),
+        "entitlements.json": ("what is hosted; no activation codes", await entitlements_view(ledger, now)),
         "reports.json": ("which reports were made", reports_view(ledger)),
         "bundles.json": ("which bundles were imported", await bundles_view(edge)),
         "metrics.json": ("the metrics as they stood", (await metrics_text(edge)).decode().splitlines()),

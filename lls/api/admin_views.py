@@ -58,6 +58,7 @@ from lls.licensing.ledger import Ledger
 from lls.licensing.terms import Step
 from lls.licensing.usage import COLUMNS, Bucket, UsageLine
 from lls.licensing.waiting import Waiter
+from lls.turns import in_turns
 
 _IN_SLICE: Final = 256
 
@@ -136,7 +137,7 @@ async def bundles_view(edge: Edge) -> BundlesView:
     )
 
 
-def entitlements_view(ledger: Ledger, now: Now) -> EntitlementsView:
+async def entitlements_view(ledger: Ledger, now: Now) -> EntitlementsView:
     """What is hosted, by product and then by end; what did not verify again stands last, with the reason."""
     known = sorted(
         (pool.entitlement for pool in ledger.pools.values()),
@@ -154,7 +155,7 @@ def entitlements_view(ledger: Ledger, now: Now) -> EntitlementsView:
     away = Counter[str]()
     for lease in ledger.loans:
         away[lease.entitlement_id] += lease.seats
-    hosted = [_entitlement(ledger, terms, now, away=away[terms.entitlement_id]) for terms in known]
+    hosted = [_entitlement(ledger, terms, now, away=away[terms.entitlement_id]) async for terms in in_turns(known)]
     return EntitlementsView(entitlements=[*hosted, *broken])
 
 

@@ -14,6 +14,8 @@ Rules
    What stands behind such a request in the same bytes is lost in aiohttp's parser, and the rest of it would be read as
    a request of its own: behind a proxy, somebody else's.
 6. A body that nobody will read is let run out for five seconds, so that its sender can read the refusal.
+7. Every answer says who answers and no version of anything; and every refusal is a problem of ours: what comes to no
+   route (``CONNECT``, ``OPTIONS *``) or is refused before its handler (an unknown ``Expect``), too.
 
 Limits: a peer that takes no answers off its connection keeps it; it counts like every other.
 """
@@ -34,7 +36,7 @@ from typing import Any, Final, TypeAlias
 from aiohttp import web
 
 from lls.api import problems
-from lls.api.edge import Edge
+from lls.api.edge import SERVER, Edge
 from lls.faults import BadRequest, Fault
 
 Refuse: TypeAlias = Callable[[web.BaseRequest, Fault], web.StreamResponse]
@@ -52,6 +54,8 @@ _ACCEPTED_AT_ONCE: Final = 64
 _PAUSE_SECONDS: Final = 1.0
 _TOLD_EACH_SECONDS: Final = 60.0
 _MOST_DESCRIPTORS: Final = 1 << 20
+_REFUSED: Final = 400
+_NOT_OURS: Final = "text/plain"
 _ABORTED: Final = struct.pack("ii", 1, 0)
 
 _log = logging.getLogger(__name__)
@@ -153,6 +157,17 @@ class Connection(web.RequestHandler):
         response = self._refuse(request, fault)
         response.force_close()
         return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Rule 7, where aiohttp is about to send what was not begun by its handler."""
+        if not resp.prepared:
+            if resp.status >= _REFUSED and resp.content_type == _NOT_OURS:
+                resp = self._refuse(request, problems.fault_of(resp.status))
+                resp.force_close()  # CONNECT: what follows is no request
+            resp.headers["Server"] = SERVER
+        return await super().finish_response(request, resp, start_time)
 
     def log_exception(self, *_args: Any, exc_info: BaseException | None = None, **_more: Any) -> None:
         """In aiohttp's own words there would be what the client has sent."""

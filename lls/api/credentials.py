@@ -138,5 +138,5 @@ def new_key_id() -> str:
 
 
 def digest(token: str) -> bytes:
-    """What is kept of a token."""
-    return hashlib.sha256(token.encode()).digest()
+    """What is kept of a token. One that came in a header may hold any bytes (PEP 383)."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

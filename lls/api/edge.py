@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
@@ -43,6 +44,8 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
+SERVER: Final = "lls"
+"""Who answers; of what Python and what library would help nobody but an attacker."""
 DOCUMENT_BYTES: Final = 64 * 1024 * 1024
 """Bundles and receipts on the admin socket."""
 
@@ -111,6 +114,8 @@ class Edge:
         self.lockout = Lockout()
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
+        self.page: asyncio.Task[bytes] | None = None
+        """The page of metrics that is being made, or was."""
         self.tallies: dict[str, Counter[int]] = {}
         self.beats = self.clones = 0
         self.signing = Signing(airgap.capabilities)
@@ -291,6 +296,27 @@ def answer(value: object) -> web.Response:
 def created(value: object) -> web.Response:
     """201 with a value as JSON."""
     return web.Response(status=201, body=encode(value), headers=_JSON_HEADERS)
+
+
+class Pieces(web.StreamResponse):
+    """200 in pieces; to HEAD its head alone.
+
+    aiohttp would send HEAD the pieces too, and on a kept connection they would stand in the next answer's place.
+    """
+
+    def __init__(self, media: str, **headers: str) -> None:
+        super().__init__(headers={"Content-Type": media, "Cache-Control": "no-store", "Server": SERVER, **headers})
+        self._head_alone = False
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the head."""
+        self._head_alone = request.method == "HEAD"
+        return await super().prepare(request)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a piece."""
+        if not self._head_alone:
+            await super().write(data)
 
 
 def file_answer(data: bytes, name: str) -> web.Response:

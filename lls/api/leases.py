@@ -45,6 +45,7 @@ from lls.licensing.entitlement import Entitlement
 from lls.licensing.instant import Now
 from lls.licensing.lease import Checkout, Lease
 from lls.licensing.ledger import Seated
+from lls.turns import in_turns
 
 LONGEST_WAIT_SECONDS: Final = 60
 BEATS_BYTES: Final = MOST_BEATS * 512
@@ -127,7 +128,8 @@ async def products(request: web.Request) -> web.StreamResponse:
     if not edge.setting.show_products:
         raise Forbidden("This site does not show its seats.")
     ledger, now = await edge.writer.settled(), edge.writer.now()
-    views = [product_view(ledger, product, pools, now) for product, pools in sorted(ledger.pools.products.items())]
+    known = sorted(ledger.pools.products.items())
+    views = [product_view(ledger, product, pools, now) async for product, pools in in_turns(known)]
     return answer(ProductsAnswer(products=views))
 
 

@@ -125,16 +125,21 @@ def of_denial(denial: Denial) -> dict[str, Scalar]:
 
 def of_http(raised: web.HTTPException) -> dict[str, Field]:
     """The members for what aiohttp itself refuses (no such route, wrong method, …)."""
+    return of_fault(fault_of(raised.status))
+
+
+def fault_of(status: int) -> Fault:
+    """What aiohttp means by a status."""
     kinds: dict[int, type[Fault]] = {
         _MISSING: NotFound,
         HTTPStatus.METHOD_NOT_ALLOWED: MethodNotAllowed,
         HTTPStatus.REQUEST_TIMEOUT: Timeout,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE: TooLarge,
     }
-    known = kinds.get(raised.status)
+    known = kinds.get(status)
     if known is not None:
-        return of_fault(known())
-    return of_fault(BadRequest() if raised.status < HTTPStatus.INTERNAL_SERVER_ERROR else Fault())
+        return known()
+    return BadRequest() if status < HTTPStatus.INTERNAL_SERVER_ERROR else Fault()
 
 
 def response(members: Mapping[str, Field]) -> web.Response:

@@ -94,7 +94,7 @@ class Sessions:
 
 def right_token(session: Session, given: str | None) -> bool:
     """Whether the request carries the session's token."""
-    return given is not None and hmac.compare_digest(session.token.encode(), given.encode())
+    return given is not None and hmac.compare_digest(session.token.encode(), given.encode("utf-8", "surrogateescape"))
 
 
 @dataclass(slots=True)

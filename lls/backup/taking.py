@@ -28,7 +28,7 @@ from typing import Final, Protocol
 
 from lls.backup.archive import Manifest, lock_of, measured, opened, read_archive, write_archive
 from lls.faults import Fault, SetupFault, StoreDown
-from lls.identity import key_files
+from lls.identity import KEY_FILES, key_files
 from lls.signed.vault import Lock
 from lls.store import copies
 
@@ -190,9 +190,10 @@ class Backups:
         """Copies of everything beside the database, so that what is measured is what is packed."""
         found: list[tuple[str, Path]] = []
         keys = key_files(self._state_dir / KEYS)
-        if missing := [str(path) for path in keys.values() if not path.is_file()]:
-            raise SetupFault(f"Of the server's keys, {missing[0]} is missing, so nothing was saved: put it back.")
-        inside = {f"{KEYS}/{name}": path for name, path in keys.items()}
+        if missing := [name for name in KEY_FILES if name not in keys]:
+            # Such a backup could not be put back, and would be found out only then.
+            raise SetupFault(f"Of the server's keys, {' and '.join(missing)} is not there; nothing was saved.")
+        inside = {f"{KEYS}/{name}": path for name, path in sorted(keys.items())}
         inside |= {name: self._state_dir / name for name in STATE_FILES}
         for name, path in (inside | {f"config/{name}": path for name, path in self._others.items()}).items():
             if not path.is_file():

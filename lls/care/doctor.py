@@ -26,7 +26,7 @@ from lls import __version__
 from lls.airgap import Airgap
 from lls.backup import Last
 from lls.care.findings import Finding, doubtful, good, wrong
-from lls.care.machine import examine_machine, examine_process
+from lls.care.machine import examine_machine, examine_paths, examine_process
 from lls.care.standing import examine_chain, examine_standing
 from lls.care.told import examine_backups, examine_events
 from lls.clock import GuardedClock, system_elapsed, system_wall
@@ -34,7 +34,7 @@ from lls.config import Address, Config, TlsMode, addresses
 from lls.events import Outbox
 from lls.faults import Fault, SetupFault
 from lls.host import host_components
-from lls.identity import key_files, load_identity
+from lls.identity import KEY_FILES, key_files, load_identity
 from lls.licensing.ledger import Ledger, Setting
 from lls.store import Store
 from lls.store.resting import RestingStore, is_in_use
@@ -59,6 +59,7 @@ async def examine_running(
     """What the daemon finds out about itself. Never raises."""
     found = [good("server", f"It runs, version {__version__}.")]
     found += await asyncio.to_thread(lambda: list(examine_machine(config, now=system_wall())))
+    found += await asyncio.to_thread(lambda: list(examine_paths(config)))
     ledger = await writer.settled()
     found += examine_process(most_connections=most_connections, leases=len(ledger.leases), environ=dict(os.environ))
     try:
@@ -124,7 +125,7 @@ async def _examine_store(config: Config, store: RestingStore, *, full: bool) -> 
         mark=await store.mark(),
         tolerance=timedelta(seconds=config.clock.tolerance_seconds),
     )
-    if not all(path.exists() for path in key_files(state_dir / "keys").values()):
+    if len(key_files(state_dir / "keys")) < len(KEY_FILES):
         return found  # the keys have a finding of their own, and nothing may be made in their place
     identity = await asyncio.to_thread(load_identity, state_dir / "keys")
     airgap = Airgap(

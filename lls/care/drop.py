@@ -28,6 +28,7 @@ import asyncio
 import logging
 import os
 import re
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,6 +47,7 @@ FOLDERS: Final = ("in", "taken", "done", "refused", "out")
 LARGEST: Final = 64 * 1024 * 1024
 MOST_LISTED: Final = 1_000
 MOST_IN_TURN: Final = 20
+MOST_NUMBERED: Final = 100
 MARKER: Final = "drop-report"
 PERIODS: Final = {ReportEvery.DAY: timedelta(days=1), ReportEvery.WEEK: timedelta(days=7)}
 _FINAL: Final = (RefusedDocument, BadRequest, TooLarge, NotFound)
@@ -214,16 +216,16 @@ def _plain(name: str) -> str:
 
 def _free_name(folder: int, name: str) -> str:
     plain = _plain(name)
-    for number in range(1, 10_000):
+    for number in range(1, MOST_NUMBERED):
         free = plain if number == 1 else f"{number}-{plain}"
         try:
             os.stat(free, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             return free
-    raise FileExistsError(17, "there are ten thousand files of one name", plain)
+    return f"{secrets.token_hex(8)}-{plain}"  # a name that somebody has used up must not hold the others up
 
 
-def _write(folder: int, name: str, content: bytes, *, mode: int = 0o600) -> None:
+def _write(folder: int, name: str, content: bytes, *, mode: int = 0o640) -> None:
     """A file under its name, whole and on the disk, or not at all."""
     part = f".{name}.part"
     with suppress(FileNotFoundError):

@@ -118,9 +118,11 @@ class Logs:
         self._apply(self._usual, "time")
 
     def _apply(self, level: LogLevel, by: str) -> None:
-        self._level = level
-        logging.getLogger().setLevel(level.value.upper())
+        root, self._level = logging.getLogger(), level
+        # At the more talkative of the two levels: who silences the log is its last line.
+        root.setLevel(min(root.level, logging.WARNING))
         _log.warning("log_level", extra={"fields": {"level": level.value, "until": self._until, "by": by}})
+        root.setLevel(level.value.upper())
 
 
 class Ring(logging.Handler):

@@ -26,7 +26,7 @@ from typing import Final
 from lls.care.findings import Finding, days_until, doubtful, good, wrong
 from lls.config import Config, TlsMode, addresses
 from lls.faults import SetupFault
-from lls.identity import KEY_FILES, credential
+from lls.identity import KEY_FILES, key_files
 from lls.tls import look_at, server_context
 
 SUSPICIOUS_SECONDS: Final = 0.000_02
@@ -77,6 +77,37 @@ def examine_process(*, most_connections: int, leases: int, environ: dict[str, st
             "systemd started the server without a watchdog: one that hangs is not restarted.",
             "Put WatchdogSec=30 into the service, then systemctl daemon-reload and restart the server.",
         )
+
+
+def examine_paths(config: Config) -> Iterator[Finding]:
+    """Whether the server itself, in its sandbox, can use what the settings name outside of its own folders."""
+    folders = {
+        "drop.folder": config.drop.folder,
+        "backup.folder": config.backup.folder,
+        "journal.archive_dir": config.journal.archive_dir,
+        "log.file": str(Path(config.log.file).parent) if config.log.file else "",
+    }
+    files = {
+        "backup.passphrase_file": config.backup.passphrase_file,
+        "backup.recipient_file": config.backup.recipient_file,
+    }
+    shut = [one for name, place in folders.items() if place and (one := _not_writable(name, Path(place)))]
+    for name, place in files.items():
+        if place and not os.access(place, os.R_OK):
+            said = f"{place} ({name}) is not there, or not for the server's user to read."
+            shut.append(doubtful("paths", said, f"chgrp lls {place} && chmod 640 {place}"))
+    yield from shut or [good("paths", "The server can use what the settings name.")]
+
+
+def _not_writable(name: str, place: Path) -> Finding | None:
+    there = next(one for one in (place, *place.parents) if one.exists())  # what is missing the server makes itself
+    if os.access(there, os.W_OK | os.X_OK):
+        return None
+    said = f"The server cannot write to {place} ({name})."
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        advice = f"The service may write in /srv/lls only. sudo systemctl edit lls: [Service] ReadWritePaths={place}"
+        return doubtful("paths", said, f"{advice} - then restart it. The folder must be there before.")
+    return doubtful("paths", said, f"Make it, and give it to the server's user: chown lls {place}")
 
 
 # ---------------------------------------------------------------- files
@@ -136,18 +167,19 @@ def _owners(state_dir: Path, *, owner: int) -> Iterator[Finding]:
 
 def _keys(folder: Path) -> Iterator[Finding]:
     try:
-        if all(credential(name) for name in KEY_FILES):
+        missing = [name for name in KEY_FILES if not (folder / name).exists()]
+        if any(path.parent != folder for path in key_files(folder).values()):
             yield good("keys", "systemd hands the server's keys over.")
             return
-        missing = [name for name in KEY_FILES if not (folder / name).exists()]
         if len(missing) == len(KEY_FILES) and (folder.parent / "lls.sqlite3").exists():
+            # Sealed to the machine, which only the service can open; or lost, and a start refuses to make others.
             yield doubtful(
                 "keys",
-                f"There is a database, and no keys are in {folder}: systemd hands them over, or they are lost.",
-                "`systemctl cat lls` names them after LoadCredentialEncrypted=; else put them back from your backup.",
+                f"No keys are in {folder}, and the server has a past.",
+                "Fine where systemd hands them over (credentials of lls.service); else put them back from your backup.",
             )
             return
-        if not folder.exists() or len(missing) == len(KEY_FILES):
+        if len(missing) == len(KEY_FILES):
             yield doubtful("keys", "The server has no keys yet.", "The first start makes them: `lls serve`.")
             return
         if missing:

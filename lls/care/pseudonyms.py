@@ -4,7 +4,8 @@ Rules
 1. The same name is the same pseudonym within one bundle, and another one in the next: support sees that one person
    holds five seats, and can lay no two bundles side by side. The key is thrown away.
 2. A field that holds names is replaced whole. In every other text each word that is a known name is replaced, whatever
-   its case, and names that are no single word wherever they stand.
+   its case, and names that are no single word wherever they stand, also as a line of the log writes them in quotes.
+   However many names are known, a text costs what its length costs: applications choose names, as many as they like.
 3. Secrets are removed: what reads like one (:func:`lls.telemetry.redacted`), and the activation codes that are known.
 4. Home directories lose their owner, addresses of clients are names.
 
@@ -15,8 +16,9 @@ server itself writes. A name that the server has never seen is known to nobody.
 from __future__ import annotations
 
 import hmac
+import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from lls.telemetry import REMOVED, redacted
@@ -45,6 +47,8 @@ class Pseudonyms:
         self._key = key
         self._words: dict[str, str] = {}
         self._phrases: dict[str, str] = {}
+        self._lengths: dict[str, set[int]] = {}
+        """How long the phrases are that begin with these three letters."""
         self._codes = frozenset(map(_folded, codes))
         for field, value in names:
             self.know(field, value)
@@ -54,8 +58,13 @@ class Pseudonyms:
         folded = value.casefold()
         if len(value) < SHORTEST or folded in OUR_WORDS:
             return
-        place = self._words if _WORD.fullmatch(value) else self._phrases
-        place.setdefault(folded, self.of(field, value))
+        stand_in = self.of(field, value)
+        if _WORD.fullmatch(value):
+            self._words.setdefault(folded, stand_in)
+            return
+        for phrase in (folded, json.dumps(value, ensure_ascii=False)[1:-1].casefold()):
+            self._phrases.setdefault(phrase, stand_in)
+            self._lengths.setdefault(phrase[:SHORTEST], set()).add(len(phrase))
 
     def of(self, field: str, value: str) -> str:
         """What stands for a name; the same name in another field is the same person."""
@@ -84,10 +93,24 @@ class Pseudonyms:
 
     def _without_phrases(self, text: str) -> str:
         folded = text.casefold()
-        for phrase, stand_in in self._phrases.items():
-            if phrase in folded:
-                text = re.sub(re.escape(phrase), lambda _found, by=stand_in: by, text, flags=re.IGNORECASE)  # type: ignore[misc]
-        return text
+        # One letter may fold to several ("ß"): where each folded one stands in the text.
+        places: Sequence[int] = range(len(text) + 1)
+        if len(folded) != len(text):
+            places = [*(place for place, letter in enumerate(text) for _ in letter.casefold()), len(text)]
+        pieces, done, at = list[str](), 0, 0
+        while at < len(folded):
+            length = self._phrase_at(folded, at)
+            if length:
+                pieces += (text[places[done] : places[at]], self._phrases[folded[at : at + length]])
+                done = at + length
+            at += length or 1
+        return "".join((*pieces, text[places[done] :]))
+
+    def _phrase_at(self, folded: str, at: int) -> int:
+        """The length of the longest phrase that stands there; 0 if none does."""
+        lengths = self._lengths.get(folded[at : at + SHORTEST], ())
+        fits = (length for length in lengths if length <= len(folded) - at)
+        return max((length for length in fits if folded[at : at + length] in self._phrases), default=0)
 
     def _word(self, found: re.Match[str]) -> str:
         word = found[0]

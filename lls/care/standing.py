@@ -44,7 +44,7 @@ def examine_standing(
             "The vendor has acknowledged a line that is not in this server's journal.",
             "Was this machine cloned, or set back? Stop the copy and tell your vendor.",
         )
-    if ledger.server.restored:
+    elif ledger.server.restored:
         yield doubtful(
             "restored",
             "A backup was put back and the vendor has not answered: what is counted by use is refused, and whoever was"

@@ -5,6 +5,8 @@ Rules
    last step. Keys, passphrases, leases' secrets, activation codes and the policy's text are not collected at all.
 2. The journal is counted, not copied; of leases the newest thousand are listed.
 3. What cannot be collected is a sentence in the manifest, never an error: a bundle is made when something is broken.
+4. The ledger is read in the loop, in slices; names are taken out in a thread. Whoever asks for a bundle keeps nobody
+   waiting.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from lls.licensing.journal import Kind
 from lls.licensing.ledger import Ledger
 from lls.store import Store
 from lls.store.resting import RestingStore
+from lls.turns import in_turns
 
 MOST_NAMES: Final = 50_000
 MOST_LEASES: Final = 1_000
@@ -65,22 +68,20 @@ class Part:
 # ---------------------------------------------------------------- what names there are
 
 
-async def pseudonyms_of(ledger: Ledger, store: Store, *, key: bytes) -> Pseudonyms:
-    """Every name that this server knows, from its leases, its terms, its policy, its journal and its accounts."""
+async def pseudonyms_of(ledger: Ledger, store: Store, config: Config, *, key: bytes) -> Pseudonyms:
+    """Every name that this server knows: of leases, terms, policy, journal, accounts, and of the settings for mail."""
     codes = [code for pool in ledger.pools.values() for code in pool.entitlement.activation_codes]
-    made = Pseudonyms(key, names=_names_of(ledger), codes=codes)
-    for field, value in await store.known_names(limit=MOST_NAMES):
-        if field != "policy":
-            made.know(field, value)
-    return made
+    names = [*_names_of(ledger), *setting_names(config)]
+    async for lease in in_turns(ledger.committed_leases()):
+        names += lease.holder.named().items()
+        if lease.address:
+            names.append(("address", lease.address))
+    names += [(field, value) for field, value in await store.known_names(limit=MOST_NAMES) if field != "policy"]
+    return await asyncio.to_thread(Pseudonyms, key, names=names, codes=codes)
 
 
 def _names_of(ledger: Ledger) -> Iterator[tuple[str, str]]:
     yield from machine_names()
-    for lease in ledger.committed_leases():
-        yield from lease.holder.named().items()
-        if lease.address:
-            yield "address", lease.address
     for waiter in ledger.waiting:
         yield from waiter.checkout.holder.named().items()
     for pool in ledger.pools.values():
@@ -106,8 +107,7 @@ def setting_names(config: Config) -> Iterator[tuple[str, str]]:
             yield "host", parts.hostname
         if parts.path.strip("/"):
             yield "path", parts.path  # of a webhook it often is the token
-    for person in (events.smtp_from, *events.smtp_to, events.smtp_user):
-        yield "user", person
+    yield from (("mail", address) for address in (*events.smtp_to, events.smtp_from, events.smtp_user) if address)
     for network in (*access.allow, *access.trusted_proxies, *config.admin.allow):
         yield "address", network
 
@@ -152,13 +152,11 @@ def _named_in(value: object, field: str = "") -> Iterator[tuple[str, str]]:
 async def parts_of_ledger(ledger: Ledger, store: Store, hide: Pseudonyms) -> list[Part]:
     """Leases, denials and the journal in figures."""
     counted = await _journal(store, upto=ledger.batch.before.seq, acknowledged=ledger.server.acknowledged.seq)
+    holds = f"how many leases of which kind, and the newest {MOST_LEASES} with pseudonyms for their holders"
+    leases = await _leases(ledger)
     return [
-        Part(
-            name="leases.json",
-            holds=f"how many leases of which kind, and the newest {MOST_LEASES} with pseudonyms for their holders",
-            text=_json(hide.tree(_leases(ledger))),
-        ),
-        _journal_part(counted, hide),
+        await asyncio.to_thread(view_part, "leases.json", holds, leases, hide),
+        await asyncio.to_thread(_journal_part, counted, hide),
     ]
 
 
@@ -167,9 +165,9 @@ def _journal_part(counted: object, hide: Pseudonyms) -> Part:
     return Part(name="journal.json", holds=holds, text=_json(hide.tree(counted)))
 
 
-def _leases(ledger: Ledger) -> dict[str, Any]:
+async def _leases(ledger: Ledger) -> dict[str, Any]:
     leases = sorted(ledger.committed_leases(), key=lambda lease: lease.granted_at, reverse=True)
-    counted = Counter(f"{lease.product} {lease.mode} {lease.state}" for lease in leases)
+    counted = Counter([f"{lease.product} {lease.mode} {lease.state}" async for lease in in_turns(leases)])
     shown = [
         {
             "product": lease.product,
@@ -304,6 +302,7 @@ async def resting_parts(config: Config, hide: Pseudonyms, missing: dict[str, str
             hide.know(field, value)
         for field, value in (
             *await store.known_names(limit=MOST_NAMES),
+            *setting_names(config),
             *policy_names(loaded.facts.get(Fact.POLICY, "")),
         ):
             if field != "policy":

@@ -5,6 +5,7 @@ The daemon builds it when the doors are about to open; until then nobody asks.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from lls.care.drop import DropFolder
 from lls.care.findings import Finding
 from lls.care.log import Logs
 from lls.care.retention import Retention
-from lls.care.support import Part, log_part, parts_of_ledger, pseudonyms_of, setting_names, view_part
+from lls.care.support import Part, log_part, parts_of_ledger, pseudonyms_of, view_part
 from lls.config import Config
 from lls.events import Outbox
 from lls.store import Store
@@ -59,9 +60,8 @@ class Care:
         Raises StoreDown.
         """
         ledger = await self.writer.settled()
-        hide = await pseudonyms_of(ledger, self.store, key=secrets.token_bytes(32))
-        for field, value in setting_names(self.config):
-            hide.know(field, value)
-        parts = [view_part(name, holds, value, hide) for name, (holds, value) in views.items()]
+        hide = await pseudonyms_of(ledger, self.store, self.config, key=secrets.token_bytes(32))
+        parts = [await asyncio.to_thread(view_part, name, holds, value, hide) for name, (holds, value) in views.items()]
         parts += await parts_of_ledger(ledger, self.store, hide)
-        return [*parts, log_part(self.logs.last, hide, whose="in the memory of the server that runs")]
+        whose = "in the memory of the server that runs"
+        return [*parts, await asyncio.to_thread(log_part, self.logs.last, hide, whose=whose)]

@@ -84,7 +84,7 @@ def run(
         known = LicenseServers(servers or None, vendor_keys=vendor_keys)
         seat = known.checkout(product, activation_code=activation_code, wait=wait, on_event=watch.hear)
     except BadSetup as error:
-        return _sorry(error, 2)
+        return _sorry(_in_options(error), 2)
     except Refused as error:
         return _sorry(error, 1)
     except NoAnswer as error:
@@ -187,7 +187,12 @@ def _in_foreground() -> bool:
         return False
 
 
-def _sorry(error: Exception, status: int) -> int:
+def _in_options(error: BadSetup) -> str:
+    """The library speaks of its parameters; who types a command knows options."""
+    return str(error).replace("pass `servers`", "give --server URL").replace("pass `vendor_keys`", "give --vendor-keys")
+
+
+def _sorry(error: Exception | str, status: int) -> int:
     _say(str(error))
     return status
 

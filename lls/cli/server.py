@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from lls.cli import clock, files, show
 from lls.cli.admin import admin
-from lls.cli.frame import AsJson, Force, Output, noun
+from lls.cli.frame import AsJson, Failure, Force, Output, noun
+from lls.faults import RefusedDocument
 
 app = noun("server", "This license server, and its request to the vendor.")
 
@@ -39,7 +41,18 @@ def request(ctx: typer.Context, output: Output, force: Force = False) -> None:
     ):
         arriving.save(file)
     show.say(f"Wrote {output}.")
+    show.say(f"Your vendor may ask for its key's fingerprint, by telephone: {fingerprint(output)}")
     show.say("Next: send it to your vendor, and import the bundle that comes back: lls bundle import FILE")
+
+
+def fingerprint(path: Path) -> str:
+    """What two people compare over the telephone: the thumbprint of the key that signed a request."""
+    from lls.signed.request import read_request  # only here: its libraries would slow every other command down
+
+    try:
+        return read_request(files.content(path)).fingerprint
+    except RefusedDocument:
+        raise Failure(f"{path} is no activation request; name another file.") from None
 
 
 def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -22,6 +22,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -30,6 +31,7 @@ import typer
 from lls.cli import files, show, user
 from lls.cli.admin import Admin
 from lls.cli.frame import UNREACHABLE, AsJson, Failure, given
+from lls.cli.server import fingerprint
 from lls.config import DEFAULT_PATH, PATH_VARIABLE, Config, TlsMode, addresses, load, problems, rendered
 from lls.faults import RefusedDocument, SetupFault
 
@@ -72,6 +74,7 @@ def setup(  # noqa: PLR0917 - Typer makes options out of parameters
     target = path or Path(environ.get(PATH_VARIABLE) or DEFAULT_PATH)
     ask = _silent if yes or as_json or not sys.stdin.isatty() else _asked
     done = Done(config=str(target))
+    before = _settings_of_a_running_server(target, environ) if force else None
     if force or not _has_settings(target):
         wishes = Wishes(
             name=name,
@@ -85,7 +88,7 @@ def setup(  # noqa: PLR0917 - Typer makes options out of parameters
             admin=admin,
             admin_networks=admin_network,
         )
-        answers = _answers(wishes, target, ask)
+        answers = _answers(wishes, target, ask, running=before is not None)
         _write(answers, target, done, force=force)
         admin = answers.administrator
     else:
@@ -95,6 +98,8 @@ def setup(  # noqa: PLR0917 - Typer makes options out of parameters
     config = load(target, environ)
     daemon = Admin(config.server.admin_socket)
     done.running = _is_up(daemon) or (not no_start and _start(config, daemon, done))
+    if before is not None and before != config:
+        done.next.append("restart the server, which still goes by the settings of before: systemctl restart lls")
     if done.running:
         if admin is not None:
             _administrator(daemon, admin, done, invite=invite)
@@ -141,6 +146,7 @@ class Done:
     administrator: str | None = None
     invitation: Mapping[str, Any] | None = None
     request: str | None = None
+    fingerprint: str | None = None
     did: list[str] = field(default_factory=list)
     next: list[str] = field(default_factory=list)
 
@@ -151,7 +157,16 @@ class Done:
     def tell(self, *, as_json: bool) -> None:
         """All of it."""
         if as_json:
-            names = ("config", "running", "vendor_keys", "administrator", "invitation", "request", "next")
+            names = (
+                "config",
+                "running",
+                "vendor_keys",
+                "administrator",
+                "invitation",
+                "request",
+                "fingerprint",
+                "next",
+            )
             show.document({name: getattr(self, name) for name in names})
             return
         for sentence in self.did:
@@ -184,7 +199,7 @@ def _asked(question: str, default: str, judge: Callable[[str], str | None]) -> s
 # ---------------------------------------------------------------- the questions
 
 
-def _answers(wishes: Wishes, target: Path, ask: Ask) -> Answers:
+def _answers(wishes: Wishes, target: Path, ask: Ask, *, running: bool) -> Answers:
     settings: dict[str, dict[str, object]] = {"server": {}}
     server = settings["server"]
     server["name"] = wishes.name or ask("Name of this server", socket.gethostname() or "lls", _any)
@@ -193,7 +208,9 @@ def _answers(wishes: Wishes, target: Path, ask: Ask) -> Answers:
     )
     if wrong := _way(way):
         raise typer.BadParameter(wrong, param_hint="--tls")
-    server["listen"] = wishes.listen or [ask("Address and port for applications", _usual_address(way), _free)]
+    server["listen"] = wishes.listen or [
+        ask("Address and port for applications", _usual_address(way), partial(_free, running=running))
+    ]
     if way != "self":
         _certificate(settings, way, wishes, ask)
     keys = (DEFAULT_PATH.parent if target == DEFAULT_PATH else target.parent.resolve()) / "vendor.llskeys"
@@ -258,8 +275,8 @@ def _file(answer: str) -> str | None:
     return None if answer and Path(answer).is_file() else f"{answer or 'No name'}: there is no such file."
 
 
-def _free(answer: str) -> str | None:
-    """Whether the address can be listened on; one that is ours already is the daemon's own affair."""
+def _free(answer: str, *, running: bool) -> str | None:
+    """Whether the address can be listened on; where our own daemon runs it is taken, and that is its own affair."""
     from lls.config import Server
 
     try:
@@ -272,6 +289,8 @@ def _free(answer: str) -> str | None:
     except SetupFault as fault:
         return fault.detail
     except OSError as error:
+        if running and error.errno == errno.EADDRINUSE:
+            return None
         if error.errno == errno.EACCES:
             return "Ports below 1024 are not for the service's user; choose one above."
         return f"Cannot listen there: {error.strerror or error}."
@@ -279,17 +298,25 @@ def _free(answer: str) -> str | None:
 
 
 def _key_set(answer: str) -> str | None:
-    from lls.signed.keys import read_key_set
-
     if not answer:
         return "The vendor's key set is needed: name the .llskeys file that came with your software (--vendor-keys)."
     try:
-        read_key_set(files.content(Path(answer)).decode("ascii").strip())
+        _judged_keys(Path(answer))
     except Failure as failure:
         return failure.sentence
-    except (UnicodeDecodeError, RefusedDocument):
-        return f"{answer} is no key set; name the .llskeys file that came with your software."
     return None
+
+
+def _judged_keys(source: Path) -> bytes:
+    """Read once: what is installed is what was judged, whoever else may write where it lies. Raises Failure."""
+    from lls.signed.keys import read_key_set
+
+    content = files.content(source)
+    try:
+        read_key_set(content.decode("ascii").strip())
+    except (UnicodeDecodeError, RefusedDocument):
+        raise Failure(f"{source} is no key set; name the .llskeys file that came with your software.") from None
+    return content
 
 
 # ---------------------------------------------------------------- the steps
@@ -335,10 +362,7 @@ def _judge(text: str) -> None:
 
 
 def _install_keys(source: Path, target: Path, done: Done) -> None:
-    wrong = _key_set(str(source))
-    if wrong:
-        raise Failure(wrong)
-    content = files.content(source)
+    content = _judged_keys(source)
     if target.exists() and target.read_bytes() == content:
         done.note(f"The vendor's key set is in {target} already.")
     elif target.exists():
@@ -352,6 +376,15 @@ def _install_keys(source: Path, target: Path, done: Done) -> None:
             file.write(content)
         done.note(f"Installed the vendor's key set as {target}.")
     done.vendor_keys = str(target)
+
+
+def _settings_of_a_running_server(target: Path, environ: Mapping[str, str]) -> Config | None:
+    """What the one that runs goes by; None: none runs, or its settings cannot be read any more."""
+    try:
+        config = load(target, environ)
+    except SetupFault:
+        return None
+    return config if _is_up(Admin(config.server.admin_socket)) else None
 
 
 def _is_up(daemon: Admin) -> bool:
@@ -418,6 +451,8 @@ def _request(daemon: Admin, path: Path, done: Done) -> None:
             arriving.save(file)
         done.note(f"Wrote the activation request to {path}.")
     done.request = str(path)
+    done.fingerprint = fingerprint(path)
+    done.note(f"Your vendor may ask for its key's fingerprint, by telephone: {done.fingerprint}")
     done.next.append(f"send {path} to your vendor; nothing in it is secret, and it names nobody.")
     done.next.append("import the bundle that comes back: lls bundle import FILE")
     done.next.append("look whether everything is well: lls doctor")

@@ -1,7 +1,8 @@
 """Conditions, and the events that their changes make. Pure: instants are passed in.
 
 A level says how bad it is within one key: higher is worse. A worse level is told anew, a better one is not: who heard
-"all seats are taken" need not hear "most seats are taken".
+"all seats are taken" need not hear "most seats are taken". Nor is the worse one told again before the better one has
+lasted: else whoever takes and returns the last seat would send a mail each time.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A condition that was told of: its level then, and since when it does not hold any more (None: it does)."""
+    """A condition that was told of: its level then, and since when it is not that bad any more (None: it is)."""
 
     type: str
     key: str
@@ -86,7 +87,7 @@ def compare(before: Iterable[Standing], now_hold: Iterable[Condition], *, now: d
     raised = [
         condition for place, condition in holding.items() if place not in known or condition.level > known[place].level
     ]
-    standing = [_standing(condition) for condition in holding.values()]
+    standing = [_stays(known.get(place), condition, now) for place, condition in holding.items()]
     cleared = []
     for place, one in known.items():
         if place in holding:
@@ -97,6 +98,13 @@ def compare(before: Iterable[Standing], now_hold: Iterable[Condition], *, now: d
         else:
             standing.append(_gone(one, since))
     return Change(raised=tuple(raised), cleared=tuple(cleared), standing=tuple(standing))
+
+
+def _stays(one: Standing | None, condition: Condition, now: datetime) -> Standing:
+    if one is None or condition.level >= one.level:
+        return _standing(condition)
+    since = one.gone_since or now
+    return _standing(condition) if now - since >= one.lasts else _gone(one, since)
 
 
 def _standing(condition: Condition) -> Standing:

@@ -1,13 +1,15 @@
 """The herald looks at the world, remembers what it told, and sees to it that every destination hears of it.
 
-One task looks, one task delivers for each destination. Nothing of it is ever waited for by a request.
+One task looks, one task delivers for each destination. Nothing of it is ever waited for by a request, and none of it
+holds the loop, though ten thousand entitlements end on one day. What nobody has thought of costs its turn and a line of
+the log: a herald that has died in silence is worse than none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,11 +18,13 @@ from lls.events.condition import CLEARED, RAISED, Condition, Event, Severity, St
 from lls.events.looking import Look
 from lls.events.outbox import Delivery, Outbox
 from lls.events.senders import Destination, NotDelivered
+from lls.turns import in_turns
 
 LOOK_SECONDS: Final = 10.0
 _FIRST_PAUSE: Final = timedelta(seconds=5)
 _LONGEST_PAUSE: Final = timedelta(hours=1)
 _MOST_DOUBLINGS: Final = 12
+_PRUNE_EACH: Final = timedelta(days=1)
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +48,17 @@ class Herald:
         self._looks, self._now, self._new_id = tuple(looks), now, new_id
         self._retry_for, self._look_seconds, self._first_pause = retry_for, look_seconds, first_pause
         self._standing: list[Standing] | None = None
+        self._pruned_at: datetime | None = None
         self._news = {one.name: asyncio.Event() for one in destinations}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to look and to deliver. Raises OSError when the outbox cannot be used."""
-        await asyncio.to_thread(self.outbox.prune, now=self._now(), destinations=self._names)
+        await self._prune()
 
         async def look() -> None:
             await self.look()
+            await self._prune()
             await asyncio.sleep(self._look_seconds)
 
         self._tasks = [asyncio.create_task(self._forever("look", look), name="herald")]
@@ -66,41 +72,49 @@ class Herald:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
+    async def _prune(self) -> None:
+        """At the start, and then daily: a server may run for years."""
+        now = self._now()
+        if self._pruned_at is None or now - self._pruned_at >= _PRUNE_EACH:
+            await asyncio.to_thread(self.outbox.prune, now=now, destinations=self._names)
+            self._pruned_at = now
+
     async def look(self) -> list[Event]:
         """Tell of what has changed since the last look; what was told. Raises OSError."""
         first = self._standing is None
         before = await asyncio.to_thread(self.outbox.standing) if self._standing is None else self._standing
         holding = [condition for look in self._looks for condition in look()]
-        change = compare(before, holding, now=self._now())
-        events = [self._raised(one) for one in change.raised] + [self._cleared(one) for one in change.cleared]
+        change = await asyncio.to_thread(compare, before, holding, now=self._now())
+        events = [self._raised(one) async for one in in_turns(change.raised)]
+        events += [self._cleared(one) async for one in in_turns(change.cleared)]
         if events or set(change.standing) != set(before):
             await asyncio.to_thread(self.outbox.put, change, events, destinations=self._names)
         self._standing = list(change.standing)
         if first:  # the log of this start says all that holds, whoever was told before
             told = {(one.type, one.key) for one in change.raised}
-            _write([self._raised(one) for one in holding if (one.type, one.key) not in told])
-        self._tell(events)
+            await _write(self._raised(one) for one in holding if (one.type, one.key) not in told)
+        await self._tell(events)
         return events
 
     async def test(self) -> int:
         """Send every destination an event that means nothing; how many there are."""
         event = self._event("test", text="This is a test: events of this server reach you.")
         await asyncio.to_thread(self.outbox.put, None, [event], destinations=self._names)
-        self._tell([event])
+        await self._tell([event])
         return len(self.destinations)
 
     async def retry(self) -> int:
         """Try dead deliveries again; how many."""
         revived = await asyncio.to_thread(self.outbox.revive, now=self._now())
-        self._tell([])
+        await self._tell([])
         return revived
 
     @property
     def _names(self) -> list[str]:
         return [one.name for one in self.destinations]
 
-    def _tell(self, events: Sequence[Event]) -> None:
-        _write(events)
+    async def _tell(self, events: Sequence[Event]) -> None:
+        await _write(events)
         for news in self._news.values():
             news.set()
 
@@ -140,9 +154,11 @@ class Herald:
             try:
                 await step()
                 failing = False
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - see the module
                 if not failing:
-                    _log.error("events_stopped", extra={"fields": {"step": name, "why": str(error)}})
+                    known = isinstance(error, OSError)
+                    fields = {"step": name, "why": str(error) if known else type(error).__name__}
+                    _log.error("events_stopped", extra={"fields": fields}, exc_info=None if known else error)
                 failing = True
                 await asyncio.sleep(self._look_seconds)
 
@@ -167,8 +183,9 @@ class Herald:
             return False
         try:
             await destination.send(delivery.event)
-        except NotDelivered as failed:
-            await self._failed(delivery, str(failed), now=now)
+        except Exception as failed:  # noqa: BLE001 - see the module; an event that cannot be sent must end as dead
+            why = str(failed) if isinstance(failed, NotDelivered) else f"It cannot be sent ({type(failed).__name__})."
+            await self._failed(delivery, why, now=now)
             return False
         await asyncio.to_thread(self.outbox.settle, delivery, state="sent", next_at=now)
         return True
@@ -186,8 +203,8 @@ class Herald:
             _log.warning("event_not_delivered", extra={"fields": fields})
 
 
-def _write(events: Sequence[Event]) -> None:
-    for event in events:
+async def _write(events: Iterable[Event]) -> None:
+    async for event in in_turns(events):
         record = {"fields": {"type": event.type, "state": event.state, **event.data}}
         match event.severity:
             case Severity.CRITICAL:

@@ -8,7 +8,8 @@ Rules
 2. A mail says who speaks in its subject and what to do in its body. A syslog line is RFC 5424.
 3. Why an attempt failed is one short sentence for the administrator. What the other side said is not in it: it may hold
    anything.
-4. A destination's name is shown in lists and logs, so it never holds a password or a query.
+4. A destination's name is shown in lists and logs, so it never holds a password, a path or a query: who knows a
+   webhook's whole address may often write to it. Eight digits of its hash tell two of one host apart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -224,6 +225,7 @@ class Syslog:
         priority = _FACILITY_DAEMON * 8 + _SEVERITIES[event.severity]
         facts = " ".join(f"{name}={value}" for name, value in event.data.items())
         words = f"{event.state} {event.type} server={self.sender.server_id} {facts} {event.text}"
+        words = "".join(letter if letter.isprintable() else " " for letter in words)  # a line is one event
         host = socket.gethostname() or "-"
         return f"<{priority}>1 {_stamp(event.at)} {host} lls {os.getpid()} {event.type} - {words}".encode()
 
@@ -253,8 +255,10 @@ def _shown(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
-    place = host if parts.port is None else f"{host}:{parts.port}"
-    return SplitResult(parts.scheme, place, parts.path, "", "").geturl()
+    place = f"{parts.scheme}://{host}" if parts.port is None else f"{parts.scheme}://{host}:{parts.port}"
+    if parts.path in ("", "/") and not parts.query:
+        return place
+    return f"{place} #{hashlib.sha256(f'{parts.path}?{parts.query}'.encode()).hexdigest()[:8]}"
 
 
 def _unique(name: str, others: list[Destination]) -> str:

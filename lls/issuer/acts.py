@@ -4,6 +4,7 @@ Rules
 1. The same again under the same reference changes nothing and gives the first outcome; other content under it is
    refused. Without a reference every call is a change of its own.
 2. The reference is kept in the transaction of the change, so that neither is there without the other.
+3. What was asked may name people, so it goes with the customer of the entitlement that it changed.
 
 It refuses to own what is changed (``amending``, ``balances``).
 """
@@ -39,3 +40,12 @@ def once(
             f"Under the reference {ref} something else was done at {write_instant(before.done_at)}; give this its own."
         )
     return before.outcome, True
+
+
+def forget(register: Register, customer_id: str) -> None:
+    """Rule 3, inside the transaction that deletes the customer, before its entitlements are gone."""
+    register.change(
+        """DELETE FROM act WHERE json_extract(content, '$.entitlement_id') IN (
+               SELECT entitlement_id FROM entitlement WHERE customer_id = ?)""",
+        customer_id,
+    )

@@ -29,7 +29,7 @@ from lls.issuer.consumption import anew
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.lookup import customer_in, entitlement_in
-from lls.issuer.parting import check_renewed_whole
+from lls.issuer.parting import check_renewed_whole, parts_of
 from lls.issuer.refusals import Conflict
 from lls.issuer.register import Command, Customer, Json, Register, Sold
 from lls.issuer.upgrading import upgraded
@@ -44,6 +44,7 @@ _SALES: Final = frozenset({Deed.RENEWED, Deed.SEATS_ADDED, Deed.UPGRADED})
 """What sells something: refused while the customer is disabled."""
 _DATES: Final = ("expires_at", "maintenance_expires_on")
 _CHAIN: Final = "origin of grace_seconds"
+_PARTS: Final = "parts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,13 +119,20 @@ class Amending:
         return self._once(entitlement_id, renewal, deed=Deed.RENEWED, content=content, ref=ref, now=now)
 
     def take_back_renewal(self, entitlement_id: str, *, was: Json, became: Json, now: datetime) -> Changed:
-        """The terms as they were before the newest renewal, both by :func:`moved_by_renewal`.
+        """The terms as they were before the newest renewal, both by :meth:`moved_by_renewal`.
 
-        Raises Conflict where something else has moved them since. Counters that began anew with it stay so.
+        Raises Conflict where something else has moved them since, or some of the seats have gone on with
+        them. Counters that began anew with it stay so.
         """
         with self._register.transaction():
             sold = entitlement_in(self._register, entitlement_id)
-            now_is = moved_by_renewal(sold)
+            now_is = self.moved_by_renewal(sold)
+            if now_is[_PARTS] != became.get(_PARTS, 0):
+                raise Conflict(
+                    f"A renewal of {entitlement_id} is to be taken back, but some of its seats became an entitlement "
+                    "of their own since, with the dates that it gave. Set right by hand what both should be, and drop "
+                    "this event: lls-issuer inbox drop."
+                )
             if any(now_is[name] != became[name] for name in _DATES):
                 raise Conflict(
                     f"A renewal of {entitlement_id} is to be taken back, but its term was changed since. Set right by "
@@ -138,6 +146,15 @@ class Amending:
             self._put(changed)
             self._register.note_change(Deed.RENEWAL_TAKEN_BACK, was=sold, became=changed, at=now)
         return Changed(sold=changed, again=False, outcome={"expires_at": was["expires_at"]})
+
+    def moved_by_renewal(self, sold: Sold) -> dict[str, Any]:
+        """The terms of an entitlement that a renewal moves, and how many parts it has: for what takes one back."""
+        chains: Any = sold.origins.get("values", {})
+        return {
+            **{name: sold.document[name] for name in (*_DATES, "plan", "grace_seconds")},
+            _CHAIN: chains.get("grace_seconds"),
+            _PARTS: parts_of(self._register, sold.entitlement_id),
+        }
 
     def switched_by(self, entitlement_id: str) -> str | None:
         """Who disabled or enabled it last, as far as the history says; None: nobody ever did."""
@@ -286,12 +303,3 @@ class Amending:
     def _put(self, sold: Sold) -> None:
         read_back(sold.document)  # rule 5
         self._register.put_entitlement(sold)
-
-
-def moved_by_renewal(sold: Sold) -> dict[str, Any]:
-    """The terms of an entitlement that a renewal moves, for :meth:`Amending.take_back_renewal`."""
-    chains: Any = sold.origins.get("values", {})
-    return {
-        **{name: sold.document[name] for name in (*_DATES, "plan", "grace_seconds")},
-        _CHAIN: chains.get("grace_seconds"),
-    }

@@ -96,6 +96,10 @@ class Audit:
 
     def verify(self, *, head: str | None = None) -> Verified:
         """The whole chain and what it says. Raises HistoryBroken."""
+        with self._register.snapshot():  # what is done meanwhile is no forgery
+            return self._verify(head)
+
+    def _verify(self, head: str | None) -> Verified:
         seen = _Seen(head_found=head is None, entitlements={}, bundles=set(), reports=set())
         end = Head()
         for line in self._read():

@@ -24,7 +24,7 @@ from datetime import datetime
 from typing import Final, TypeAlias
 
 from lls.faults import RefusedDocument
-from lls.issuer import below
+from lls.issuer import acts, below
 from lls.issuer.amending import Amending
 from lls.issuer.customer_fields import CustomerFields, read_customer_fields
 from lls.issuer.customer_file import OWN, CustomerFile, Row, RowRefused
@@ -438,8 +438,10 @@ class Customers:
                 )
             told = {"account_ref": customer.account_ref, "name": customer.name, "below": hanging}
             forget(self._register, customer.account_ref, now=now)
+            acts.forget(self._register, customer.customer_id)
             below.delete(self._register, "customer", key="customer_id", value=customer.customer_id)
             self._register.note(Deed.CUSTOMER_DELETED, at=now, customer_id=customer.customer_id, what=told)
+        self._register.sweep()
         return Deleted(customer=customer, below=hanging)
 
     def _below(self, customer: Customer) -> dict[str, int]:
@@ -483,6 +485,8 @@ _PLURALS: Final = {
     "command": "commands", "activation_code": "activation codes", "bundle": "bundles", "report": "reports",
     "journal": "journal lines", "receipt": "receipts", "usage": "usage lines", "carry": "usage states",
     "event": "bodies of purchase events", "subscription": "subscriptions",
+    "sale_line": "lines of orders", "balance": "grants", "part": "parts of seats", "refusal": "counts of refusals",
+    "pending": "drafts", "server_terms": "terms of servers", "refused_report": "refused reports",
     "name": "clear names", "customer_contact": "contacts", "customer_note": "notes",
 }  # fmt: skip
 

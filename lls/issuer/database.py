@@ -3,12 +3,14 @@
 Rules
 1. SQLite with WAL, ``synchronous=FULL`` and foreign keys. Whatever changes runs inside ``transaction()``, which takes
    the write lock at once (``BEGIN IMMEDIATE``): two people at two terminals queue up instead of overwriting each
-   other.
+   other. What takes several looks to reckon reads inside ``snapshot()``: others may write meanwhile.
 2. The schema only goes forward. Each file in ``schema/`` is applied once, in order, in a transaction of its own, and
    its SHA-256 is kept: a file that was changed afterwards, or a register written by a newer version, is refused
    instead of guessed at.
 3. Rows come out as values: a column's name says what it holds (an instant, a document, a flag), whatever table it is
    in. What may be many is read as a stream, and then nothing of it stays in memory.
+4. What is deleted is overwritten, however SQLite was built: a deleted name must not be found in the file. The log
+   beside the file has it until ``sweep()``.
 
 It refuses to own what any table means (``register``).
 """
@@ -37,6 +39,10 @@ _Cell: TypeAlias = str | int | bytes | None
 _Row = TypeVar("_Row")
 _WAIT_SECONDS: Final = 30.0
 _AT_ONCE: Final = 1_000
+_BUSY: Final = (
+    "somebody else has been changing it for half a minute (a long report is ingested, or a signature waits for its "
+    "token). Try again."
+)
 
 
 class SessionEnd(StrEnum):
@@ -53,12 +59,13 @@ class Database:
         """Opens the file and brings its schema up to date. Raises :class:`HomeRefused`."""
         if not create and not path.exists():
             raise HomeRefused(f"There is no register {path}; make one with lls-issuer init, or check --home.")
+        self._reading = False
         if create:
             path.touch(mode=PRIVATE)  # the files beside it take their mode from it
         try:
             self._sql = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
             try:
-                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
                     self._sql.execute(f"PRAGMA {pragma}")
                 self._migrate(path, now=now)
             except BaseException:
@@ -82,6 +89,8 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; inside another it joins that one. Raises :class:`HomeRefused` when the disk refuses."""
+        if self._reading:
+            raise RuntimeError("a change inside a snapshot would be lost with it")
         if self._sql.in_transaction:
             yield
             return
@@ -90,9 +99,28 @@ class Database:
             yield
             self._sql.execute("COMMIT")
         except sqlite3.OperationalError as failure:
-            raise HomeRefused(f"The register did not take the change, so nothing was changed: {failure}.") from failure
+            why = _BUSY if failure.sqlite_errorcode == sqlite3.SQLITE_BUSY else f"{failure}."
+            raise HomeRefused(f"The register did not take the change, so nothing was changed: {why}") from failure
         finally:
             self._roll_back()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Whatever is read inside is of one instant; inside a transaction or a snapshot it is that one's."""
+        if self._sql.in_transaction:
+            yield
+            return
+        self._sql.execute("BEGIN")
+        self._reading = True
+        try:
+            yield
+        finally:
+            self._reading = False
+            self._roll_back()
+
+    def sweep(self) -> None:
+        """Empties the log beside the file, where nobody reads it just now; else the last who closes the file does."""
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _roll_back(self) -> None:
         # A full disk makes SQLite roll back by itself; asking it again would be an error of its own.

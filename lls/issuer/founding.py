@@ -57,9 +57,11 @@ def found(
             try:
                 stage.mkdir(mode=0o700)
                 pending = _make(stage, now=now, passphrase=passphrase, random=random, who=who, keys=keys)
-                _settle(stage, home)
-            finally:
+            except BaseException:
                 shutil.rmtree(stage, ignore_errors=True)
+                raise
+            _settle(stage, home)  # where this fails the stage stays, as rule 3 needs it
+            shutil.rmtree(stage, ignore_errors=True)
             return pending
     except OSError as failure:
         raise HomeRefused(f"{home} cannot be used: {failure.strerror}.") from failure

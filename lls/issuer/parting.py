@@ -11,6 +11,8 @@ Rules
    what its edition gives, from its beginning on; a renewal is refused where that would be given a second time or lost:
    an allowance that never begins anew, a grant without an end.
 6. Whoever sits by name moves by name: the line says who.
+7. What a subscription pays for is parted by its source alone. It goes on renewing, counting and ending all the seats
+   that it knows, and none of a part.
 
 Each function runs inside the transaction of the order. Raises Conflict. It refuses to own which line means a part
 (``ordering``).
@@ -28,6 +30,7 @@ from lls.issuer.catalog import Catalog, Offering, Plan
 from lls.issuer.changing import on_plan, read_back, renewed, with_seats
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_activation_code, new_id
+from lls.issuer.intake.subscriptions import paying_for
 from lls.issuer.refusals import Conflict
 from lls.issuer.register import Register, Sold
 from lls.issuer.upgrading import upgraded
@@ -73,6 +76,7 @@ class Parting:
     def renew(self, sold: Sold, seats: Seats, *, plan: Plan | None, now: datetime) -> tuple[Sold, datetime]:
         """The part with one more term, and the instant at which that begins."""
         whole = read_back(sold.document)
+        self._check_unsubscribed(sold)
         self._check_left(whole, seats)
         if whole.expires_at is None:
             raise Conflict(
@@ -95,6 +99,7 @@ class Parting:
     ) -> Sold:
         """The part in the offering's edition; the seats that stay are fewer by it."""
         whole = read_back(sold.document)
+        self._check_unsubscribed(sold)
         self._check_left(whole, seats)
         names = _moving(whole, seats, must_be_there=True)
         part = self._part(upgraded(sold, offering, catalog, version=version), seats, names, now=now)
@@ -148,6 +153,17 @@ class Parting:
         self._register.note_change(Deed.SOLD, was=None, became=part, at=now, what={**part_of, **told})
         self._register.note_change(Deed.PARTED, was=was, became=became, at=now, what={**own, **told})
 
+    def _check_unsubscribed(self, sold: Sold) -> None:
+        """Rule 7."""
+        paying = paying_for(self._register, sold.entitlement_id)
+        if paying is not None:
+            source, subscription = paying
+            raise Conflict(
+                f"{sold.entitlement_id} is what the subscription {subscription} of {source} pays for, which renews and "
+                "ends all of its seats and none of a part. Have it say there what is in it (fewer of this, some of "
+                "that): it is done here when that is told. Or sell new ones."
+            )
+
     def _check_left(self, whole: Entitlement, seats: Seats) -> None:
         """Rule 3."""
         renewed_before = renewed_seats(self._register, whole.entitlement_id)
@@ -158,6 +174,11 @@ class Parting:
                 f"the line is for {seats.count} seats, and {whole.entitlement_id} has {whole.seats}{renewed_told}. "
                 "Leave quantity out to mean all of them, or name fewer."
             )
+
+
+def parts_of(register: Register, entitlement_id: str) -> int:
+    """How many entitlements were made of some of its seats."""
+    return len(register.select(Part, "SELECT * FROM part WHERE of_id = ?", entitlement_id))
 
 
 def renewed_seats(register: Register, entitlement_id: str) -> int:

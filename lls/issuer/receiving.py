@@ -6,7 +6,8 @@ Rules
 2. Each refusal is remembered, with the file's SHA-256, the server that it says to be of and the reason, in a
    transaction of its own: the one of the report was rolled back. The history has the hash and the reason without the
    sentence, which may quote what somebody else wrote.
-3. A file that cannot be read is no report and leaves nothing: a mistyped name is the operator's, not the site's.
+3. A file that cannot be read, or is no regular one, is no report and leaves nothing: a mistyped name is the
+   operator's, not the site's, and a device has no end to hash.
 
 It refuses to own what makes a report hold (``ingest``) and the words of advice (``explaining``).
 """
@@ -142,7 +143,7 @@ class Receiving:
 
     def _remember(self, file: Path, refused: Refused, *, now: datetime) -> None:
         """Rules 2 and 3."""
-        if refused.problem == UNREADABLE:
+        if refused.problem == UNREADABLE or not file.is_file():
             return
         with file.open("rb") as data:
             digest, size = hashlib.file_digest(data, "sha256").hexdigest(), data.tell()

@@ -224,7 +224,7 @@ def encrypt(payload: bytes, *, to: Jwk) -> str:
 
 def decrypt(token: Token, *, key: EncryptionKey, limit: int = MOST_SEALED) -> bytes:
     """The plaintext of a compact JWE to ``key``. Refusals: ``too_large``, ``malformed``, ``decryption``."""
-    parts = _bytes(token, limit).split(b".")
+    parts = _bytes(token, limit).split(b".", _JWE_PARTS)  # a file of nothing but dots would be half a gigabyte of parts
     if len(parts) != _JWE_PARTS:
         raise malformed("The file is cut off, or is not an encrypted document of a license server.")
     check_sealed_header(_bounded_header(parts[0]), key)
@@ -441,7 +441,7 @@ def _split(token: Token, limit: int) -> _Parts:
     data = _bytes(token, limit)
     if data.startswith(b"{"):
         return _split_general(read_json(data, most=_MOST_OUTER_STRUCTURE))
-    parts = data.split(b".")
+    parts = data.split(b".", _JWS_PARTS)
     if len(parts) != _JWS_PARTS:
         raise malformed("The document is cut off, or is not a signed document of a license server.")
     return _Parts(payload=parts[1], signatures=(_read_signature(parts[0], parts[2]),))

@@ -30,6 +30,8 @@ class Key:
     """The signing key of the project or the vendor."""
 
     def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise Refused(f"SIGN_KEY {path} is not there; docs/packaging.md (Keys) says how to make one.")
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as error:

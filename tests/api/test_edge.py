@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 import re
+import threading
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
-from lls.api import problems
+from lls.api import problems, status
 from lls.api.app import ADMIN_ROUTES, LAN_ROUTES
 from lls.api.auth import MOST_ADDRESSES, FailureLimit
 from lls.api.edge import Route
@@ -265,6 +268,28 @@ async def test_what_is_no_fault_is_told_as_internal_and_logged(
     status, problem = await world.call("GET", "/v1/server")
     assert (500, "internal") == (status, problem["code"])
     assert ["request_failed"] == [record.message for record in caplog.records if record.name == "lls.api.app"]
+
+
+async def test_whoever_asks_for_metrics_again_and_again_holds_nobody_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+
+    def render(registry: CollectorRegistry) -> bytes:
+        made.append(threading.current_thread() is threading.main_thread())
+        return generate_latest(registry)
+
+    monkeypatch.setattr(status, "generate_latest", render)
+    answers = await asyncio.gather(*(world.call("GET", "/livez") for _ in range(3)), *(_page(world) for _ in range(20)))
+    assert {200} == {answer if isinstance(answer, int) else answer[0] for answer in answers}
+    assert False is any(made)
+    assert len(made) < 20
+
+
+async def _page(world: World) -> int:
+    async with world.http.get("/metrics") as response:
+        assert "lls_store_up 1.0" in await response.text()
+        return response.status
 
 
 async def test_metrics_show_the_last_commit(world: World) -> None:

@@ -8,8 +8,12 @@ import hashlib
 import json
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from lls.backup import Backups, look_into
+from lls.faults import StoreDown
 from lls.licensing.changes import Fact
 from lls.licensing.fields import write_instant
 from lls.signed.capability import terms_claims
@@ -88,16 +92,20 @@ async def test_what_proves_nothing_counts_nothing(world: World) -> None:
     assert {} == world.writer.ledger.leases
 
 
-async def test_a_backup_is_handed_out_once_with_its_hash(world: World, tmp_path: Path) -> None:
-    world.edge.backups = Backups(
+def backups(world: World, folder: Path) -> Backups:
+    return Backups(
         world.store,
-        state_dir=tmp_path,
+        state_dir=folder,
         server_id=world.airgap.identity.server_id,
         name="lls",
         version="1",
         now=lambda: NOW,
         others={},
     )
+
+
+async def test_a_backup_is_handed_out_once_with_its_hash(world: World, tmp_path: Path) -> None:
+    world.edge.backups = backups(world, tmp_path)
     async with world.admin.post("/v1/admin/backup", json={"passphrase": "a passphrase for tests"}) as answer:
         data = await answer.read()
         assert (200, "application/octet-stream") == (answer.status, answer.content_type)
@@ -113,6 +121,20 @@ async def test_a_backup_is_handed_out_once_with_its_hash(world: World, tmp_path:
     assert (422, "refused_document") == (status, problem["code"])
     status, problem = await world.ask("POST", "/backup", json={"passphrase": "x" * 20, "recipient": "y"})
     assert (400, "bad_request") == (status, problem["code"])
+
+
+async def test_a_backup_that_nobody_gets_leaves_no_copy_of_the_keys(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.edge.backups = backups(world, tmp_path)
+
+    async def refuse(*_given: Any) -> None:
+        raise StoreDown("The disk is full.")
+
+    monkeypatch.setattr(world.writer, "do", refuse)
+    status, problem = await world.ask("POST", "/backup", json={})
+    assert (503, "store_down") == (status, problem["code"])
+    assert [] == list((tmp_path / ".backup-out").iterdir())
 
 
 async def test_a_store_with_backups_of_its_own_has_none_here(world: World) -> None:

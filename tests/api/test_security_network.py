@@ -276,17 +276,21 @@ class Authority:
         )
 
 
+@pytest.mark.parametrize("exchanged", [False, True], ids=["at first", "after an exchange"])
 @pytest.mark.parametrize("asked_for", list(ClientCertificate))
 async def test_a_client_certificate_opens_none_is_as_the_site_wants_and_a_strangers_never(
-    house: Open, folder: Path, asked_for: ClientCertificate
+    house: Open, folder: Path, asked_for: ClientCertificate, *, exchanged: bool
 ) -> None:
     ours, theirs = Authority(folder, "ours"), Authority(folder, "theirs")
     access = Access(client_ca=str(ours.file), client_certificate=asked_for)
     async with house(access=access) as one:
+        if exchanged:
+            async with one.admin.post("/v1/admin/tls") as answer:
+                assert 200 == answer.status
         trust = folder / "state" / "tls.crt"
         for tls, welcome in (
             (ours.client("ws-17", trust), True),
-            (one.trust, asked_for is ClientCertificate.OPTIONAL),
+            (ssl.create_default_context(cafile=str(trust)), asked_for is ClientCertificate.OPTIONAL),
             (theirs.client("ws-17", trust), False),
         ):
             async with one.browser(tls=tls) as browser:

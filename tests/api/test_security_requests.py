@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import json
 import re
 from typing import Any, Final
 
@@ -145,6 +147,72 @@ async def test_nothing_is_upgraded_and_nothing_behind_the_wish_is_heard(world: W
 async def test_a_tunnel_is_refused_and_closed(world: World) -> None:
     statuses, closed = await heard(world, b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n", SMUGGLED)
     assert ([404], True) == (statuses, closed)
+
+
+async def said(world: World, data: bytes) -> list[tuple[bytes, bytes]]:
+    """Head and body of each answer, as a client or a proxy tells them apart."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(data)
+    answers: list[tuple[bytes, bytes]] = []
+    text = b""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.5):
+            while piece := await reader.read(65_536):
+                text += piece
+    writer.close()
+    while text:
+        head, _, text = text.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        size = 0 if data.startswith(b"HEAD") and not answers else int(length[1]) if length else 0
+        answers.append((head, text[:size]))
+        text = text[size:]
+    return answers
+
+
+@pytest.mark.parametrize("path", ["/v1/admin/leases", "/v1/admin/journal", "/v1/admin/entitlements", "/openapi.json"])
+async def test_the_answer_to_head_is_a_head_and_nothing_stands_before_the_next_one(world: World, path: str) -> None:
+    await world.host(entitlement())
+    await world.checkout(Seat("HTTP/1.1 200 OK"))
+    key = key_headers(await add_key(world, "viewer"))["Authorization"]
+    head = f"HEAD {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {key}\r\n\r\n".encode()
+    (first, _), (second, body) = await said(world, head + SMUGGLED)
+    assert (b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK") == (first[:15], second[:15])
+    assert b'{"status":"ok"}' == body
+
+
+REFUSED: Final = {
+    "an expectation that is none": POST + b"Expect: the-unexpected\r\nContent-Length: 2\r\n\r\n{}",
+    "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "the whole server": b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no such address": b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no HTTP": b"nothing\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_every_refusal_is_a_problem_of_ours_and_names_no_version(world: World, name: str) -> None:
+    ((head, body),) = await said(world, REFUSED[name])
+    wanted = "bad_request" if name in ("an expectation that is none", "no HTTP") else "not_found"
+    assert wanted == json.loads(body)["code"]
+    assert b"Content-Type: application/problem+json" in head
+    assert [b"lls"] == re.findall(rb"(?i)\r\nserver: ([^\r]*)", head)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/openapi.json", "/v1/products", "/metrics", "/v1/admin/leases"])
+async def test_no_answer_names_a_version(world: World, path: str) -> None:
+    answer = await asked(world, "GET", path, headers=key_headers(await add_key(world)))
+    assert (200, "lls") == (answer.status, answer.headers["Server"])
+
+
+async def test_bytes_that_are_no_text_in_a_cookie_or_token_are_a_wrong_credential(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await add_user(world, "alice")
+    mine = (await credentials(world, "alice"))["Cookie"].encode()
+    for lines in (b"Cookie: __Host-lls=\xff\xfe\r\n", b"Cookie: " + mine + b"\r\nX-LLS-Token: \xff\r\n"):
+        ((head, _),) = await said(world, b"POST /v1/admin/reload HTTP/1.1\r\nHost: x\r\n" + lines + b"\r\n")
+        assert head[:12] in (b"HTTP/1.1 401", b"HTTP/1.1 403")
+    assert "request_failed" not in caplog.messages
 
 
 # ---------------------------------------------------------------- paths

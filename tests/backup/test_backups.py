@@ -18,6 +18,7 @@ import pytest
 
 from lls.backup import Backups, Plan, archive, lock_of, look_into, put_back, refuse_unfinished, taking
 from lls.faults import RefusedDocument, SetupFault, StoreDown
+from lls.identity import CREDENTIALS_VARIABLE, KEY_FILES
 from lls.licensing.changes import Fact
 from lls.signed.vault import VaultWriter
 from lls.store import copies
@@ -81,6 +82,17 @@ async def test_a_backup_holds_the_whole_state_and_only_its_owner_reads_it(state:
     assert (state.server_id, state.ledger.head.seq) == (found.manifest.server_id, found.manifest.seq)
     assert [taken.path.name] == [path.name for path in (tmp_path / "out").iterdir()]
     assert ".backup" not in names_in(state.folder) or not any((state.folder / ".backup").iterdir())
+
+
+async def test_keys_that_systemd_hands_over_are_in_it_too(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_over = (state.folder / "keys").rename(tmp_path / "credentials")
+    with pytest.raises(StoreDown, match=r"server-id.* is not there; nothing was saved"):
+        await state.backups().take(tmp_path / "out", lock=SEALED)
+    monkeypatch.setenv(CREDENTIALS_VARIABLE, str(handed_over))
+    taken = await state.backups().take(tmp_path / "out", lock=SEALED)
+    assert {f"keys/{name}" for name in KEY_FILES} == {one for one in taken.manifest.members if one.startswith("keys/")}
 
 
 async def test_what_cannot_be_read_back_is_no_backup(

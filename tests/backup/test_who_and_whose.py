@@ -65,7 +65,7 @@ async def test_keys_that_systemd_hands_over_are_in_the_backup_and_come_back(
 
 async def test_without_its_keys_there_is_no_backup(state: State, tmp_path: Path) -> None:
     (state.folder / "keys" / "site.key").unlink()
-    with pytest.raises(StoreDown, match=r"site\.key is missing"):
+    with pytest.raises(StoreDown, match=r"site\.key is not there"):
         await state.backups().take(tmp_path / "out", lock=SEALED)
 
 

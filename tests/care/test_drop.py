@@ -211,3 +211,18 @@ async def test_a_flood_is_taken_in_turns(world: World, folder: Path) -> None:
     assert 5 == len(names(folder)["in"])
     await looked(watch)
     assert [] == names(folder)["in"]
+
+
+async def test_a_name_that_somebody_has_used_up_holds_nothing_up(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "MOST_NUMBERED", 3)
+    watch = watcher(world, folder)
+    await watch.look()
+    for _ in range(4):
+        (folder / "in" / "a.llsbundle").write_bytes(b"no bundle")
+        await looked(watch)
+    (folder / "in" / "b.llsbundle").write_bytes(world.bundle())
+    await looked(watch)
+    assert 4 == len([name for name in names(folder)["refused"] if name.endswith("a.llsbundle")])
+    assert 1 == imports(world)

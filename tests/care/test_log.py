@@ -125,6 +125,15 @@ async def test_the_latest_word_about_the_level_counts(logs: Logs) -> None:
     assert (LogLevel.ERROR, None) == (logs.tell().level, logs.tell().until)
 
 
+@pytest.mark.parametrize("level", [LogLevel.ERROR, LogLevel.WARNING, LogLevel.DEBUG])
+async def test_who_changes_the_level_is_written_though_it_silences_the_log(logs: Logs, level: LogLevel) -> None:
+    logs.set_level(level, lasting=None, now=NOW, actor="mallory")
+    logs.set_level(LogLevel.INFO, lasting=None, now=NOW, actor="mallory")
+    changes = [line for line in logs.last if "log_level" in line]
+    assert [True, True] == ["by=mallory" in line for line in changes]
+    assert f"level={level.value}" in changes[0]
+
+
 def test_memory_for_the_last_lines_is_bounded(logs: Logs) -> None:
     for number in range(log.LINES_KEPT + 5):
         LOG.info("x" * 10_000 if not number else str(number))

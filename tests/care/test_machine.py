@@ -12,9 +12,9 @@ import pytest
 
 from lls.care import machine
 from lls.care.findings import Finding, State, failed
-from lls.care.machine import examine_machine, examine_process, file_system_of, judged_sync, measured_sync
-from lls.config import Config, Disk, Server, Tls, TlsMode
-from lls.identity import load_identity
+from lls.care.machine import examine_machine, examine_paths, examine_process, file_system_of, judged_sync, measured_sync
+from lls.config import Backup, Config, Disk, Drop, Journal, Server, Tls, TlsMode
+from lls.identity import CREDENTIALS_VARIABLE, load_identity
 from lls.tls import make_certificate
 
 NOW = datetime(2026, 11, 21, 7, tzinfo=UTC)
@@ -69,7 +69,7 @@ def test_whether_the_systems_clock_is_kept_is_said_where_it_is_known(
 
 def test_keys_that_are_handed_over_are_not_missed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (state / "keys").rename(state.parent / "credentials")
-    assert "systemd hands them over, or they are lost" in examined(state)["keys"][0].said
+    assert "the server has a past" in examined(state)["keys"][0].said
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(state.parent / "credentials"))
     assert State.OK is examined(state)["keys"][0].state
 
@@ -206,3 +206,31 @@ def test_the_process_is_judged_by_its_limits_and_its_watchdog(
 ) -> None:
     found = examine_process(most_connections=connections, leases=leases, environ=environ)
     assert states == tuple(one.state for one in found)
+
+
+def test_keys_that_systemd_hands_over_are_not_missed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (state / "keys").rename(state.parent / "credentials")
+    (found,) = examined(state)["keys"]
+    assert State.WARN is found.state
+    assert "first start" not in found.advice, "a start would make no keys in the place of lost ones"
+    monkeypatch.setenv(CREDENTIALS_VARIABLE, str(state.parent / "credentials"))
+    (found,) = examined(state)["keys"]
+    assert (State.OK, "systemd hands the server's keys over.") == (found.state, found.said)
+
+
+def test_folders_and_files_that_the_server_cannot_use_are_told(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write anywhere, so what the system would say to the service's user is put in its place."""
+    outside = state.parent / "outside"
+    config = Config(
+        drop=Drop(folder=str(outside / "drop")),
+        backup=Backup(folder=str(state), passphrase_file=str(outside / "passphrase")),
+        journal=Journal(archive_dir=str(state / "archive")),
+    )
+    assert [State.WARN] == [one.state for one in examine_paths(config)], "the passphrase is not there"
+    outside.mkdir()
+    (outside / "passphrase").touch()
+    assert [State.OK] == [one.state for one in examine_paths(config)]
+    monkeypatch.setattr(os, "access", lambda place, _mode: not Path(place).is_relative_to(outside))
+    assert ["(drop.folder)", "(backup.passphrase_file)"] == [
+        word.rstrip(".") for one in examine_paths(config) for word in one.said.split() if word.startswith("(")
+    ]

@@ -13,6 +13,7 @@ import pytest
 from lls.care.findings import Finding, State
 from lls.care.standing import examine_chain, examine_standing
 from lls.licensing.journal import Head
+from lls.licensing.server import RestorePoint
 from tests.test_airgap import World
 from tests.vendor import entitlement
 
@@ -45,6 +46,14 @@ async def test_a_new_server_has_one_thing_to_do(world: World) -> None:
 async def test_a_licensed_server_is_well(world: World) -> None:
     await world.take(world.bundle(entitlements=[entitlement(expires_at="2027-11-21T00:00:00Z")]))
     assert {} == states(world)
+
+
+async def test_a_restored_server_waits_for_its_vendor(world: World) -> None:
+    await world.take(world.bundle(entitlements=[entitlement(expires_at="2027-11-21T00:00:00Z")]))
+    point = RestorePoint(restore_id="rst_1", seq=1, head="0" * 64)
+    await world.writer.do(lambda ledger, now: ledger.server.note_restore(point, since=now.wall, now=now))
+    assert {"journal": State.WARN} == states(world)
+    assert "lls server request" in found(world)["journal"].advice
 
 
 async def test_ends_are_told_before_they_come(world: World) -> None:

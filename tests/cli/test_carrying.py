@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lls.cli import files
+from lls.signed.request import read_request
+from tests.vendor import Site
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Daemon, Lls
@@ -155,11 +157,13 @@ def test_a_file_that_cannot_be_a_document_never_reaches_the_daemon(
 
 
 def test_a_request_is_written_whole_and_names_the_next_step(lls: Lls, daemon: Daemon, folder: Path) -> None:
-    daemon.says("POST server/request", body=b"request")
+    request = Site.named().request().encode()
+    daemon.says("POST server/request", body=request)
     shown = lls("server", "request", "-o", folder / "x.llsreq")
-    assert 0 == shown.status
+    assert 0 == shown.status, shown.err
     assert "Next: send it to your vendor" in shown.out
-    assert b"request" == (folder / "x.llsreq").read_bytes()
+    assert f"key's fingerprint, by telephone: {read_request(request).fingerprint}\n" in shown.out
+    assert request == (folder / "x.llsreq").read_bytes()
 
 
 def test_a_report_is_private_and_asks_for_names_only_as_told(lls: Lls, daemon: Daemon, folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lls import __version__
+from tests.vendor import Vendor
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Daemon, Lls
@@ -249,3 +250,17 @@ def test_what_a_list_does_not_need_is_not_loaded(daemon: Daemon) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", script, "lease", "list"], capture_output=True, check=True, timeout=60)
     assert ended.stdout.endswith(b"\n[]\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [(["--server", "https://127.0.0.1:1"], "--vendor-keys"), (["--vendor-keys", "{keys}"], "--server URL")],
+)
+def test_what_lls_run_misses_is_told_as_an_option(
+    lls: Lls, folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], option: str
+) -> None:
+    for name in ("LLS_SERVER", "LLS_VENDOR_KEYS"):
+        monkeypatch.delenv(name, raising=False)
+    (folder / "keys").write_text(Vendor().key_sets[-1], "ascii")
+    shown = lls("run", "--product", "cad", *(word.format(keys=folder / "keys") for word in words), "--", "true")
+    assert (2, True) == (shown.status, f"give {option}" in shown.err), shown.err

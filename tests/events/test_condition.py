@@ -63,3 +63,14 @@ def test_what_was_gone_for_a_moment_and_comes_back_worse_is_told() -> None:
     listener.hears(holds("full", lasts=BREATH))
     listener.hears(after=timedelta(minutes=1))
     assert ["+full2"] == listener.hears(holds("full", level=2, lasts=BREATH), after=timedelta(minutes=2))
+
+
+def test_who_takes_and_returns_the_last_seat_again_and_again_is_told_of_once() -> None:
+    listener, most, all_ = Listener(), holds("full", lasts=BREATH), holds("full", level=2, lasts=BREATH)
+    assert ["+full2"] == listener.hears(all_)
+    for minute in range(1, 9, 2):
+        assert [] == listener.hears(most, after=timedelta(minutes=minute))
+        assert [] == listener.hears(all_, after=timedelta(minutes=minute + 1))
+    assert [] == listener.hears(most, after=timedelta(minutes=10))
+    assert [] == listener.hears(most, after=timedelta(minutes=20))
+    assert ["+full2"] == listener.hears(all_, after=timedelta(minutes=21))

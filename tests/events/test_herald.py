@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lls.events import Condition, Event, Herald, Outbox
+from lls.events.outbox import KEPT
 from lls.events.senders import NotDelivered
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -25,11 +26,14 @@ class Desk:
 
     name: str = "desk"
     down: bool = False
+    broken: bool = False
     got: list[Event] = field(default_factory=list)
     tries: int = 0
 
     async def send(self, event: Event) -> None:
         self.tries += 1
+        if self.broken:
+            raise ValueError("of which nobody has thought")
         if self.down:
             raise NotDelivered("It is closed.")
         self.got.append(event)
@@ -156,3 +160,42 @@ async def test_a_disk_that_fails_is_told_once_and_does_not_end_the_looking(
     aside.rename(world.folder)
     await until(lambda: len(world.desks[0].got) == 1)
     assert caplog.messages.count("events_stopped") in (1, 2), "once by who looks, once by who delivers"
+
+
+async def test_what_nobody_has_thought_of_ends_neither_the_looking_nor_a_delivery(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (desk,) = world.desks
+    desk.broken = True
+    herald = world.herald()
+    await herald.start()
+    await herald.test()
+    await until(lambda: desk.tries > 1)
+    assert ["It cannot be sent (ValueError)."] == [one.error for one in herald.outbox.deliveries(limit=10)]
+    desk.broken = False
+    world.holding = [None]  # type: ignore[list-item]  # a look that fails
+    await until(lambda: "events_stopped" in caplog.messages)
+    world.holding = [FULL]
+    await until(lambda: [event.type for event in desk.got] == ["test", "seats_high"])
+
+
+async def test_what_is_old_goes_while_the_server_runs(world: World) -> None:
+    herald = world.herald()
+    await herald.start()
+    await herald.test()
+    await until(lambda: bool(world.desks[0].got) and herald.outbox.count() == {"sent": 1})
+    world.now += KEPT + timedelta(days=1)
+    await until(lambda: herald.outbox.events(limit=10) == [])
+
+
+async def test_ten_thousand_conditions_at_once_leave_the_loop_its_turns(world: World) -> None:
+    world.desks = []
+    world.holding = [
+        Condition(type="entitlement_ends", key=f"ent_{number}", text="It ends.") for number in range(10_000)
+    ]
+    looking, turns = asyncio.create_task(world.herald().look()), 0
+    while not looking.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert 10_000 == len(looking.result())
+    assert turns > 100

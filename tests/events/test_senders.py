@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_string
 from email.policy import default
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from lls.config import Events, SmtpSecurity
 from lls.events import Destination, Event, Sender, Severity, destinations
@@ -78,7 +80,7 @@ async def hooks() -> AsyncIterator[Hooks]:
 
 async def test_a_webhook_is_signed_so_that_its_receiver_can_tell(hooks: Hooks, secret_file: Path) -> None:
     webhook = made(webhook_urls=(hooks.url,), webhook_secret_file=str(secret_file))
-    assert hooks.url.partition("?")[0] == webhook.name
+    assert f"{URL(hooks.url).origin()} #" == webhook.name[:-8]
     await webhook.send(EVENT)
     await webhook.send(EVENT)
     (headers, body), (again, _) = hooks.got
@@ -124,10 +126,11 @@ async def test_nobody_there_is_said_in_a_sentence_without_the_address(secret_fil
     assert "hush" not in f"{failed.value}{webhook.name}"
 
 
-def test_two_hooks_of_one_address_are_two_destinations(secret_file: Path) -> None:
-    urls = ("http://a/x?one", "http://a/x?two")
+def test_two_hooks_of_one_host_are_two_destinations_whose_names_open_neither(secret_file: Path) -> None:
+    urls = ("http://me:hush@a/", "http://a/x?one", "http://a/x?two", "http://a/x?two", "http://me:hush@a/x?one")
     found = destinations(Events(webhook_urls=urls, webhook_secret_file=str(secret_file)), SENDER, now=lambda: NOW)
-    assert ["http://a/x", "http://a/x #2"] == [one.name for one in found]
+    one, two = "http://a #704fb0bb", "http://a #51cae3d5"
+    assert ["http://a", one, two, f"{two} #2", f"{one} #2"] == [hook.name for hook in found]
 
 
 @pytest.mark.parametrize("content", ["", "short", "not base64 at all, but long enough to be one!", "c2hvcnQ="])
@@ -233,6 +236,12 @@ async def test_a_line_of_syslog_by_udp(datagrams: socket.socket) -> None:
     line = datagrams.recv(2048).decode()
     assert line.startswith("<28>1 2026-11-21T12:00:00Z ")
     assert line.endswith(f" seats_high - raised seats_high server={SENDER.server_id} product=cad seats=5 {EVENT.text}")
+
+
+async def test_an_event_is_one_line_of_syslog_whatever_is_in_it(datagrams: socket.socket) -> None:
+    hostile = replace(EVENT, text="ends.\n<8>1 - forged - - - \x1b[2Jall is well", data={"product": "a\r\nb"})
+    await made(syslog=f"udp://127.0.0.1:{datagrams.getsockname()[1]}").send(hostile)
+    assert datagrams.recv(2048).decode().isprintable()
 
 
 async def test_a_line_of_syslog_by_tcp_and_by_the_local_socket(tmp_path: Path) -> None:

@@ -230,6 +230,13 @@ def test_every_mistake_is_told_at_once_and_one_mistake_once(write: Write) -> Non
     assert [] == [(word, told) for word, told in zip(expected, found, strict=True) if word not in told]
 
 
+def test_a_webhook_that_is_mistyped_is_not_repeated(write: Write) -> None:
+    path = write('[events]\nwebhook_urls = ["https://a/", "htps://me:hush@chat/T0KEN"]\nwebhook_secret_file = "/x"')
+    (sentence,) = problems(path, {})
+    assert "address 2" in sentence
+    assert "T0KEN" not in sentence
+
+
 def test_where_nothing_is_wrong_there_is_no_problem(write: Write, tmp_path: Path) -> None:
     assert [] == problems(write(rendered()), {})
     assert 1 == len(problems(tmp_path / "missing.toml", {}))

@@ -28,33 +28,33 @@ ARROWS: dict[str, set[str]] = {
     "writer": {"licensing", "store", "clock", "faults"},
     "identity": {"signed", "faults"},
     "host": set(),
-    "events": {"licensing", "writer", "config", "backup", "care", "tls", "faults"},
+    "turns": set(),
+    "events": {"licensing", "writer", "config", "backup", "care", "tls", "turns", "faults"},
     "airgap": {"signed", "writer", "store", "licensing", "faults", "clock", "identity"},
     "watchdog": {"writer", "faults"},
     # Looks at everything and owns no rule of licensing; the daemon hands it what it may change (decision 0026).
     "care": {
         *("airgap", "clock", "config", "faults", "host", "identity", "licensing", "signed", "store", "store.resting"),
-        *("telemetry", "tls", "writer"),
-        *(
-            "backup",
-            "events",
-        ),  # an examination says whether there is something to put back, and whether anybody is told
+        *("telemetry", "tls", "turns", "writer"),
+        # An examination says whether there is something to put back, and whether anybody is told.
+        *("backup", "events"),
     },
     # What a server's whole state is, and its one file (decision 0020).
     "backup": {"signed", "store", "licensing", "identity", "faults"},
     "schedule": {"writer", "airgap", "store", "clock", "backup", "care", "tls", "faults"},
     "api": {
         *("licensing", "signed.capability", "writer", "airgap", "backup", "care", "events", "faults", "telemetry"),
-        "tls",
+        *("tls", "turns"),
     },
     "console": {"api"},
     "client": set(),  # is copied into other people's programs
     "issuer": {"signed", "licensing", "faults"},  # the vendor's side knows the documents, not the appliance
     # A policy file is judged where it is written, before any server hears of it.
-    # A restore runs while no daemon does; the key or passphrase for it is asked for here.
+    # A restore runs while no daemon does; the key or passphrase for it is asked for here. The fingerprint of a request
+    # is read out to whoever carries it.
     "cli": {
         *("care", "config", "daemon", "client", "faults", "demo", "licensing.policy_file"),
-        *("backup", "signed.jose", "signed.keys", "signed.vault", "tls"),
+        *("backup", "signed.jose", "signed.keys", "signed.request", "signed.vault", "tls"),
     },
     "__main__": {"cli"},
     "daemon": {EVERYTHING},

@@ -132,3 +132,26 @@ def test_a_pair_of_the_site_that_does_not_fit_is_no_start(folder: Path) -> None:
     make_certificate(folder / "other.crt", folder / "tls.key", names=NAMES, now=NOW)
     with pytest.raises(SetupFault, match="cannot be used"):
         doors(folder, self_made=False)
+
+
+def test_no_handshake_meets_half_an_exchange_and_renewals_at_once_leave_one_pair(folder: Path) -> None:
+    opened, over = doors(folder), threading.Event()
+    troubles: list[BaseException] = []
+
+    def renew() -> None:
+        try:
+            while not over.is_set():
+                opened.renew()
+        except SetupFault as fault:
+            troubles.append(fault)
+
+    renewing = [threading.Thread(target=renew) for _ in range(2)]
+    for one in renewing:
+        one.start()
+    met = {shown(opened) for _ in range(100)}
+    over.set()
+    for one in renewing:
+        one.join()
+    assert [] == troubles
+    assert met <= set(opened.spki_sha256)
+    assert opened.spki_sha256[0] == shown(opened) == doors(folder).spki_sha256[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lls.issuer import Issuer
+from lls.issuer.files import sync_directory
 from lls.issuer.refusals import HomeRefused
 from tests.issuer.appliance import NOW
 
@@ -34,6 +36,26 @@ def test_init_killed_at_any_step_on_the_disk_leaves_a_home_that_works_or_can_be_
     found = json.loads(ran.stdout)
     assert found["made"] >= 20  # killed before it was there
     assert found["there"] >= 1  # killed behind the rename that decides
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
+@pytest.mark.parametrize("at", [1, 2])
+def test_init_that_fails_between_its_last_renames_is_simply_typed_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, at: int
+) -> None:
+    calls = iter(range(1, 100))
+
+    def failing(directory: Path) -> None:
+        if next(calls) == at:
+            raise failure
+        sync_directory(directory)
+
+    monkeypatch.setattr("lls.issuer.founding.sync_directory", failing)
+    with pytest.raises((KeyboardInterrupt, HomeRefused)):
+        Issuer.create(home, now=NOW, passphrase=None)
+    there = (home / "keys").exists()
+    with Issuer(home, now=NOW) if there else Issuer.create(home, now=NOW, passphrase=None) as issuer:
+        assert (at == 2, 1) == (there, issuer.keyring.newest.version)
 
 
 def test_a_register_that_was_used_is_never_taken_for_a_half_made_home(issuer: Issuer) -> None:

@@ -132,6 +132,12 @@ def test_a_report_of_nobodys_server_is_remembered_with_what_it_says_to_be(desk: 
     )
 
 
+def test_a_device_is_no_report_and_leaves_nothing(desk: Desk) -> None:
+    """One such as /dev/zero has no end that could be hashed."""
+    desk.run("report", "ingest", "/dev/null", code=1)
+    assert [] == desk.json("report", "list", "--refused")["refused"]
+
+
 def test_the_same_file_named_twice_is_read_once(desk: Desk) -> None:
     (path,) = desk.reports(1)
     assert 1 == len(desk.json("report", "ingest", path, path)["reports"])

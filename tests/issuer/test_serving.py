@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from lls.issuer import Issuer, Terms
+from lls.issuer.cli import app
 from lls.issuer.refusals import Conflict, NotKnown
 from lls.licensing.fields import write_instant
 from lls.licensing.terms import CLOCK_RESET
@@ -81,6 +84,18 @@ def test_a_machine_may_be_renewed_part_by_part(issuer: Issuer, appliance: Applia
         assert host == dict(imported(issuer, appliance).server_license.binding.components)
     told = [line.what.get("changed_parts") for line in issuer.audit.lines() if line.kind == "server_registered"]
     assert [[name] for name in HOST] == [changed for changed in told if changed]
+
+
+def test_whoever_registers_a_changed_machine_hears_which_parts_it_had(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path
+) -> None:
+    """Else a machine is exchanged in three requests of which each is nearly the one before."""
+    issuer.register_server(appliance.request(host=HOST), binding="host", now=NOW)
+    (tmp_path / "request").write_text(appliance.request(host={**HOST, "disk": "e" * 64}))
+    command = ["--home", str(issuer.home), "server", "register", str(tmp_path / "request")]
+    told = CliRunner().invoke(app, command)
+    assert (0, True) == (told.exit_code, "Other than before, or gone: disk." in told.output.replace("\n", " "))
+    assert [] == json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["changed_parts"]
 
 
 def test_another_machine_is_believed_for_a_reason_only(issuer: Issuer, appliance: Appliance) -> None:

@@ -43,28 +43,44 @@ def why_not() -> str:
         return "a bare system is made by root on Linux"
     if missing:
         return f"a bare system needs {', '.join(missing)}"
+    alone = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False)
+    if alone.returncode:
+        return "a bare system needs name spaces of its own, and this machine (a container?) gives none"
+    asked = "import sys; sys.exit(sys.version_info < (3, 11))"
+    own = Path("/usr/bin/python3")
+    if not own.exists() or subprocess.run([own, "-I", "-c", asked], capture_output=True, check=False).returncode:
+        return "a package is made for the distribution's own Python, and here it is missing or older than 3.11"
+    if not _mirror()[1]:
+        return "apt names no mirror of this release that a bare system could come from"
     return ""
 
 
 def bootstrap(root: Path) -> None:
     """The smallest system of this machine's release, with Python, systemd and openssl."""
-    told = Path("/etc/os-release").read_text("utf-8")
-    found = re.search(r"^VERSION_CODENAME=(\w+)$", told, re.MULTILINE)
-    assert found is not None, "this distribution does not name its release"
-    shown = subprocess.run(
-        ["apt-get", "indextargets", "--no-release-info", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    mirrors = [line.split()[1] for line in shown.stdout.splitlines() if line.split()[0] == found[1]]
+    release, mirror = _mirror()
     done = subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={CARRIED}", found[1], root, mirrors[0]],
+        ["debootstrap", "--variant=minbase", f"--include={CARRIED}", release, root, mirror],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+
+
+def _mirror() -> tuple[str, str]:
+    """This machine's release, and where its packages come from; empty when one of them is not named."""
+    told = Path("/etc/os-release").read_text("utf-8")
+    found = re.search(r"^VERSION_CODENAME=(\w+)$", told, re.MULTILINE)
+    if found is None or shutil.which("apt-get") is None:
+        return "", ""
+    shown = subprocess.run(
+        ["apt-get", "indextargets", "--no-release-info", "--format", "$(RELEASE) $(REPO_URI)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    mirrors = [line.split()[1] for line in shown.stdout.splitlines() if line.split()[0] == found[1]]
+    return found[1], mirrors[0] if mirrors else ""
 
 
 class Guest:

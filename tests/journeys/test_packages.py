@@ -31,6 +31,8 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 ANSWER_SECONDS = 30.0
 NAME = "local-license-server"
+NAMED = "plant-4"
+REQUEST = f"/mnt/{NAMED}.llsreq"
 DOCUMENTS = f"/usr/share/doc/{NAME}"
 HOLD = """
 import subprocess
@@ -93,6 +95,13 @@ class Vendor:
             issuer.fulfil(json.dumps(order).encode(), now=now)
             return issuer.issue_bundle(server.server_id, now=now).data
 
+    def answer(self, request: bytes) -> bytes:
+        """Where a restored server goes on: its new request, and the bundle that answers it."""
+        now = datetime.now(UTC)
+        with Issuer(self.home, now=now) as issuer:
+            adopted = issuer.adopt(request, confirm=NAMED, now=now)
+            return issuer.issue_bundle(adopted.server.server_id, now=now).data
+
     def acknowledge(self, report: Path) -> str:
         """Judge a report; the receipt for it."""
         now = datetime.now(UTC)
@@ -141,14 +150,17 @@ def test_packages_live_their_whole_life_without_any_network(tmp_path: Path, shor
         a_forged_package_is_told_before_it_is_installed(guest, vendor, first)
         the_package_installs_and_starts_nothing(guest)
         the_installed_unit_is_right(guest)
-        service.start()
+        what_is_typed_sets_a_server_up(guest, service)
         what_is_the_servers_is_nobody_elses(guest)
         the_socket_is_for_root_and_its_group(guest)
-        the_whole_loop_goes_by_file(guest, service, vendor)
+        the_whole_loop_goes_by_file(guest, vendor)
+        an_examination_finds_nothing_to_mend(guest)
         if isinstance(guest, Booted):
             the_sandbox_is_in_force(guest)
             a_program_that_hangs_is_started_again(guest)
             sealed_keys_are_the_same_server(guest, service)
+            the_service_writes_in_the_sites_folder(guest)
+        a_backup_comes_back(guest, service, vendor)
         an_upgrade_keeps_what_there_is(guest, service, second)
         removed_keeps_and_purged_puts_aside(guest, service, second)
         if isinstance(guest, Booted):
@@ -169,7 +181,7 @@ def deb(folder: Path) -> Path:
 
 def hand_in(guest: Guest, *files: Path) -> None:
     for file in files:
-        shutil.copy(file, guest.path("/root"))
+        shutil.copy(file, guest.path("/mnt"))
 
 
 def there_is_no_network(guest: Guest) -> None:
@@ -178,19 +190,19 @@ def there_is_no_network(guest: Guest) -> None:
 
 def a_forged_package_is_told_before_it_is_installed(guest: Guest, vendor: Vendor, made: Path) -> None:
     hand_in(guest, *made.iterdir(), vendor.folder / "sign.pub")
-    whole = guest.path(f"/root/{deb(made).name}")
-    assert "Verified" in guest.run("sh", "/root/verify.sh", "/root/sign.pub", "/root").stdout
+    whole = guest.path(f"/mnt/{deb(made).name}")
+    assert "Verified" in guest.run("sh", "/mnt/verify.sh", "/mnt/sign.pub", "/mnt").stdout
     content = whole.read_bytes()
     whole.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert "REFUSED" in guest.run("sh", "/root/verify.sh", "/root/sign.pub", "/root", status=1).stderr
+    assert "REFUSED" in guest.run("sh", "/mnt/verify.sh", "/mnt/sign.pub", "/mnt", status=1).stderr
     whole.write_bytes(content)
 
 
 def the_package_installs_and_starts_nothing(guest: Guest) -> None:
-    (file,) = guest.path("/root").glob("*.deb")
-    told = guest.run("dpkg", "--install", f"/root/{file.name}").stdout
-    assert "systemctl enable --now lls" in told
-    assert "vendor.llskeys" not in told, "a branded package brings the key set"
+    (file,) = guest.path("/mnt").glob("*.deb")
+    told = guest.run("dpkg", "--install", f"/mnt/{file.name}").stdout
+    assert "  lls setup\n" in told
+    assert ".llskeys" not in told, "a branded package brings the key set"
     assert 3 == guest.run("lls", "server", "show", status=None).returncode
     assert "" == guest.said("dpkg", "--verify", NAME)
     assert "" == guest.run("lls", "config", "check").stderr
@@ -208,6 +220,20 @@ def the_installed_unit_is_right(guest: Guest) -> None:
     assert 1.5 >= float(exposure[1])
 
 
+def what_is_typed_sets_a_server_up(guest: Guest, service: Service) -> None:
+    """The manual's first start: one command; where nobody starts services, it says how and goes on when typed again."""
+    words = ("lls", "setup", "--yes", "--name", NAMED, "--admin", "ann", "--invite", "--request", REQUEST)
+    told = guest.run(*words).stdout
+    if not isinstance(guest, Booted):
+        assert "type lls setup again" in told
+        service.start()
+        told = guest.run(*words).stdout
+    assert "one-time token" in told
+    assert "key's fingerprint, by telephone: " in told
+    assert f"Next: send {REQUEST} to your vendor" in told
+    assert NAMED == service.shown()["name"]
+
+
 def what_is_the_servers_is_nobody_elses(guest: Guest) -> None:
     listed = guest.said("find", "/var/lib/lls", "-printf", r"%u:%g %m %y\n").splitlines()
     assert {"lls:lls 700 d", "lls:lls 600 f"} == set(listed)
@@ -221,22 +247,98 @@ def the_socket_is_for_root_and_its_group(guest: Guest) -> None:
     assert 3 == guest.run("lls", "server", "show", user="eve", status=None).returncode
 
 
-def the_whole_loop_goes_by_file(guest: Guest, service: Service, vendor: Vendor) -> None:
-    at = guest.path("/root")
-    guest.run("lls", "server", "request", "-o", "/root/site.llsreq")
-    (at / "site.llsbundle").write_bytes(vendor.sell((at / "site.llsreq").read_bytes()))
-    guest.run("lls", "bundle", "show", "/root/site.llsbundle")
-    guest.run("lls", "bundle", "import", "/root/site.llsbundle")
+def the_whole_loop_goes_by_file(guest: Guest, vendor: Vendor) -> None:
+    at = guest.path("/mnt")
+    (at / "site.llsbundle").write_bytes(vendor.sell(guest.path(REQUEST).read_bytes()))
+    guest.run("lls", "bundle", "show", "/mnt/site.llsbundle")
+    guest.run("lls", "bundle", "import", "/mnt/site.llsbundle")
     (at / "hold.py").write_text(HOLD, "utf-8")
     client = {"LLS_SERVER": "https://127.0.0.1:6501", "LLS_VENDOR_KEYS": "/etc/lls/vendor.llskeys"}
-    held = json.loads(guest.run("/usr/lib/lls/bin/python3", "-I", "/root/hold.py", environ=client).stdout)
+    seen = guest.run("lls", "run", "--product", "cad", "--", "lls", "lease", "list", environ=client).stdout
+    assert "root@" in seen, "the manual's first seat"
+    held = json.loads(guest.run("/usr/lib/lls/bin/python3", "-I", "/mnt/hold.py", environ=client).stdout)
     assert ["cad"] == [lease["product"] for lease in held["leases"]]
-    guest.run("lls", "report", "export", "-o", "/root/site.llsreport")
+    guest.run("lls", "report", "export", "-o", "/mnt/site.llsreport")
     (at / "site.llsreceipt").write_text(vendor.acknowledge(at / "site.llsreport"), "ascii")
-    guest.run("lls", "receipt", "import", "/root/site.llsreceipt")
+    guest.run("lls", "receipt", "import", "/mnt/site.llsreceipt")
     guest.run("lls", "journal", "verify")
     guest.run("lls", "reload")
     assert "whole" in guest.said("lls", "server", "show")
+
+
+def an_examination_finds_nothing_to_mend(guest: Guest) -> None:
+    """Warnings are the machine's own affair: a bare system may lie in memory."""
+    found = json.loads(guest.said("lls", "doctor", "--full", "--json"))
+    assert [] == [one for one in found["findings"] if one["state"] == "fail"]
+
+
+def the_service_writes_in_the_sites_folder(guest: Booted) -> None:
+    """The manual's drop folder and scheduled backups, in force in the sandbox; what lies elsewhere is told."""
+    ours = guest.path("/etc/lls/lls.toml")
+    before = ours.read_text("utf-8")
+    guest.run("groupadd", "--system", "transfer")
+    guest.run("install", "-d", "-o", "lls", "-g", "lls", "-m", "0751", "/srv/lls")
+    folders = [f"/srv/lls/drop{name}" for name in ("", "/in", "/done", "/refused", "/out")]
+    guest.run("install", "-d", "-o", "lls", "-g", "transfer", "-m", "2770", *folders)
+    named = {"[drop]": "/srv/lls/drop", "[backup]": "/srv/elsewhere"}
+    ours.write_text(with_folders(before, named), "utf-8")
+    guest.run("systemctl", "restart", "lls")
+    told = guest.said("lls", "doctor")
+    assert "cannot write to /srv/elsewhere (backup.folder)" in told
+    assert "ReadWritePaths=/srv/elsewhere" in told
+    assert "drop.folder" not in told
+    guest.run("cp", "/mnt/site.llsbundle", "/srv/lls/drop/in/again.llsbundle")
+    ours.write_text(with_folders(before, named | {"[backup]": "/srv/lls/backup"}), "utf-8")
+    guest.run("systemctl", "restart", "lls")
+    assert "paths" not in json.dumps([one for one in doubts(guest) if one["check"] == "paths"])
+    until(lambda: any(guest.path("/srv/lls/backup").glob("*.llsbackup")), seconds=ANSWER_SECONDS, what="a backup")
+    words = guest.path("/srv/lls/drop/done/again.llsbundle.txt")
+    until(words.exists, seconds=ANSWER_SECONDS, what="taken from the drop folder")
+    group = guest.said("getent", "group", "transfer").split(":")[2]
+    assert (int(group), 0o100640) == (words.stat().st_gid, words.stat().st_mode), "who carries files reads what became"
+    ours.write_text(before, "utf-8")
+    guest.run("systemctl", "restart", "lls")
+
+
+def with_folders(settings: str, named: dict[str, str]) -> str:
+    for table, folder in named.items():
+        head, found, tail = settings.partition(f"\n{table}\n")
+        assert found
+        settings = head + found + re.sub(r"^#folder = .*$", f'folder = "{folder}"', tail, count=1, flags=re.MULTILINE)
+    return settings
+
+
+def doubts(guest: Guest) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = json.loads(guest.said("lls", "doctor", "--json"))["findings"]
+    return [one for one in found if one["state"] != "ok"]
+
+
+def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
+    """Put back by root, it is the service's own again; and the vendor's answer ends what a restore leaves open."""
+    before = service.shown()["server_id"]
+    secret = guest.path("/mnt/passphrase")
+    secret.write_text("a passphrase of several words\n", "ascii")
+    secret.chmod(0o600)
+    sealed = ("--passphrase-file", "/mnt/passphrase")
+    guest.run("lls", "backup", "-o", "/mnt/site.llsbackup", *sealed)
+    guest.run("lls", "restore", "/mnt/site.llsbackup", "--check", *sealed)
+    assert "runs on" in guest.run("lls", "restore", "/mnt/site.llsbackup", "--force", *sealed, status=1).stderr
+    service.stop()
+    guest.run("rm", "-r", "/var/lib/lls/keys", "/var/lib/lls/lls.sqlite3")
+    guest.run("lls", "restore", "/mnt/site.llsbackup", *sealed)
+    what_is_the_servers_is_nobody_elses(guest)
+    guest.run("lls", "doctor")
+    service.start()
+    shown = service.shown()
+    assert (before, "restored") == (shown["server_id"], shown["chain"])
+    assert ["journal"] == [one["check"] for one in doubts(guest) if one["check"] == "journal"], (
+        "it waits for its vendor"
+    )
+    guest.run("lls", "server", "request", "-o", "/mnt/restored.llsreq")
+    answer = vendor.answer(guest.path("/mnt/restored.llsreq").read_bytes())
+    guest.path("/mnt/restored.llsbundle").write_bytes(answer)
+    guest.run("lls", "bundle", "import", "/mnt/restored.llsbundle")
+    assert "ok" == service.shown()["chain"]
 
 
 def the_sandbox_is_in_force(guest: Booted) -> None:
@@ -269,11 +371,11 @@ def sealed_keys_are_the_same_server(guest: Booted, service: Service) -> None:
             "systemd-creds", "encrypt", f"--name={name}", f"/var/lib/lls/keys/{name}", f"/etc/lls/credentials/{name}"
         )
     drop_in(guest, "credentials", guest.path(f"{DOCUMENTS}/examples/lls-credentials.conf").read_text("utf-8"))
-    guest.run("mv", "/var/lib/lls/keys", "/root/keys")
+    guest.run("mv", "/var/lib/lls/keys", "/mnt/keys")
     guest.run("systemctl", "restart", "lls")
     assert before == service.shown()["server_id"]
     guest.run("systemctl", "stop", "lls")
-    guest.run("mv", "/root/keys", "/var/lib/lls/keys")
+    guest.run("mv", "/mnt/keys", "/var/lib/lls/keys")
     guest.run("rm", "-r", "/etc/lls/credentials")
     drop_in(guest, "credentials", "")
     guest.run("systemctl", "start", "lls")
@@ -295,11 +397,11 @@ def drop_in(guest: Booted, name: str, content: str) -> None:
 def an_upgrade_keeps_what_there_is(guest: Guest, service: Service, newer: Path) -> None:
     before = service.shown()
     ours = guest.path("/etc/lls/lls.toml")
-    ours.write_text(ours.read_text("utf-8").replace('#name = "lls"', 'name = "site-a"'), "utf-8")
+    ours.write_text(ours.read_text("utf-8").replace(f'name = "{NAMED}"', 'name = "site-a"'), "utf-8")
     if isinstance(guest, Plain):
         service.stop()
     hand_in(guest, deb(newer))
-    guest.run("dpkg", "--install", f"/root/{deb(newer).name}")
+    guest.run("dpkg", "--install", f"/mnt/{deb(newer).name}")
     if isinstance(guest, Plain):
         service.start()
     after = service.shown()
@@ -317,7 +419,7 @@ def removed_keeps_and_purged_puts_aside(guest: Guest, service: Service, newer: P
     assert not guest.path("/usr/lib/lls").exists(), "bytecode included"
     assert guest.path("/var/lib/lls/keys").is_dir()
     assert guest.path("/etc/lls/lls.toml").exists()
-    guest.run("dpkg", "--install", f"/root/{deb(newer).name}")
+    guest.run("dpkg", "--install", f"/mnt/{deb(newer).name}")
     service.start()
     assert before == service.shown()["server_id"]
     if isinstance(guest, Plain):
@@ -349,32 +451,32 @@ def unpack_archive(guest: Guest, made: Path) -> None:
         "tar",
         "--extract",
         "--directory=/root",
-        "--one-top-level=/root/archive",
+        "--one-top-level=/mnt/archive",
         "--strip-components=1",
         "--file",
-        f"/root/{archive.name}",
+        f"/mnt/{archive.name}",
     )
 
 
 def the_archive_installs_a_service_too(guest: Booted, vendor: Vendor, made: Path) -> None:
     unpack_archive(guest, made)
-    guest.run("/root/archive/install.sh", "--key", "/root/sign.pub")
-    guest.run("/root/archive/install.sh", "--key", "/root/sign.pub")
+    guest.run("/mnt/archive/install.sh", "--key", "/mnt/sign.pub")
+    guest.run("/mnt/archive/install.sh", "--key", "/mnt/sign.pub")
     done = guest.run("systemd-analyze", "verify", "--man=no", "lls.service", status=None)
     assert (0, "") == (done.returncode, done.stderr)
     guest.run("systemctl", "enable", "--now", "lls")
     assert "0.1.0" == json.loads(guest.said("lls", "server", "show", "--json"))["version"]
     guest.run("systemctl", "reload", "lls")
-    guest.run("/root/archive/install.sh", "--uninstall")
+    guest.run("/mnt/archive/install.sh", "--uninstall")
     assert not guest.path("/opt/lls").exists()
     assert guest.path("/var/lib/lls/keys").is_dir()
-    guest.run("rm", "-rf", "/var/lib/lls", "/etc/lls", "/root/archive")
+    guest.run("rm", "-rf", "/var/lib/lls", "/etc/lls", "/mnt/archive")
 
 
 def the_containers_steps_make_a_server(guest: Plain, log: Path, vendor: Vendor, made: Path) -> None:
     """No builder of images is at hand: each RUN of the Containerfile is run; USER, CMD and HEALTHCHECK are obeyed."""
     unpack_archive(guest, made)
-    guest.run("mv", "/root/archive", "/archive")
+    guest.run("mv", "/mnt/archive", "/archive")
     shutil.copy(vendor.folder / "sign.pub", guest.path("/key.pem"))
     for user in ("lls", "ada", "eve"):
         guest.run("userdel", user, status=None)

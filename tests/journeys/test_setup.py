@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from lls.issuer import Issuer
+from lls.signed.request import read_request
 from tests.journeys.world import Site, environment
 
 
@@ -77,6 +78,7 @@ def test_an_unattended_setup_is_typed_twice_and_ends_with_a_request(bare: Site) 
     with Issuer(bare.vendor, now=now()) as issuer:
         server = issuer.register_server((bare.root / "site.llsreq").read_bytes(), now=now())
     assert "plant 4" == server.name
+    assert read_request((bare.root / "site.llsreq").read_bytes()).fingerprint in second.stdout, "for the telephone"
 
     third = typed(bare, [*words, "--json"])
     told = json.loads(third.stdout)
@@ -137,6 +139,18 @@ def test_settings_that_are_there_are_put_aside_only_if_wanted(bare: Site) -> Non
     assert "plant 4" == tomllib.loads(bare.config.read_text("utf-8"))["server"]["name"]
     (aside,) = bare.config.parent.glob("lls.toml.*.bak")
     assert "old" in aside.read_text("utf-8")
+
+
+def test_other_settings_of_a_server_that_runs_wait_for_its_restart(bare: Site) -> None:
+    """Its own address is taken, by itself; and what was written is not in force yet."""
+    assert 0 == typed(bare, options(bare, "--yes", "--no-start")).returncode
+    bare.start()
+    words = [word for word in options(bare, "--yes", "--force") if word not in ("--listen", f"127.0.0.1:{bare.port}")]
+    same = typed(bare, options(bare, "--yes", "--force"))
+    assert (0, False) == (same.returncode, "settings of before: systemctl" in same.stdout), same.stderr
+    done = typed(bare, words)
+    assert 0 == done.returncode, done.stderr
+    assert "Next: restart the server, which still goes by the settings of before" in done.stdout
 
 
 class Terminal:

@@ -174,3 +174,12 @@ def test_verify_refuses_a_list_of_files_that_are_not_there(unpacked: Path, key: 
     for name in (SUMS, SIGNATURE):
         shutil.copy(unpacked / name, tmp_path / name)
     assert 1 == verify(unpacked, key, tmp_path).returncode
+
+
+def test_verify_refuses_a_package_that_the_signed_list_does_not_name(unpacked: Path, key: Path) -> None:
+    """`dpkg -i local-license-server_*.deb` would take it, too."""
+    stranger = unpacked / "local-license-server_9-1_amd64.deb"
+    stranger.write_text("from another make, or another maker")
+    done = verify(unpacked, key, unpacked)
+    assert 1 == done.returncode
+    assert f"{stranger.name} is here and SHA256SUMS does not name it" in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -205,6 +206,16 @@ def test_another_spelling_of_the_same_bytes_is_refused() -> None:
 @pytest.mark.parametrize("token", ["", ".", "..", "...", "{", "{}", "a.b", "a.b.c.d.e", "ü.b.c", "\ud800", " " * 9])
 def test_what_is_no_token_is_malformed(token: str) -> None:
     assert Refusal.MALFORMED is refusal(token)
+
+
+def test_a_file_of_nothing_but_dots_takes_no_more_memory_than_itself() -> None:
+    size = 4 * 1024 * 1024
+    tracemalloc.start()
+    with pytest.raises(RefusedDocument, match="cut off"):
+        decrypt(b"." * size, key=SEALED)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * size  # a part for each dot would be nine times as much
 
 
 def test_an_oversized_token_is_refused_before_it_is_read() -> None:

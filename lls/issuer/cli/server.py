@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lls.faults import RefusedDocument
-from lls.issuer.binding import usual_number
+from lls.issuer.binding import changed_parts, usual_number
 from lls.issuer.cli.frame import AsJson, cell, group, now, open_issuer, plain, print_id, print_json, say, show, stdout
 from lls.issuer.cli.when import instant_of
 from lls.issuer.files import read_bounded
@@ -49,6 +50,7 @@ def server_register(  # noqa: PLR0917 - Typer makes options out of parameters
     """Take an activation request in, or a newer one of the same server."""
     data = read_bounded(request, what="activation request", most=MOST_TOKEN)
     with open_issuer(ctx) as issuer:
+        before = {known.server_id: known for known in issuer.register.servers()}
         try:
             server = issuer.register_server(data, customer=customer, binding=binding, rebind=rebind, now=now())
         except RefusedDocument as refused:
@@ -57,13 +59,22 @@ def server_register(  # noqa: PLR0917 - Typer makes options out of parameters
                 f"{request} is no activation request to register: {refused.detail} The site writes one with: lls "
                 "server request -o FILE.",
             ) from refused
-        document = _server_document(server, issuer)
+        document = {**_server_document(server, issuer), "changed_parts": _changed(before, server, issuer)}
     if as_json:
         print_json(document)
         return
     say(f"Registered {server.name} (version {server.version}, journal at line {server.journal_seq}).")
     say(f"Compare its key with the site, over the telephone: {document['fingerprint']}")
+    if document["changed_parts"]:
+        gone = ", ".join(document["changed_parts"])
+        say(f"Its machine is enrolled as it is now. Other than before, or gone: {gone}. Ask, if nobody told you.")
     print_id(server.server_id)
+
+
+def _changed(before: Mapping[str, Server], server: Server, issuer: Issuer) -> list[str]:
+    """The parts that the request before had and this one does not confirm."""
+    known = before.get(server.server_id)
+    return [] if known is None else changed_parts(known, server.host, issuer.serving.terms(server.server_id))
 
 
 @noun.command("list")

@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from lls.issuer.amending import moved_by_renewal
 from lls.issuer.catalog import Action
 from lls.issuer.changing import read_back
 from lls.issuer.intake.course import Course, Due, Thing, Word
@@ -175,7 +174,7 @@ class Agreement:
         return list(kept.values())
 
     def _renew(self, ref: str, pairs: Sequence[_Pair], kept: dict[str, _Pair]) -> None:
-        before = [self._entitlement(pair.held) for pair in pairs]
+        before = [self._terms(pair.held) for pair in pairs]
         lines = [
             {
                 "action": Action.RENEW.value,
@@ -189,12 +188,15 @@ class Agreement:
             grants: Any = line.outcome.get("grants", ())
             given = Given(
                 ref=ref,
-                was=moved_by_renewal(was),
-                became=moved_by_renewal(self._entitlement(pair.held)),
+                was=was,
+                became=self._terms(pair.held),
                 grants=tuple(str(grant["grant_id"]) for grant in grants),
             )
             held = replace(pair.held, renewals=(*pair.held.renewals, given))
             kept[pair.thing.item] = replace(pair, held=held)
+
+    def _terms(self, held: Held) -> dict[str, Any]:
+        return self._issuer.amending.moved_by_renewal(self._entitlement(held))
 
     def _taken_back(self, pair: _Pair) -> Held:
         """Rule 3: without those that the course does not have, and without those that came after them."""

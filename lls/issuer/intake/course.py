@@ -90,11 +90,13 @@ def course(words: Iterable[Word], *, unsold: frozenset[str] = frozenset()) -> Co
     """See the module."""
     things: dict[str, Thing] = {}
     renewals: list[tuple[Renewed, frozenset[str]]] = []
-    suspended, ended = False, None
+    suspended, ended, bought = False, None, ""
     for word in in_order(words):
         match word.fact:
-            case Started(items=items):
+            case Started(items=items, ref=bought):
                 _put(things, items, unsold)
+            case Renewed(ref=ref) if ref == bought:
+                pass
             case Changed() as fact:
                 if fact.items is not None:
                     _put(things, fact.items, unsold, whole=fact.whole)

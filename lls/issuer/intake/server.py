@@ -54,6 +54,11 @@ TIDY_EVERY: Final = timedelta(hours=1)
 _LARGEST_LINE: Final = 8_190
 
 
+async def _name_no_version(_request: web.Request, response: web.StreamResponse) -> None:
+    """Which library of which version answers is nobody's business: it only helps to choose an attack."""
+    response.headers["Server"] = "lls-issuer"
+
+
 class Server:
     """See the module. ``clock`` gives the instant, ``tell`` takes a sentence for whoever watches."""
 
@@ -104,6 +109,7 @@ class Server:
             app.router.add_post(f"/v1/events/{name}", partial(self._events, name))
         app.router.add_get("/v1/openapi.json", self._openapi)
         app.router.add_get("/v1/health", self._health)
+        app.on_response_prepare.append(_name_no_version)
         return app
 
     # -- what is answered ---------------------------------------------------------------------------------------------

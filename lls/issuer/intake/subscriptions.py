@@ -195,6 +195,16 @@ class Subscriptions:
         )
 
 
+def paying_for(register: Register, entitlement_id: str) -> tuple[str, str] | None:
+    """The source and its subscription that an entitlement is in, and is not asked to rest by; None: none."""
+    found = register.select(
+        dict,
+        "SELECT source, subscription FROM subscribed WHERE entitlement_id = ? AND present AND NOT off",
+        entitlement_id,
+    )
+    return (found[0]["source"], found[0]["subscription"]) if found else None
+
+
 def _held(row: Mapping[str, Any]) -> Held:
     return Held(
         item=row["item"],

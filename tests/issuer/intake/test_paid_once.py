@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from lls.licensing.fields import write_instant
 from tests.issuer.appliance import NOW
 from tests.issuer.intake.conftest import DONE, Desk
@@ -42,6 +44,16 @@ def test_an_invoice_told_twice_renews_nothing_that_came_in_between(desk: Desk) -
     again = desk.send("generic", event(4, "renewed", ref="inv-2"))
     assert (DONE, "The order generic:inv-2 was fulfilled before.") == (again.status, again.outcome)
     assert {"CAD-PRO": TWO_YEARS, "CAD-STD": YEAR} == ends(desk)
+
+
+@pytest.mark.parametrize("first", ["started", "renewed"])
+def test_an_invoice_that_is_told_as_a_purchase_and_as_a_renewal_was_paid_once(desk: Desk, first: str) -> None:
+    again = event(2, "renewed", ref="p-1")
+    for document in (bought(SEATS), again) if first == "started" else (again, bought(SEATS)):
+        desk.receive("generic", document)
+        desk.intake.process(now=NOW)
+    assert ["done", "done"] == desk.statuses()
+    assert {"CAD-PRO": YEAR} == ends(desk)
 
 
 def test_an_invoice_told_twice_is_one_although_something_was_taken_out_in_between(desk: Desk) -> None:

@@ -106,6 +106,7 @@ async def test_zuora_is_asked_for_its_password(site: Site) -> None:
     url = f"{site.url}/v1/events/zuora"
     async with site.http.post(url, data=b"{}", headers={"Content-Type": "application/json"}) as answer:
         assert (401, 'Basic realm="lls-issuer"') == (answer.status, answer.headers["WWW-Authenticate"])
+        assert "lls-issuer" == answer.headers["Server"]
 
 
 @pytest.mark.parametrize(

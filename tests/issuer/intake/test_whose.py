@@ -16,6 +16,7 @@ from lls.issuer.cli import app
 from lls.issuer.history import whoever
 from lls.issuer.intake.processing import Intake
 from lls.issuer.intake.settings import read_settings
+from lls.issuer.refusals import OrderRefused
 from lls.licensing.fields import write_instant
 from tests.issuer.appliance import NOW
 from tests.issuer.intake.conftest import DONE, FAILED, HELD, IGNORED, INTAKE, Desk
@@ -72,6 +73,40 @@ def test_a_renewal_that_somebody_prolonged_by_hand_is_not_taken_back_unseen(desk
         desk.issuer.amending.renew(one.entitlement_id, now=desk.now)
     told = desk.send("generic", event(10, "changed", items=[SEATS]))
     assert (FAILED, True) == (told.status, "changed since" in told.outcome)
+
+
+def part(desk: Desk, action: str) -> None:
+    """One of the two standard seats, by an order of the vendor's own."""
+    (whole,) = (one for one in desk.entitlements() if one.sku == "CAD-STD")
+    sku = {"renew": "CAD-STD", "upgrade": "TO-PRO"}[action]
+    line = {"line": 1, "action": action, "sku": sku, "quantity": 1, "entitlement_id": whole.entitlement_id}
+    own = {"order_ref": f"SO-{action}", "account_ref": "C-42", "lines": [line]}
+    desk.issuer.fulfil(json.dumps(own).encode(), now=desk.now)
+
+
+@pytest.mark.parametrize("action", ["renew", "upgrade"])
+def test_what_a_subscription_pays_for_is_parted_by_its_source_alone(desk: Desk, action: str) -> None:
+    """It would renew and end all of its seats, and none of the part."""
+    desk.send("generic", bought(SEATS, OTHER))
+    with pytest.raises(OrderRefused, match="is what the subscription s-1 of generic pays for"):
+        part(desk, action)
+    assert {"CAD-PRO": 5, "CAD-STD": 2} == {one.sku: one.seats for one in desk.entitlements()}
+    desk.send("generic", event(10, "changed", items=[SEATS]))
+    part(desk, action)
+    assert 3 == len(desk.entitlements())
+
+
+@pytest.mark.parametrize("action", ["renew", "upgrade"])
+def test_a_renewal_whose_dates_some_of_the_seats_took_with_them_is_not_taken_back_unseen(
+    desk: Desk, action: str
+) -> None:
+    desk.send("generic", bought(SEATS, OTHER))
+    desk.send("generic", event(20, "renewed", ref="inv-2"))
+    desk.send("generic", event(30, "changed", items=[SEATS]))
+    part(desk, action)
+    told = desk.send("generic", event(10, "changed", items=[SEATS]))
+    assert (FAILED, True) == (told.status, "became an entitlement of their own since" in told.outcome)
+    assert YEAR not in {one.expires_at for one in desk.entitlements()}
 
 
 def test_what_was_bought_before_a_renewal_and_told_after_it_is_renewed_with_it(desk: Desk) -> None:
