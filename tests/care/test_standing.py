@@ -52,8 +52,8 @@ async def test_a_restored_server_waits_for_its_vendor(world: World) -> None:
     await world.take(world.bundle(entitlements=[entitlement(expires_at="2027-11-21T00:00:00Z")]))
     point = RestorePoint(restore_id="rst_1", seq=1, head="0" * 64)
     await world.writer.do(lambda ledger, now: ledger.server.note_restore(point, since=now.wall, now=now))
-    assert {"journal": State.WARN} == states(world)
-    assert "lls server request" in found(world)["journal"].advice
+    assert {"restored": State.WARN} == states(world)
+    assert "lls server request" in found(world)["restored"].advice
 
 
 async def test_ends_are_told_before_they_come(world: World) -> None:
