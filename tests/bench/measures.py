@@ -250,9 +250,9 @@ async def start(bench: Bench) -> list[Row]:
         ),
         Row(
             name="memory",
-            goal="at most 1.5 KB a lease",
+            goal="at most 1.2 KB a lease",
             reached=f"{memory:.2f} KB",
-            passed=memory <= 1.5,
+            passed=memory <= 1.2,
             value=memory,
             spread=(min(kilobytes), max(kilobytes)),
         ),
