@@ -123,7 +123,7 @@ class Webhook:
         except aiohttp.ClientConnectorCertificateError:
             raise NotDelivered("Its TLS certificate is not one that events.ca_file vouches for.") from None
         except aiohttp.ClientError as error:
-            raise NotDelivered(f"It cannot be reached ({type(error).__name__}).") from None
+            raise NotDelivered(f"It cannot be reached ({_reason(error)}).") from None
 
     def _document(self, event: Event) -> dict[str, object]:
         return {
@@ -171,7 +171,7 @@ class Mail:
         except smtplib.SMTPNotSupportedError:
             raise NotDelivered("The relay does not offer what events.smtp_security or smtp_user asks for.") from None
         except (smtplib.SMTPException, OSError) as error:
-            raise NotDelivered(f"The relay cannot be reached ({type(error).__name__}).") from None
+            raise NotDelivered(f"The relay cannot be reached ({_reason(error)}).") from None
 
     def _send(self, event: Event) -> None:
         settings, security = self.settings, self.settings.smtp_security
@@ -219,7 +219,7 @@ class Syslog:
         try:
             await asyncio.to_thread(self._send, self._line(event))
         except OSError as error:
-            raise NotDelivered(f"It cannot be reached ({error.strerror or type(error).__name__}).") from None
+            raise NotDelivered(f"It cannot be reached ({_reason(error)}).") from None
 
     def _line(self, event: Event) -> bytes:
         priority = _FACILITY_DAEMON * 8 + _SEVERITIES[event.severity]
@@ -245,6 +245,12 @@ class Syslog:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with closing(socket.socket(family, kind, number)) as opened:
             opened.sendto(line, address)
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words where there are any; an error's text may name addresses and accounts."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if isinstance(number, int) and number > 0 else type(error).__name__
 
 
 def _stamp(at: datetime) -> str:

@@ -33,6 +33,8 @@ ANSWER_SECONDS = 30.0
 NAME = "local-license-server"
 NAMED = "plant-4"
 REQUEST = f"/mnt/{NAMED}.llsreq"
+SEALED = ("--passphrase-file", "/mnt/passphrase")
+BEFORE_THE_UPGRADE = "/mnt/before.llsbackup"
 DOCUMENTS = f"/usr/share/doc/{NAME}"
 HOLD = """
 import subprocess
@@ -161,7 +163,9 @@ def test_packages_live_their_whole_life_without_any_network(tmp_path: Path, shor
             sealed_keys_are_the_same_server(guest, service)
             the_service_writes_in_the_sites_folder(guest)
         a_backup_comes_back(guest, service, vendor)
+        guest.run("lls", "backup", "-o", BEFORE_THE_UPGRADE, *SEALED)
         an_upgrade_keeps_what_there_is(guest, service, second)
+        the_way_back_is_the_older_package_and_its_backup(guest, service, first, vendor)
         removed_keeps_and_purged_puts_aside(guest, service, second)
         if isinstance(guest, Booted):
             the_archive_installs_a_service_too(guest, vendor, second)
@@ -319,13 +323,12 @@ def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
     secret = guest.path("/mnt/passphrase")
     secret.write_text("a passphrase of several words\n", "ascii")
     secret.chmod(0o600)
-    sealed = ("--passphrase-file", "/mnt/passphrase")
-    guest.run("lls", "backup", "-o", "/mnt/site.llsbackup", *sealed)
-    guest.run("lls", "restore", "/mnt/site.llsbackup", "--check", *sealed)
-    assert "runs on" in guest.run("lls", "restore", "/mnt/site.llsbackup", "--force", *sealed, status=1).stderr
+    guest.run("lls", "backup", "-o", "/mnt/site.llsbackup", *SEALED)
+    guest.run("lls", "restore", "/mnt/site.llsbackup", "--check", *SEALED)
+    assert "runs on" in guest.run("lls", "restore", "/mnt/site.llsbackup", "--force", *SEALED, status=1).stderr
     service.stop()
     guest.run("rm", "-r", "/var/lib/lls/keys", "/var/lib/lls/lls.sqlite3")
-    guest.run("lls", "restore", "/mnt/site.llsbackup", *sealed)
+    guest.run("lls", "restore", "/mnt/site.llsbackup", *SEALED)
     what_is_the_servers_is_nobody_elses(guest)
     guest.run("lls", "doctor")
     service.start()
@@ -334,7 +337,11 @@ def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
     assert ["journal"] == [one["check"] for one in doubts(guest) if one["check"] == "journal"], (
         "it waits for its vendor"
     )
-    guest.run("lls", "server", "request", "-o", "/mnt/restored.llsreq")
+    the_vendor_answers_a_restore(guest, service, vendor)
+
+
+def the_vendor_answers_a_restore(guest: Guest, service: Service, vendor: Vendor) -> None:
+    guest.run("lls", "server", "request", "-o", "/mnt/restored.llsreq", "--force")
     answer = vendor.answer(guest.path("/mnt/restored.llsreq").read_bytes())
     guest.path("/mnt/restored.llsbundle").write_bytes(answer)
     guest.run("lls", "bundle", "import", "/mnt/restored.llsbundle")
@@ -408,6 +415,21 @@ def an_upgrade_keeps_what_there_is(guest: Guest, service: Service, newer: Path) 
     assert before["server_id"] == after["server_id"]
     assert before["writership"]["epoch"] + 1 == after["writership"]["epoch"], "the running server was started again"
     assert "site-a" == after["name"], "what the site wrote stays"
+    assert " cad " in guest.said("lls", "entitlement", "list")
+
+
+def the_way_back_is_the_older_package_and_its_backup(
+    guest: Guest, service: Service, older: Path, vendor: Vendor
+) -> None:
+    before = service.shown()["server_id"]
+    service.stop()
+    assert "downgrading" in guest.run("dpkg", "--install", f"/mnt/{deb(older).name}").stderr
+    guest.run("lls", "restore", BEFORE_THE_UPGRADE, "--force", *SEALED)
+    what_is_the_servers_is_nobody_elses(guest)
+    service.start()
+    shown = service.shown()
+    assert (before, "restored") == (shown["server_id"], shown["chain"])
+    the_vendor_answers_a_restore(guest, service, vendor)
     assert " cad " in guest.said("lls", "entitlement", "list")
 
 
