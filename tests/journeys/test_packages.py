@@ -287,7 +287,7 @@ def the_service_writes_in_the_sites_folder(guest: Booted) -> None:
     named = {"[drop]": "/srv/lls/drop", "[backup]": "/srv/elsewhere"}
     ours.write_text(with_folders(before, named), "utf-8")
     guest.run("systemctl", "restart", "lls")
-    told = guest.said("lls", "doctor")
+    told = guest.run("lls", "doctor", status=None).stdout  # 1 as soon as the clock's first backup has failed, too
     assert "cannot write to /srv/elsewhere (backup.folder)" in told
     assert "ReadWritePaths=/srv/elsewhere" in told
     assert "drop.folder" not in told
@@ -334,9 +334,7 @@ def a_backup_comes_back(guest: Guest, service: Service, vendor: Vendor) -> None:
     service.start()
     shown = service.shown()
     assert (before, "restored") == (shown["server_id"], shown["chain"])
-    assert ["journal"] == [one["check"] for one in doubts(guest) if one["check"] == "journal"], (
-        "it waits for its vendor"
-    )
+    assert "restored" in [one["check"] for one in doubts(guest)], "it waits for its vendor"
     the_vendor_answers_a_restore(guest, service, vendor)
 
 
