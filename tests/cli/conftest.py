@@ -67,6 +67,8 @@ class Daemon:
 
 class _Speaking(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer leaves in one piece: whoever has read its head may hang up, and a second write would find nobody.
+    wbufsize = -1
     daemon: Daemon
 
     def _serve(self) -> None:
@@ -97,6 +99,16 @@ class _Speaking(BaseHTTPRequestHandler):
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = False
 
+    def __init__(self, path: Path, speaking: type[_Speaking]) -> None:
+        super().__init__(str(path), speaking)
+        self.faults: list[BaseException] = []
+
+    def handle_error(self, *_: object) -> None:
+        """Keep the fault for the test's end: printed, it would stand in what the command is said to have written."""
+        fault = sys.exception()
+        if fault is not None and not isinstance(fault, ConnectionError):
+            self.faults.append(fault)
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -111,12 +123,13 @@ def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     daemon = Daemon(folder / "admin.sock")
     monkeypatch.setenv("LLS__SERVER__ADMIN_SOCKET", str(daemon.path))
     speaking = type("Speaking", (_Speaking,), {"daemon": daemon})
-    with _Server(str(daemon.path), speaking) as server:
+    with _Server(daemon.path, speaking) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield daemon
         server.shutdown()
         thread.join(10)
+    assert server.faults == []
 
 
 @dataclass(frozen=True, kw_only=True)
