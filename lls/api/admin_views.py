@@ -290,10 +290,9 @@ def _license(ledger: Ledger, now: Now) -> LicenseView:
     terms = ledger.server.terms
     if terms is None:
         return LicenseView(state=ledger.server.license(now), expires_at=None, sync_within_days=None, sync_due_at=None)
-    ends = [at for at in (terms.certificate_ends_at, terms.license_ends_at) if at is not None]
     return LicenseView(
         state=ledger.server.license(now),
-        expires_at=min(ends),
+        expires_at=terms.ends_at,
         sync_within_days=None if terms.sync_within is None else terms.sync_within.days,
         sync_due_at=terms.sync_due_at(ledger.server.sync_from),
     )

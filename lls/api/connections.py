@@ -30,7 +30,7 @@ import resource
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
 from aiohttp import web
@@ -158,16 +158,16 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Rule 7, where aiohttp is about to send what was not begun by its handler."""
         if not resp.prepared:
             if resp.status >= _REFUSED and resp.content_type == _NOT_OURS:
                 resp = self._refuse(request, problems.fault_of(resp.status))
                 resp.force_close()  # CONNECT: what follows is no request
             resp.headers["Server"] = SERVER
-        return await super().finish_response(request, resp, start_time)
+        return super().finish_response(request, resp, start_time)
 
     def log_exception(self, *_args: Any, exc_info: BaseException | None = None, **_more: Any) -> None:
         """In aiohttp's own words there would be what the client has sent."""

@@ -85,6 +85,7 @@ class Shown:
     claims: str
     switches: Mapping[str, bool]
     attributes: dict[str, str | int]
+    expires_at: str | None
 
 
 class Edge:

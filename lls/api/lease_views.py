@@ -32,7 +32,7 @@ LAST_DAYS: Final = timedelta(days=30)
 
 def lease_view(edge: Edge, lease: Lease, terms: Entitlement, now: Now) -> LeaseView:
     """A lease as its client sees it."""
-    ledger, issued_at = edge.writer.ledger, int(now.wall.timestamp())
+    ledger, issued_at, shown = edge.writer.ledger, int(now.wall.timestamp()), _shown(edge, terms)
     left = ledger.remaining(lease, now)
     return LeaseView(
         lease_id=lease.lease_id,
@@ -50,8 +50,8 @@ def lease_view(edge: Edge, lease: Lease, terms: Entitlement, now: Now) -> LeaseV
         heartbeat_seconds=ledger.pace(lease),
         idle_return_seconds=ledger.pools.policy.idle(lease.product),
         features=[feature_view(level) for level in ledger.feature_levels(lease, now)],
-        attributes=_shown(edge, terms).attributes,
-        entitlement=_standing_view(terms, now),
+        attributes=shown.attributes,
+        entitlement=_standing_view(shown, now),
     )
 
 
@@ -130,11 +130,12 @@ def last_days(ends: datetime | None, now: Now) -> int | None:
 # ---------------------------------------------------------------- parts
 
 
-def _standing_view(terms: Entitlement, now: Now) -> StandingView:
+def _standing_view(shown: Shown, now: Now) -> StandingView:
+    terms = shown.terms
     standing = terms.standing(now.wall)
     return StandingView(
         status=standing,
-        expires_at=optional_instant(terms.expires_at),
+        expires_at=shown.expires_at,
         expires_in_days=last_days(terms.expires_at, now),
         grace_expires_at=optional_instant(terms.ends_at) if standing is Standing.GRACE else None,
         maintenance_expires_on=terms.maintenance_expires_on,
@@ -159,6 +160,7 @@ def _shown(edge: Edge, terms: Entitlement) -> Shown:
             claims=terms_claims(switches, terms.attributes, edition=terms.edition),
             switches=switches,
             attributes=dict(terms.attributes),
+            expires_at=optional_instant(terms.expires_at),
         )
     return kept
 

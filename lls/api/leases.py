@@ -249,7 +249,8 @@ def lease_id_of(request: web.Request) -> str:
 
 def _wait_seconds(request: web.Request) -> int:
     """``wait`` of RFC 7240 §4.3; the first one counts, and a preference that cannot be read is no preference (§2)."""
-    for preference in ",".join(request.headers.getall("Prefer", ())).split(","):
+    preferences = request.headers.getall("Prefer", ())
+    for preference in ",".join(preferences).split(",") if preferences else ():
         name, *_parameters = preference.split(";")
         found = _WAIT.fullmatch(name.strip())
         if found:

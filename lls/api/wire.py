@@ -115,7 +115,7 @@ class CheckoutForm(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
         holder = self.holder
         code = None if self.activation_code is None else normalise_code(self.activation_code)
         lease_id, seats = self.lease_id.lower(), self.seats or 1
-        features = tuple(sorted((self.features or {}).items()))
+        features = tuple(sorted(self.features.items())) if self.features else ()
         content = (
             *(lease_id, self.product, code, seats, features, self.edition, self.version, self.released_on),
             *(holder.seat_id, holder.seat_name, holder.user, holder.host, holder.process),

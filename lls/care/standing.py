@@ -79,9 +79,8 @@ def _license(ledger: Ledger, now: Now) -> Finding:
             return wrong("licence", "This server's licence has ended, and nothing new is granted.", _REQUEST)
     if terms is None:
         return doubtful("licence", "No bundle was imported yet.", _REQUEST)
-    ends = min(at for at in (terms.certificate_ends_at, terms.license_ends_at) if at is not None)
-    left = days_until(ends, now.wall)
-    said = f"This server is licensed until {ends:%Y-%m-%d}."
+    left = days_until(terms.ends_at, now.wall)
+    said = f"This server is licensed until {terms.ends_at:%Y-%m-%d}."
     if left < WARN_BEFORE_DAYS:
         return doubtful("licence", f"{said} {left} days are left.", "Ask your vendor for a renewed bundle.")
     return good("licence", said)

@@ -19,10 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lls.faults import Refusal, RefusedDocument
 from lls.licensing.fields import LARGEST, Fields, read_instant, write_instant
@@ -79,8 +79,7 @@ class Kind(StrEnum):
     RETURNED_ENTITLEMENT = "ReturnedEntitlement"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One posted line: its number, when, what, and the canonical bytes without a newline."""
 
     seq: int
@@ -91,8 +90,7 @@ class Entry:
     line: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(NamedTuple):
     """The end of a chain: the last line's number and hash."""
 
     seq: int = 0
@@ -165,7 +163,7 @@ def rechained(line: bytes, *, after: Head) -> Entry:
     """The same line behind another one: its number, ``prev`` and hash are new. The entry's ``data`` is left out."""
     read = json.loads(line)
     at = read_instant(read["at"], place="at")
-    return replace(entry(after, at=at, kind=Kind(read["kind"]), data=read["data"]), data=_NOTHING)
+    return entry(after, at=at, kind=Kind(read["kind"]), data=read["data"])._replace(data=_NOTHING)
 
 
 def verify_after_gap(line: bytes, *, head: Head) -> Mapping[str, Any] | None:

@@ -267,24 +267,23 @@ class Ledger(Hosting):
         loan = Loan(holder=lease.holder, seats=lease.seats, until=until, fingerprint=fingerprint)
         borrowing.check(loan, now=now)
         self._end_borrowed(now, limit=SWEEP_LIMIT)  # whose end has come is not away any more
-        refused = self._loan_refusal(loan, pool, who, now=now, held=0 if lease.until is None else lease.seats)
+        refused = self._loan_refusal(loan, pool, who, now=now, but=lease)
         if refused is not None:
             return self._deny(refused, lease.holder, now)
         return self._lend(lease, pool, until, now, by="lan" if lease.key is None else "file")
 
-    def _loan_refusal(self, loan: Loan, pool: Pool, who: Asker, *, now: Now, held: int = 0) -> Denial | None:
-        """Why a seat of that pool must stay; ``held`` seats of the wish itself are away already."""
+    def _loan_refusal(self, loan: Loan, pool: Pool, who: Asker, *, now: Now, but: Lease | None = None) -> Denial | None:
+        """Why a seat of that pool must stay; ``but``: the lease itself, which may be away already."""
         terms = pool.entitlement
         if terms.starts_on_first_lease:
             terms = terms.begun(now.wall.replace(microsecond=0))
         if pool.returning:
             return borrowing.of_returning(loan, terms)
         max_seconds, max_seats, rule = self.pools.policy.borrow_caps(terms.product, who)
-        beside = self.pools.of(terms.product)
         counted = replace(
             loan,
-            away=self.loans.seats_of(terms.entitlement_id) - held,
-            away_in_all=sum(self.loans.seats_of(one.entitlement.entitlement_id) for one in beside) - held,
+            away=self.loans.seats_of(terms.entitlement_id, but=but),
+            away_in_all=self.loans.seats_of_product(terms.product, but=but),
         )
         caps = SiteCaps(max_seconds=max_seconds, max_seats=max_seats, rule=rule)
         return borrowing.refusal(counted, terms, caps=caps, now=now)

@@ -2,7 +2,8 @@
 
 Rules
 1. A loan is here from the moment it is granted until the lease ends; the ledger puts it in and takes it out.
-2. Nothing here walks through all loans: sums are kept by entitlement, ends in a heap that forgets lazily.
+2. Nothing here walks through all loans: sums are kept by entitlement and by product, ends in a heap that forgets
+   lazily. A loan whose entitlement went back to the vendor is away all the same, so it stays in its product's sum.
 
 It refuses to own leases and the caps on borrowing (``borrowing``).
 """
@@ -23,6 +24,7 @@ class Loans:
     def __init__(self) -> None:
         self._leases: dict[str, Lease] = {}
         self._seats: Counter[str] = Counter()
+        self._products: Counter[str] = Counter()
         self._machines: dict[tuple[str, str], dict[str, Lease]] = {}
         self._ends: list[tuple[datetime, str]] = []
         self._awaited: set[tuple[datetime, str]] = set()
@@ -43,6 +45,7 @@ class Loans:
             raise ValueError(lease.lease_id)
         self._leases[lease.lease_id] = lease
         self._seats[lease.entitlement_id] += lease.seats
+        self._products[lease.product] += lease.seats
         self._machines.setdefault(_machine(lease), {})[lease.lease_id] = lease
         end = lease.until, lease.lease_id
         if end not in self._awaited:
@@ -55,14 +58,21 @@ class Loans:
             return
         del self._leases[lease.lease_id]
         self._seats[lease.entitlement_id] -= lease.seats
+        self._products[lease.product] -= lease.seats
         beside = self._machines[_machine(lease)]
         del beside[lease.lease_id]
         if not beside:
             del self._machines[_machine(lease)]
 
-    def seats_of(self, entitlement_id: str) -> int:
-        """The seats of an entitlement that are away."""
-        return self._seats[entitlement_id]
+    def seats_of(self, entitlement_id: str, *, but: Lease | None = None) -> int:
+        """The seats of an entitlement that are away, those of one lease left out."""
+        own = but.seats if but is not None and but.lease_id in self._leases else 0
+        return self._seats[entitlement_id] - own
+
+    def seats_of_product(self, product: str, *, but: Lease | None = None) -> int:
+        """The same of everything of a product, whether its entitlement is still here or not."""
+        own = but.seats if but is not None and but.lease_id in self._leases and but.product == product else 0
+        return self._products[product] - own
 
     def beside(self, lease: Lease) -> bool:
         """Whether the machine of that lease has borrowed a seat of the same entitlement."""

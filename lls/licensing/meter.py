@@ -91,6 +91,7 @@ class Meter:
 
     __slots__ = (
         "_consumed",
+        "_counted",
         "_first",
         "_left",
         "_limit",
@@ -100,6 +101,7 @@ class Meter:
         "_periods",
         "_since",
         "_standing",
+        "_told",
         "_total",
         "_until",
         "ended",
@@ -137,6 +139,9 @@ class Meter:
         self._limit: int | None = 0
         self._overdraft = OVERDRAFT
         self._since, self._until, self._next_end = LAST, FIRST, LAST
+        self._counted: tuple[int, ...] = ()
+        self._told: FeatureLevel | None = None
+        """The figures as they were told last, and of which counts: most checkouts ask for the same ones again."""
 
     # ---------------------------------------------------------------- terms
 
@@ -204,13 +209,19 @@ class Meter:
         if not feature.counted:
             return switch_level(feature, held=held)
         self._refresh(now)
+        used = self.level if level is None else level
+        overage = 0 if self.is_pool else self.used.get(self._overdraft, 0)
+        counted = used, self._consumed, self._left, overage, self._first
+        if self._told is None or counted != self._counted:
+            self._told, self._counted = self._figures(feature, used, overage), counted
+        return self._told._replace(held=held) if held else self._told
+
+    def _figures(self, feature: Feature, used: int, overage: int) -> FeatureLevel:
         if self.is_pool:
-            used = self.level if level is None else level
             limit = None if self._limit is None else min(LARGEST, self._total + self._limit)
             available = None if limit is None else max(0, limit - used)
-            consumed, overage = 0, 0
+            consumed = 0
         else:
-            overage = self.used.get(self._overdraft, 0)
             available = None if self._limit is None else self._unused(overage)
             consumed = min(LARGEST, self._consumed + overage)
         return FeatureLevel(
@@ -219,7 +230,7 @@ class Meter:
             value=feature.value,
             unit=feature.unit,
             currency=feature.currency,
-            held=held,
+            held=0,
             available=available,
             total=min(LARGEST, self._total),
             consumed=consumed,
@@ -405,6 +416,7 @@ class Meter:
         self._left = sum(max(0, lot.amount - taken) for lot, taken in zip(self._lots, used, strict=True))
         self._limit = 0 if feature is None else feature.overdraft.on_top_of(self._total)
         self._first = 0
+        self._told = None
         self._skip_empty()
 
     def _skip_empty(self) -> None:

@@ -247,13 +247,15 @@ class Meters:
         feature = None if terms is None else terms.feature(key)
         if feature is None:
             raise UnknownFeature
-        return self._level(lease, entitlement_id, feature, now=now, committed=committed)
+        meters = self._meters(entitlement_id, committed=committed)
+        return self._level(lease, meters, feature, now=now, committed=committed)
 
     def levels(self, lease: Lease | None, entitlement_id: str, *, now: Now, committed: bool) -> list[FeatureLevel]:
         """The same of all features, in the vendor's order; none of an entitlement that is not here."""
         terms = self._terms(entitlement_id, committed=committed)
         features = () if terms is None else terms.features
-        return [self._level(lease, entitlement_id, one, now=now, committed=committed) for one in features]
+        meters = self._meters(entitlement_id, committed=committed)
+        return [self._level(lease, meters, one, now=now, committed=committed) for one in features]
 
     def final(self, entitlement_id: str, *, now: Now) -> list[dict[str, object]]:
         """What each meter says last, as a return carries it; those first that the terms name, in the vendor's order.
@@ -686,14 +688,17 @@ class Meters:
         hosted = self._hosted.get(entitlement_id)
         return None if hosted is None else hosted.terms
 
-    def _level(
-        self, lease: Lease | None, entitlement_id: str, feature: Feature, *, now: Now, committed: bool
-    ) -> FeatureLevel:
-        held = 0 if lease is None else lease.features.get(feature.key, 0)
+    def _meters(self, entitlement_id: str, *, committed: bool) -> Mapping[str, Meter]:
         hosted = self._hosted.get(entitlement_id)
         if committed:
             hosted = self._closed.get(entitlement_id, hosted)
-        meter = None if hosted is None else hosted.meters.get(feature.key)
+        return _NO_METERS if hosted is None else hosted.meters
+
+    def _level(
+        self, lease: Lease | None, meters: Mapping[str, Meter], feature: Feature, *, now: Now, committed: bool
+    ) -> FeatureLevel:
+        held = 0 if lease is None else lease.features.get(feature.key, 0)
+        meter = meters.get(feature.key)
         if meter is None or not (feature.counted or feature.tracked):
             return switch_level(feature, held=held)
         if committed and meter in self._figures_before:

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from lls.faults import ClockBehind, StoreDown, Unbound
@@ -184,7 +185,7 @@ class Server:
 
     def _instant(self, fact: Fact) -> datetime | None:
         text = self._posting.facts.get(fact)
-        return read_instant(text, place=fact.value) if text else None
+        return _read(text) if text else None
 
     # ---------------------------------------------------------------- what changes
 
@@ -248,3 +249,9 @@ class Server:
             case ClockState.OK:
                 self._posting.post(Kind.CLOCK_HEALED, {}, now)
         self._posting.set_facts({Fact.CLOCK_STATE: now.state.value})
+
+
+@lru_cache(16)
+def _read(text: str) -> datetime:
+    """A fact's instant; every checkout asks for the same ones."""
+    return read_instant(text, place="fact")

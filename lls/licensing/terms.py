@@ -119,11 +119,18 @@ class ServerTerms:
     customer_name: str
     account_ref: str
     binding: HostBinding | None = None
+    ends_at: datetime = field(init=False, compare=False, repr=False)
+    """The instant from which nothing new is granted: the earlier end. Asked for by every checkout."""
+
+    def __post_init__(self) -> None:
+        """Reckon the end."""
+        own = self.license_ends_at
+        ends_at = self.certificate_ends_at if own is None else min(own, self.certificate_ends_at)
+        object.__setattr__(self, "ends_at", ends_at)
 
     def license(self, now: Now, *, sync_from: datetime | None) -> License:
         """Judged by the strict time: it refuses new leases only."""
-        ends = [at for at in (self.certificate_ends_at, self.license_ends_at) if at is not None]
-        if now.strict >= min(ends):
+        if now.strict >= self.ends_at:
             return License.EXPIRED
         due = self.sync_due_at(sync_from)
         return License.REPORT_OVERDUE if due is not None and now.strict >= due else License.ACTIVE

@@ -79,6 +79,18 @@ def test_the_sites_number_counts_all_entitlements_of_the_product() -> None:
     assert ("borrow_not_allowed", "borrow[1]") == (refused.code, refused.rule)
 
 
+def test_the_sites_number_counts_what_is_away_of_an_entitlement_that_went_back() -> None:
+    ledger = ledger_of(*(entitlement(name, seats=1, borrow=LENDS) for name in ("one", "two")))
+    ledger.govern(policy("borrow max_seconds = 864000; max_seats = 1"), text="x", actor="ada", now=at())
+    for lease_id in ("a", "b"):
+        ledger.checkout(checkout(lease_id), now=at())
+    assert isinstance(lent(ledger, "a", days=2), Seated)
+    ledger.return_entitlement(ledger.leases["a"].entitlement_id, force=True, actor="ada", now=at(6))
+    refused = lent(ledger, "b", days=2)
+    assert isinstance(refused, Denial)
+    assert ("borrow_not_allowed", "borrow[1]", 1) == (refused.code, refused.rule, refused.in_use)
+
+
 def test_an_end_that_has_passed_is_refused_before_anything_is_posted() -> None:
     ledger = ledger_of(entitlement(borrow=LENDS))
     with pytest.raises(BadRequest):
@@ -121,6 +133,7 @@ def test_loans_are_summed_found_and_due_without_a_walk() -> None:
     for each in (three, one, two):
         loans.add(each)
     assert (5, 3) == (loans.seats_of("ent"), len(loans))
+    assert (5, 2) == (loans.seats_of_product("cad"), loans.seats_of("ent", but=two))
     assert [one] == loans.due(_day(9), limit=1)
     loans.remove(one)
     loans.remove(two)
@@ -132,6 +145,7 @@ def test_loans_are_summed_found_and_due_without_a_walk() -> None:
     assert not loans.beside(loan("other", 1))
     loans.remove(three)
     assert (0, 0, []) == (loans.seats_of("ent"), len(loans), loans.due(_day(99), limit=10))
+    assert 0 == loans.seats_of_product("cad")
 
 
 def _day(days: float) -> datetime:

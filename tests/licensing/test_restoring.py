@@ -287,7 +287,7 @@ def test_an_answer_that_fits_no_line_of_ours_is_refused_as_forked() -> None:
     server = site()
     server.report()
     server.restore(server.backup())
-    strange = server.answer(onto=replace(server.end(), hash="f" * 64))
+    strange = server.answer(onto=server.end()._replace(hash="f" * 64))
     with pytest.raises(RefusedDocument) as refused:
         server.install(strange)
     assert Refusal.FORKED is refused.value.reason
