@@ -5,9 +5,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SECONDS_OF_DEMO ?= 45
+ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench package lock clean
+.PHONY: help venv demo test fuzz check format bench package lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,6 +28,14 @@ demo: $(READY)  ## a whole world for less than a minute: vendor, server, clients
 
 test: $(READY)  ## all tests, one worker a core
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+# Where a round fails, the seed that pytest prints brings it back: pytest --hypothesis-seed=N tests/licensing/test_machine.py
+fuzz: $(READY)  ## the machines that play with the ledger, ROUNDS times, other games each time
+	for round in $$(seq $(ROUNDS)); do \
+	    $(BIN)/python -m pytest -q -n auto --dist worksteal --hypothesis-seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d " ") \
+	        tests/licensing/test_machine.py tests/licensing/test_restoring_anyhow.py \
+	        tests/issuer/test_order_properties.py tests/issuer/intake/test_any_order.py || exit 1; \
+	done
 
 check: $(READY)  ## format, lint and types, strictly
 	$(BIN)/ruff format --check
