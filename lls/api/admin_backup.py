@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from aiohttp import web
@@ -67,14 +66,9 @@ def _backups(backups: Backups | None) -> Backups:
     return backups
 
 
-async def _held(taking: Coroutine[Any, Any, Taken]) -> tuple[Taken, BinaryIO]:
+async def _held(taking: Coroutine[Any, Any, tuple[Taken, BinaryIO]]) -> tuple[Taken, BinaryIO]:
     """A backup without a name, whether or not somebody still waits for it."""
-
-    async def made() -> tuple[Taken, BinaryIO]:
-        taken = await taking
-        return taken, await asyncio.to_thread(_unnamed, taken.path)
-
-    making = asyncio.create_task(made())
+    making = asyncio.create_task(taking)
     try:
         return await asyncio.shield(making)
     except asyncio.CancelledError:
@@ -101,12 +95,6 @@ async def _handed_out(request: web.Request, taken: Taken, file: BinaryIO) -> web
         await response.write(piece)
     await response.write_eof()
     return response
-
-
-def _unnamed(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    path.unlink()
-    return file
 
 
 ROUTES: Final = (

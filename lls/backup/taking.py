@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from lls.backup.archive import Manifest, lock_of, measured, opened, read_archive, write_archive
 from lls.faults import Fault, SetupFault, StoreDown
@@ -102,23 +102,31 @@ class Backups:
         self._one = asyncio.Lock()
         self.last: Last | None = None
 
-    async def take(self, folder: Path, *, lock: Lock | None, alone: bool = False) -> Taken:
-        """Make one in ``folder``; ``alone``: in place of what is there. Raises StoreDown."""
+    async def take(self, folder: Path, *, lock: Lock | None) -> Taken:
+        """Make one in ``folder``; who asks meanwhile waits. Raises StoreDown."""
         async with self._one:
-            if alone:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            work = await asyncio.to_thread(_work_folder, self._state_dir)
-            try:
-                await self._store.copy(work / copies.DATABASE)
-                return await asyncio.to_thread(self._packed, work, folder, lock, self._now())
-            except SetupFault as fault:  # what keeps a start from happening keeps nothing else from going on
-                raise StoreDown(fault.detail) from fault
-            finally:
-                await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+            return await self._made(folder, lock)
 
-    async def take_out(self, *, lock: Lock | None) -> Taken:
-        """The same for who carries it away at once: whoever asks next finds it gone."""
-        return await self.take(self._state_dir / ".backup-out", lock=lock, alone=True)
+    async def take_out(self, *, lock: Lock | None) -> tuple[Taken, BinaryIO]:
+        """The same for who carries it away at once: an open file that has no name any more.
+
+        The next one begins only then: it clears the folder of what a crash left there, keys included.
+        """
+        folder = self._state_dir / ".backup-out"
+        async with self._one:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            taken = await self._made(folder, lock)
+            return taken, await asyncio.to_thread(_unnamed, taken.path)
+
+    async def _made(self, folder: Path, lock: Lock | None) -> Taken:
+        work = await asyncio.to_thread(_work_folder, self._state_dir)
+        try:
+            await self._store.copy(work / copies.DATABASE)
+            return await asyncio.to_thread(self._packed, work, folder, lock, self._now())
+        except SetupFault as fault:  # what keeps a start from happening keeps nothing else from going on
+            raise StoreDown(fault.detail) from fault
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     def newest_made_at(self) -> datetime | None:
         """When the newest scheduled one that is there was made, by its file's date."""
@@ -205,6 +213,12 @@ class Backups:
             shutil.copyfile(path, target)
             found.append((name, target))
         return found
+
+
+def _unnamed(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    path.unlink()
+    return file
 
 
 def _lock(plan: Plan) -> Lock | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -134,6 +135,22 @@ async def test_a_backup_that_nobody_gets_leaves_no_copy_of_the_keys(
     monkeypatch.setattr(world.writer, "do", refuse)
     status, problem = await world.ask("POST", "/backup", json={})
     assert (503, "store_down") == (status, problem["code"])
+    assert [] == list((tmp_path / ".backup-out").iterdir())
+
+
+async def test_backups_that_are_asked_for_at_one_instant_wait_for_each_other_and_all_succeed(
+    world: World, tmp_path: Path
+) -> None:
+    world.edge.backups = backups(world, tmp_path)
+
+    async def one() -> tuple[int, bytes, str]:
+        async with world.admin.post("/v1/admin/backup", json={"passphrase": "a passphrase for tests"}) as answer:
+            return answer.status, await answer.read(), answer.headers.get("Content-Digest", "")
+
+    got = await asyncio.gather(*(one() for _ in range(4)))
+    assert [200] * 4 == [status for status, _, _ in got]
+    told = [f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:" for _, data, _ in got]
+    assert told == [digest for _, _, digest in got]
     assert [] == list((tmp_path / ".backup-out").iterdir())
 
 
