@@ -32,10 +32,11 @@ from lls.cli import files, show, user
 from lls.cli.admin import Admin
 from lls.cli.frame import UNREACHABLE, AsJson, Failure, given
 from lls.cli.server import fingerprint
-from lls.config import DEFAULT_PATH, PATH_VARIABLE, Config, TlsMode, addresses, load, problems, rendered
+from lls.config import DEFAULT_PATH, PATH_VARIABLE, Config, Server, TlsMode, addresses, load, problems, rendered
 from lls.faults import RefusedDocument, SetupFault
 
 SYSTEMD: Final = Path("/run/systemd/system")
+UNPRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 START_SECONDS: Final = 90.0
 _WAYS: Final = ("self", "files", "proxy")
 _PROXIED: Final = "127.0.0.1:6501"
@@ -208,7 +209,7 @@ def _answers(wishes: Wishes, target: Path, ask: Ask, *, running: bool) -> Answer
     )
     if wrong := _way(way):
         raise typer.BadParameter(wrong, param_hint="--tls")
-    server["listen"] = wishes.listen or [
+    server["listen"] = _judged_addresses(wishes.listen) or [
         ask("Address and port for applications", _usual_address(way), partial(_free, running=running))
     ]
     if way != "self":
@@ -277,9 +278,9 @@ def _file(answer: str) -> str | None:
 
 def _free(answer: str, *, running: bool) -> str | None:
     """Whether the address can be listened on; where our own daemon runs it is taken, and that is its own affair."""
-    from lls.config import Server
-
     try:
+        if wrong := _reserved(answer):
+            return wrong
         (address,) = addresses(Server(listen=(answer,)), "listen")
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, number, _, place = found[0]
@@ -291,10 +292,43 @@ def _free(answer: str, *, running: bool) -> str | None:
     except OSError as error:
         if running and error.errno == errno.EADDRINUSE:
             return None
-        if error.errno == errno.EACCES:
-            return "Ports below 1024 are not for the service's user; choose one above."
         return f"Cannot listen there: {error.strerror or error}."
     return None
+
+
+def _judged_addresses(said: list[str] | None) -> list[str] | None:
+    for address in said or ():
+        if wrong := _reserved(address):
+            raise Failure(f"--listen {address}: {wrong}")
+    return said
+
+
+def _reserved(answer: str) -> str | None:
+    """Whether the port is one that who runs the server may not have. Raises SetupFault for what is no address.
+
+    A probe cannot tell: root, who types this, may have every port.
+    """
+    (address,) = addresses(Server(listen=(answer,)), "listen")
+    try:
+        least = int(UNPRIVILEGED.read_text("ascii"))
+    except (OSError, ValueError):
+        least = 1024
+    if not 0 < address.port < least or _low_ports_granted():
+        return None
+    return (
+        f"port {address.port} is not for the service's user, who may have those from {least} to 65535; choose one of"
+        " them, or give the service AmbientCapabilities=CAP_NET_BIND_SERVICE and CapabilityBoundingSet="
+        "CAP_NET_BIND_SERVICE (systemctl edit lls) and type this again."
+    )
+
+
+def _low_ports_granted() -> bool:
+    systemctl = shutil.which("systemctl")
+    if not SYSTEMD.is_dir() or systemctl is None:
+        return os.geteuid() == 0  # no service here: who types this starts the server, too
+    words = [systemctl, "show", "lls", "--property", "AmbientCapabilities", "--value"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+    return "cap_net_bind_service" in shown.stdout.lower()
 
 
 def _key_set(answer: str) -> str | None:
@@ -401,6 +435,11 @@ def _start(config: Config, daemon: Admin, done: Done) -> bool:
     systemctl = shutil.which("systemctl")
     if not SYSTEMD.is_dir() or systemctl is None:
         return False
+    sys.stderr.write(
+        "Starting the service (systemctl enable --now lls) and waiting until it answers: seconds for a new server,"
+        " minutes where it has a large journal to verify.\n"
+    )
+    sys.stderr.flush()
     begun = subprocess.run(  # noqa: S603 - our own words
         [systemctl, "enable", "--now", "lls"], capture_output=True, text=True, check=False
     )
