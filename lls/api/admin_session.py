@@ -1,7 +1,7 @@
 """Logging in and out, and what people do with their own account. On the network only: the admin socket needs no login.
 
 Rules
-1. A login is judged in one order: the address's failures, the user's pause, the password (for somebody who is not
+1. A login is judged in one order: the address's failures, the user's pauses, the password (for somebody who is not
    there: another one), the one-time code. Every refusal is the same answer.
 2. A failure is logged with its address and counted, never journalled: the journal is no target. The name is logged
    where there is such a user; whatever else was typed there may have been a password.
@@ -135,7 +135,7 @@ async def redeem(request: web.Request) -> web.StreamResponse:
     except Fault as fault:
         _note_refusal(request, edge, form.user, fault)
         raise
-    edge.lockout.forgive(form.user)
+    edge.lockout.succeeded(form.user, address=edge.origin.address(request))
     return done()
 
 
@@ -157,15 +157,16 @@ async def _recognised(request: web.Request, edge: Edge, form: LoginForm) -> User
         except Unauthenticated:
             raise BadLogin from None
     _unchanged(edge, user)
-    edge.lockout.forgive(user.name)
+    edge.lockout.succeeded(user.name, address=edge.origin.address(request))
     return user
 
 
 def _attempt(request: web.Request, edge: Edge, name: str) -> None:
     """Count before judging. Raises TooManyRequests."""
-    elapsed = edge.writer.now().elapsed
-    edge.logins.fail(edge.origin.address(request), elapsed=elapsed)
-    edge.lockout.attempt(name, known=edge.writer.ledger.accounts.user(name) is not None, elapsed=elapsed)
+    elapsed, address = edge.writer.now().elapsed, edge.origin.address(request)
+    edge.logins.fail(address, elapsed=elapsed)
+    known = edge.writer.ledger.accounts.user(name) is not None
+    edge.lockout.attempt(name, address=address, known=known, elapsed=elapsed)
 
 
 async def _sure(request: web.Request, edge: Edge, user: User, password: str) -> None:
@@ -177,7 +178,7 @@ async def _sure(request: web.Request, edge: Edge, user: User, password: str) -> 
     except Fault as fault:
         _note_refusal(request, edge, user.name, fault)
         raise
-    edge.lockout.forgive(user.name)
+    edge.lockout.succeeded(user.name, address=edge.origin.address(request))
 
 
 def _unchanged(edge: Edge, user: User) -> None:

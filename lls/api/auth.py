@@ -117,7 +117,7 @@ class FailureLimit:
     def fail(self, address: str, *, elapsed: float) -> None:
         """Count a failure. Raises TooManyRequests when there were too many already."""
         self.check(address, elapsed=elapsed)
-        key = _counted_as(address)
+        key = counted_as(address)
         self._left[key] = self._now_left(address, elapsed) - 1, elapsed
         self._left.move_to_end(key)
         if len(self._left) > MOST_ADDRESSES:
@@ -128,11 +128,12 @@ class FailureLimit:
         return len(self._left)
 
     def _now_left(self, address: str, elapsed: float) -> float:
-        left, at = self._left.get(_counted_as(address), (self._most, elapsed))
+        left, at = self._left.get(counted_as(address), (self._most, elapsed))
         return min(self._most, left + (elapsed - at) * self._each_second)
 
 
-def _counted_as(address: str) -> str:
+def counted_as(address: str) -> str:
+    """The address that failures are counted under: IPv6 by /64, an IPv4 address in IPv6 clothes as itself."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -6,12 +6,24 @@ Rules
 2. It ends when nothing was asked for ``idle``, at the latest after ``most`` seconds, at its logout, and as soon as its
    user has another version (password, role, second factor) or is gone: that is looked at each time it is used.
 3. Sessions live in memory: a restart logs everybody out, and nothing of them can be read from a disk.
-4. An attempt is counted before it is judged, so that hanging up saves nobody a failure; a success forgets it. After
-   five failures a user's logins pause: one second, doubled with each further failure, at most a quarter of an hour.
-   Names that nobody has pause alike. A pause ends no session, and neither keys nor the admin socket know of it.
+4. An attempt is counted before it is judged, so that hanging up saves nobody a failure. Names that nobody has pause
+   alike. A pause ends no session, and neither keys nor the admin socket know of it.
+5. What is counted first is a user's failures from one address: after five, that user's logins from there pause, one
+   second, doubled with each further failure, at most a quarter of an hour. That is about a hundred guesses a day, and
+   whoever fails elsewhere in somebody's name keeps nobody out. A success forgets what failed from its address.
+6. Many addresses would multiply those guesses, so a user's failures from all of them are counted, too, in a bucket that
+   leaks one in ten minutes: more than one address can fill by rule 5, so no single stranger slows anybody elsewhere.
+   Above 100 the user's logins from anywhere pause, one second, doubled up to five minutes: after the first hundred,
+   fewer than three hundred guesses a day from however many addresses. A success takes its own address's failures out
+   of this bucket and no others: else a user who logs in each morning would give every guesser a fresh hundred.
+7. An address from which the user has logged in since the start is known by that, and rule 6 keeps nobody there waiting.
+   Who guesses from there is one of the same machine, network or proxy, and rule 5 counts what they do.
+8. Memory is bounded: of users, of other names and of known addresses 10,000 entries each, the oldest go first. Filling
+   them takes failures, and where they all are in the name of one user, rule 6 has long begun.
 
-Limits: whoever knows a user's name can keep that user from logging in over the network, a quarter of an hour at a
-time; the admin socket is the way around. The failures of unknown names are forgotten beyond 10,000 of them.
+Limits: who shares an address with a user (a terminal server, NAT, a proxy that is not named as trusted) can still pause
+that user's logins from it; and while many addresses fail in a user's name, that user waits up to five minutes at a time
+at an address that is not known, and may meet somebody else's attempt there. The admin socket is the way around.
 """
 
 from __future__ import annotations
@@ -20,8 +32,9 @@ import hmac
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
+from lls.api.auth import counted_as
 from lls.api.credentials import digest, new_token
 from lls.faults import TooManyRequests
 from lls.licensing.account import User
@@ -34,7 +47,13 @@ MOST_OF_A_USER: Final = 16
 FREE_FAILURES: Final = 5
 LONGEST_PAUSE: Final = 900.0
 FORGOTTEN_AFTER: Final = 6 * 3_600.0
-MOST_NAMES: Final = 10_000
+FREE_ANYWHERE: Final = 100
+LONGEST_ANYWHERE: Final = 300.0
+LEAKS_EVERY: Final = 600.0
+MOST_KEPT: Final = 10_000
+
+_Key = TypeVar("_Key")
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,44 +118,70 @@ def right_token(session: Session, given: str | None) -> bool:
 
 @dataclass(slots=True)
 class _Failures:
-    count: int
+    count: float
     last: float
 
 
-class Lockout:
-    """Rule 4."""
+class _Kept:
+    """Failures of names: from each address, and from all of them."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Failures] = {}
-        self._strangers: OrderedDict[str, _Failures] = OrderedDict()
+        self.here: OrderedDict[tuple[str, str], _Failures] = OrderedDict()
+        self.anywhere: OrderedDict[str, _Failures] = OrderedDict()
 
-    def attempt(self, name: str, *, known: bool, elapsed: float) -> None:
+
+class Lockout:
+    """Rules 4 to 8."""
+
+    def __init__(self) -> None:
+        self._users, self._strangers = _Kept(), _Kept()
+        self._familiar: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def attempt(self, name: str, *, address: str, known: bool, elapsed: float) -> None:
         """Count an attempt. Raises TooManyRequests during a pause."""
-        kept = self._known if known else self._strangers
-        failures = kept.get(name)
-        if failures is None or elapsed - failures.last >= FORGOTTEN_AFTER:
-            failures = kept[name] = _Failures(0, -math.inf)
-        wait = failures.last + pause(failures.count) - elapsed
-        if wait > 0:
+        place = name, counted_as(address)
+        kept = self._users if known else self._strangers
+        here = kept.here.get(place)
+        if here is None or elapsed - here.last >= FORGOTTEN_AFTER:
+            here = _Failures(0, -math.inf)
+        anywhere = kept.anywhere.get(name) or _Failures(0, elapsed)
+        level = max(0.0, anywhere.count - (elapsed - anywhere.last) / LEAKS_EVERY)
+        ends = here.last + pause(here.count)
+        if place not in self._familiar:
+            ends = max(ends, anywhere.last + pause(level, free=FREE_ANYWHERE, longest=LONGEST_ANYWHERE))
+        if ends > elapsed:
             raise TooManyRequests(
                 "Too many logins of this user have failed; wait before the next, or ask for help at the server itself.",
-                retry_after_seconds=math.ceil(wait),
+                retry_after_seconds=math.ceil(ends - elapsed),
             )
-        failures.count += 1
-        failures.last = elapsed
-        if not known:
-            self._strangers.move_to_end(name)
-            if len(self._strangers) > MOST_NAMES:
-                self._strangers.popitem(last=False)
+        _keep(kept.here, place, _Failures(here.count + 1, elapsed))
+        _keep(kept.anywhere, name, _Failures(level + 1, elapsed))
+
+    def succeeded(self, name: str, *, address: str) -> None:
+        """The user was there, at this address."""
+        place = name, counted_as(address)
+        failed, anywhere = self._users.here.pop(place, None), self._users.anywhere.get(name)
+        if failed is not None and anywhere is not None:
+            anywhere.count = max(0.0, anywhere.count - failed.count)
+        _keep(self._familiar, place, None)
 
     def forgive(self, name: str) -> None:
-        """It succeeded, or the password was set anew."""
-        self._known.pop(name, None)
-        self._strangers.pop(name, None)
+        """The password was set anew: whatever failed before, from wherever."""
+        for kept in (self._users, self._strangers):
+            kept.anywhere.pop(name, None)
+            for place in [place for place in kept.here if place[0] == name]:
+                del kept.here[place]
 
 
-def pause(failures: int) -> float:
+def _keep(entries: OrderedDict[_Key, _Entry], key: _Key, entry: _Entry) -> None:
+    entries[key] = entry
+    entries.move_to_end(key)
+    if len(entries) > MOST_KEPT:
+        entries.popitem(last=False)
+
+
+def pause(failures: float, *, free: int = FREE_FAILURES, longest: float = LONGEST_PAUSE) -> float:
     """Seconds to wait after so many failures."""
-    if failures < FREE_FAILURES:
+    if failures < free:
         return 0.0
-    return min(LONGEST_PAUSE, 2.0 ** min(failures - FREE_FAILURES, 20))
+    return min(longest, math.pow(2.0, min(failures - free, 20.0)))

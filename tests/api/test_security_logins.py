@@ -15,7 +15,18 @@ import pytest
 
 from lls.api import sessions
 from lls.api.credentials import MOST_WAITING, Passwords, judge_password, step_of
-from lls.api.sessions import COOKIE, FREE_FAILURES, LONGEST_PAUSE, MOST_OF_A_USER, Lockout, Sessions, pause
+from lls.api.origin import Networks
+from lls.api.sessions import (
+    COOKIE,
+    FREE_ANYWHERE,
+    FREE_FAILURES,
+    LONGEST_ANYWHERE,
+    LONGEST_PAUSE,
+    MOST_OF_A_USER,
+    Lockout,
+    Sessions,
+    pause,
+)
 from lls.faults import BadRequest, Overloaded, TooManyRequests
 from lls.licensing.account import Role, User
 from tests.api.conftest import World, until
@@ -36,6 +47,8 @@ from tests.api.people import (
 from tests.vendor import NOW
 
 OTHER = "another long passphrase"
+HERE, ELSEWHERE = "192.0.2.7", "192.0.2.8"
+DAY = 86_400
 
 
 @pytest.fixture
@@ -128,7 +141,7 @@ def test_guessing_a_password_for_a_day_gives_hardly_more_than_a_hundred_tries(kn
     lockout, tries = Lockout(), 0
     for second in range(86_400):
         try:
-            lockout.attempt("alice", known=known, elapsed=float(second))
+            lockout.attempt("alice", address=HERE, known=known, elapsed=float(second))
             tries += 1
         except TooManyRequests:
             continue
@@ -138,26 +151,109 @@ def test_guessing_a_password_for_a_day_gives_hardly_more_than_a_hundred_tries(kn
 def test_a_success_and_a_quiet_time_forget_failures() -> None:
     lockout = Lockout()
     for _ in range(FREE_FAILURES):
-        lockout.attempt("alice", known=True, elapsed=0.0)
+        lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)
     with pytest.raises(TooManyRequests) as refused:
-        lockout.attempt("alice", known=True, elapsed=0.0)
+        lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)
     assert {"retry_after_seconds": 1} == refused.value.fields
-    lockout.forgive("alice")
+    lockout.succeeded("alice", address=HERE)
     for _ in range(FREE_FAILURES):
-        lockout.attempt("alice", known=True, elapsed=0.0)
-    lockout.attempt("alice", known=True, elapsed=sessions.FORGOTTEN_AFTER)
+        lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)
+    lockout.attempt("alice", address=HERE, known=True, elapsed=sessions.FORGOTTEN_AFTER)
 
 
 def test_strangers_names_fill_no_memory_and_push_out_no_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MOST_NAMES", 10)
+    monkeypatch.setattr(sessions, "MOST_KEPT", 10)
     lockout = Lockout()
     for _ in range(FREE_FAILURES):
-        lockout.attempt("alice", known=True, elapsed=0.0)
+        lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)
     for number in range(50):
-        lockout.attempt(f"stranger {number}", known=False, elapsed=0.0)
-    assert 10 == len(lockout._strangers)
+        lockout.attempt(f"stranger {number}", address=f"10.0.0.{number}", known=False, elapsed=0.0)
+    assert (10, 10) == (len(lockout._strangers.here), len(lockout._strangers.anywhere))
     with pytest.raises(TooManyRequests):
-        lockout.attempt("alice", known=True, elapsed=0.0)
+        lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)
+
+
+def tries(lockout: Lockout, *, since: int = 0, seconds: int, known: bool = True, addresses: int) -> list[int]:
+    """When a guess was judged, of a guesser who has so many addresses and asks from another one each second."""
+    judged = []
+    for second in range(since, since + seconds):
+        try:
+            address = f"10.{second % addresses // 256}.{second % addresses % 256}.1"
+            lockout.attempt("alice", address=address, known=known, elapsed=float(second))
+            judged.append(second)
+        except TooManyRequests:
+            continue
+    return judged
+
+
+def test_a_stranger_who_fails_in_a_users_name_keeps_nobody_out_elsewhere() -> None:
+    lockout = Lockout()
+    for day in range(3):
+        tries(lockout, since=day * DAY, seconds=DAY, addresses=1)
+        lockout.attempt("alice", address=HERE, known=True, elapsed=float((day + 1) * DAY))
+        lockout.succeeded("alice", address="192.0.2.9")
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("addresses", [50, 1_000, 20_000])
+def test_many_addresses_together_get_few_guesses_a_day(known: bool, addresses: int) -> None:
+    lockout = Lockout()
+    first = tries(lockout, seconds=DAY, known=known, addresses=addresses)
+    second = tries(lockout, since=DAY, seconds=DAY, known=known, addresses=addresses)
+    assert len(first) <= FREE_ANYWHERE + 300
+    assert 200 <= len(second) <= 300
+    lockout.attempt("alice", address=HERE, known=known, elapsed=second[-1] + LONGEST_ANYWHERE)  # slowed, not locked
+
+
+def test_a_success_gives_guessers_at_other_addresses_no_new_tries() -> None:
+    lockout = Lockout()
+    tries(lockout, seconds=DAY, addresses=1_000)
+    lockout.attempt("alice", address=HERE, known=True, elapsed=DAY + 1_000.0)
+    lockout.succeeded("alice", address=HERE)
+    assert len(tries(lockout, since=DAY + 1_000, seconds=3_600, addresses=1_000)) <= 20
+
+
+def test_where_a_user_has_logged_in_guesses_from_many_addresses_slow_nobody() -> None:
+    lockout = Lockout()
+    lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)
+    lockout.succeeded("alice", address=HERE)
+    last = tries(lockout, since=1, seconds=DAY, addresses=1_000)[-1]
+    with pytest.raises(TooManyRequests) as slowed:
+        lockout.attempt("alice", address=ELSEWHERE, known=True, elapsed=last + 1.0)
+    assert {"retry_after_seconds": LONGEST_ANYWHERE - 1} == slowed.value.fields
+    for _ in range(FREE_FAILURES):
+        lockout.attempt("alice", address=HERE, known=True, elapsed=last + 1.0)
+    with pytest.raises(TooManyRequests):
+        lockout.attempt("alice", address=HERE, known=True, elapsed=last + 1.0)
+    lockout.forgive("alice")
+    lockout.attempt("alice", address=ELSEWHERE, known=True, elapsed=last + 2.0)
+
+
+def test_one_client_with_a_whole_ipv6_network_is_one_address() -> None:
+    lockout = Lockout()
+    for number in range(FREE_FAILURES):
+        lockout.attempt("alice", address=f"2001:db8::{number}", known=True, elapsed=0.0)
+    with pytest.raises(TooManyRequests):
+        lockout.attempt("alice", address="2001:db8::ffff", known=True, elapsed=0.0)
+
+
+def test_failures_of_one_user_from_many_addresses_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MOST_KEPT", 10)
+    lockout = Lockout()
+    for number in range(50):
+        lockout.attempt("alice", address=f"10.0.0.{number}", known=True, elapsed=0.0)
+        lockout.succeeded("alice", address=f"10.0.1.{number}")
+    assert (10, 1, 10) == (len(lockout._users.here), len(lockout._users.anywhere), len(lockout._familiar))
+
+
+@pytest.mark.parametrize("setting", [{**ON, "trusted_proxies": Networks(("127.0.0.1/32",))}])
+async def test_the_address_of_a_login_is_the_clients_behind_a_trusted_proxy(world: World) -> None:
+    await add_user(world, "alice")
+    there, here = ({"X-Forwarded-For": one, "X-Forwarded-Proto": "https"} for one in (ELSEWHERE, HERE))
+    guesses = [(await log_in(world, "alice", f"wrong guess {n} x", headers=there)).status for n in range(6)]
+    assert [401] * FREE_FAILURES + [429] == guesses
+    assert 200 == (await log_in(world, "alice", headers=here)).status
+    assert 429 == (await log_in(world, "alice", headers=there)).status, "a login here forgives nothing there"
 
 
 @pytest.mark.parametrize("name", ["alice", "nobody"])
