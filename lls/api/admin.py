@@ -142,17 +142,22 @@ async def release(request: web.Request) -> web.StreamResponse:
 async def denials(request: web.Request) -> web.StreamResponse:
     """Who was refused."""
     since = instant_of(parameters(request, "since").get("since"), "since")
-    return answer(await denials_view(request.app[EDGE], since))
+    edge = request.app[EDGE]
+    return answer(await edge.costly.read("denials", lambda: denials_view(edge, since), asked=since))
 
 
 async def usage(request: web.Request) -> web.StreamResponse:
     """Peaks and seat-hours."""
     given = parameters(request, "from", "to", "bucket")
     since, until = instant_of(given.get("from"), "from"), instant_of(given.get("to"), "to")
-    text = given.get("bucket", Bucket.DAY)
+    text, edge = given.get("bucket", Bucket.DAY), request.app[EDGE]
     if text not in set(Bucket):
         raise BadRequest("bucket must be hour or day.")
-    return answer(await usage_view(request.app[EDGE], since=since, until=until, bucket=Bucket(text)))
+    bucket = Bucket(text)
+    view = await edge.costly.read(
+        "usage", lambda: usage_view(edge, since=since, until=until, bucket=bucket), asked=(since, until, bucket)
+    )
+    return answer(view)
 
 
 async def what_if(request: web.Request) -> web.StreamResponse:
@@ -161,11 +166,12 @@ async def what_if(request: web.Request) -> web.StreamResponse:
     product, seats = given.get("product"), given.get("seats")
     if product is None or seats is None:
         raise BadRequest("Name the product and the number of seats: ?product=KEY&seats=N.")
-    outcome = await request.app[EDGE].airgap.what_if(
-        product,
-        seats=number_of(seats, "seats", default=0, most=MOST_SEATS),
-        since=instant_of(given.get("from"), "from"),
-        until=instant_of(given.get("to"), "to"),
+    edge, wanted = request.app[EDGE], number_of(seats, "seats", default=0, most=MOST_SEATS)
+    since, until = instant_of(given.get("from"), "from"), instant_of(given.get("to"), "to")
+    outcome = await edge.costly.read(
+        "what_if",
+        lambda: edge.airgap.what_if(product, seats=wanted, since=since, until=until),
+        asked=(product, wanted, since, until),
     )
     return answer(outcome)
 
@@ -190,7 +196,8 @@ async def journal(request: web.Request) -> web.StreamResponse:
 
 async def verify_journal(request: web.Request) -> web.StreamResponse:
     """Does the chain hold."""
-    check = await request.app[EDGE].airgap.verify_journal()
+    edge = request.app[EDGE]
+    check = await edge.costly.read("verify", edge.airgap.verify_journal)
     return answer(
         CheckView(
             ok=check.ok,
@@ -208,7 +215,8 @@ async def verify_journal(request: web.Request) -> web.StreamResponse:
 
 async def preview_report(request: web.Request) -> web.StreamResponse:
     """Exactly what would leave."""
-    return answer(await preview_view(request.app[EDGE]))
+    edge = request.app[EDGE]
+    return answer(await edge.costly.read("preview", lambda: preview_view(edge)))
 
 
 async def export_report(request: web.Request) -> web.StreamResponse:
@@ -383,7 +391,7 @@ ROUTES: Final = (
         summary="Who was refused and why",
         answers={200: DenialsView},
         query=(Query(name="since", meaning="an instant or a day"),),
-        faults=(*ALWAYS, "bad_request", "store_down"),
+        faults=(*ALWAYS, "bad_request", "store_down", "overloaded"),
         by="administrator",
     ),
     Route(
@@ -397,7 +405,7 @@ ROUTES: Final = (
             Query(name="to", meaning="an instant or a day"),
             Query(name="bucket", meaning="hour or day"),
         ),
-        faults=(*ALWAYS, "bad_request", "store_down"),
+        faults=(*ALWAYS, "bad_request", "store_down", "overloaded"),
         by="administrator",
     ),
     Route(
@@ -412,7 +420,7 @@ ROUTES: Final = (
             Query(name="from", meaning="an instant or a day"),
             Query(name="to", meaning="an instant or a day"),
         ),
-        faults=(*ALWAYS, "bad_request", "unknown_product", "not_found", "store_down"),
+        faults=(*ALWAYS, "bad_request", "unknown_product", "not_found", "store_down", "overloaded"),
         by="administrator",
     ),
     Route(
@@ -434,7 +442,7 @@ ROUTES: Final = (
         handler=verify_journal,
         summary="Check the chain",
         answers={200: CheckView},
-        faults=(*ALWAYS, "store_down"),
+        faults=(*ALWAYS, "store_down", "overloaded"),
         by="administrator",
     ),
     Route(
@@ -443,7 +451,7 @@ ROUTES: Final = (
         handler=preview_report,
         summary="What the next report would carry",
         answers={200: PreviewView},
-        faults=(*ALWAYS, "store_down"),
+        faults=(*ALWAYS, "store_down", "overloaded"),
         by="administrator",
     ),
     Route(

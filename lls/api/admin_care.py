@@ -30,7 +30,8 @@ async def doctor(request: web.Request) -> web.StreamResponse:
     full = parameters(request, "full").get("full", "0")
     if full not in ("0", "1"):
         raise BadRequest("full must be 0 or 1.")
-    found = await _care(request).examine(full=full == "1")
+    care = _care(request)
+    found = await request.app[EDGE].costly.read("doctor", lambda: care.examine(full=full == "1"), asked=full)
     return answer(
         ExaminationView(
             findings=[
@@ -99,7 +100,7 @@ ROUTES: Final = (
         summary="What an examination of the server finds",
         answers={200: ExaminationView},
         query=(Query(name="full", meaning="1: check every line of the journal"),),
-        faults=(*ALWAYS, "bad_request", "not_found"),
+        faults=(*ALWAYS, "bad_request", "not_found", "overloaded"),
         by="administrator",
     ),
     Route(

@@ -25,6 +25,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from lls.airgap import Airgap
 from lls.api.auth import FailureLimit
+from lls.api.costly import Costly
 from lls.api.credentials import MEMORY_KIB, PASSES, Passwords
 from lls.api.origin import NO_NETWORKS, ForwardedHeader, Networks, Origin
 from lls.api.sessions import Lockout, Sessions
@@ -113,6 +114,7 @@ class Edge:
         self.passwords = Passwords(memory_kib=setting.password_memory_kib, passes=setting.password_passes)
         self.sessions = Sessions(idle=setting.session_idle_seconds, most=setting.session_seconds)
         self.lockout = Lockout()
+        self.costly = Costly()
         self.draining = False
         self.waiting: set[asyncio.Timeout] = set()
         self.page: asyncio.Task[bytes] | None = None
