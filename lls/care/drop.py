@@ -17,7 +17,10 @@ Rules
    changes nothing. A report is sealed before it is written; at worst one more is sealed.
 4. A store that is down, or a server that is busy, is no reason to refuse a document: it stays in ``taken`` for the next
    turn.
-5. At most so many files a turn: a folder that somebody floods holds nothing else up.
+5. A document on which we fail ourselves (an exception that is no fault) is left for the next turn and holds no other
+   up; after five tries it goes to ``refused`` like one that is, with words that say whose mistake it was. Each try is
+   logged with its trace. A restart begins to count anew.
+6. At most so many files a turn: a folder that somebody floods holds nothing else up.
 
 Folders are opened without following links, and every file is named relative to its folder's descriptor.
 """
@@ -30,6 +33,7 @@ import os
 import re
 import secrets
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
@@ -48,6 +52,7 @@ LARGEST: Final = 64 * 1024 * 1024
 MOST_LISTED: Final = 1_000
 MOST_IN_TURN: Final = 20
 MOST_NUMBERED: Final = 100
+MOST_TRIES: Final = 5
 MARKER: Final = "drop-report"
 PERIODS: Final = {ReportEvery.DAY: timedelta(days=1), ReportEvery.WEEK: timedelta(days=7)}
 _FINAL: Final = (RefusedDocument, BadRequest, TooLarge, NotFound)
@@ -75,6 +80,8 @@ class DropFolder:
         self._marker = state_dir / MARKER
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._told = ""
+        self._failed: Counter[str] = Counter()
+        """How often we have failed on what lies in ``taken``."""
 
     async def look(self) -> None:
         """One turn: hand in what lies there, write the report that is due. What goes wrong is a line of the log."""
@@ -117,11 +124,34 @@ class DropFolder:
             data = await asyncio.to_thread(self._read, name)
             said = await self._import(name, data)
         except _FINAL as fault:
-            await asyncio.to_thread(self._settle, name, "refused", fault.detail)
-            _log.warning("drop_refused", extra={"fields": {"file": _plain(name), "why": fault.detail}})
+            await self._refuse(name, fault.detail)
             return
+        except (Fault, OSError):
+            raise  # rule 4
+        except Exception as error:  # noqa: BLE001 - rule 5: logged with its trace, and told beside the document
+            await self._fail(name, type(error).__name__)
+            return
+        del self._failed[name]
         await asyncio.to_thread(self._settle, name, "done", said)
         _log.info("drop_imported", extra={"fields": {"file": _plain(name)}})
+
+    async def _refuse(self, name: str, why: str) -> None:
+        del self._failed[name]
+        await asyncio.to_thread(self._settle, name, "refused", why)
+        _log.warning("drop_refused", extra={"fields": {"file": _plain(name), "why": why}})
+
+    async def _fail(self, name: str, what: str) -> None:
+        """Rule 5; the exception is the one under way."""
+        self._failed[name] += 1
+        tries = self._failed[name]
+        _log.exception("drop_failed", extra={"fields": {"file": _plain(name), "tries": tries, "why": what}})
+        if tries >= MOST_TRIES:
+            await self._refuse(
+                name,
+                f"The server itself failed on it, {tries} times ({what}): that is a mistake in the server, not in the"
+                " document. Make a support bundle (lls support-bundle -o FILE) and send it to your vendor; to try again"
+                " after an upgrade, lay the document into in again.",
+            )
 
     async def _import(self, name: str, data: bytes) -> str:
         if name.endswith(RECEIPT):

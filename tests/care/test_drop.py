@@ -184,6 +184,51 @@ async def test_a_crash_anywhere_imports_once(
     assert (1, 2, []) == (imports(world), len(names(folder)["done"]), names(folder)["taken"])
 
 
+async def test_a_document_that_we_fail_on_is_put_aside_as_our_mistake_and_holds_no_other_up(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, real, bundle = watcher(world, folder), world.airgap.import_bundle, world.bundle()
+
+    async def breaks(data: bytes, **named: Any) -> Any:
+        if data == b"cursed":
+            raise KeyError("secret of the document")
+        return await real(data, **named)
+
+    monkeypatch.setattr(world.airgap, "import_bundle", breaks)
+    await watch.look()
+    (folder / "in" / "a.llsbundle").write_bytes(b"cursed")
+    (folder / "in" / "b.llsbundle").write_bytes(bundle)
+    await looked(watch)
+    assert (["a.llsbundle"], ["b.llsbundle", "b.llsbundle.txt"]) == (names(folder)["taken"], names(folder)["done"])
+    await looked(watch, drop.MOST_TRIES - 2)
+    assert (["a.llsbundle"], []) == (names(folder)["taken"], names(folder)["refused"])
+    await looked(watch, 3)
+    assert ([], ["a.llsbundle", "a.llsbundle.txt"]) == (names(folder)["taken"], names(folder)["refused"])
+    said = (folder / "refused" / "a.llsbundle.txt").read_text()
+    assert "The server itself failed on it, 5 times (KeyError)" in said
+    assert "lls support-bundle" in said
+    assert "secret" not in said
+    tries = [record.__dict__["fields"]["tries"] for record in caplog.records if record.getMessage() == "drop_failed"]
+    assert list(range(1, drop.MOST_TRIES + 1)) == tries
+
+
+async def test_a_document_laid_down_again_after_our_mistake_is_tried_as_often_again(
+    world: World, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = watcher(world, folder)
+    await watch.look()
+    with monkeypatch.context() as broken:
+        broken.setattr(watch, "_import", None)  # what calls it fails with TypeError
+        (folder / "in" / "a.llsbundle").write_bytes(world.bundle())
+        await looked(watch, 1 + drop.MOST_TRIES)
+        assert ["a.llsbundle", "a.llsbundle.txt"] == names(folder)["refused"]
+        (folder / "refused" / "a.llsbundle").rename(folder / "in" / "a.llsbundle")
+        await looked(watch)
+        assert ["a.llsbundle"] == names(folder)["taken"]
+    await watch.look()
+    assert 1 == imports(world)
+
+
 async def test_a_report_appears_as_often_as_was_asked(world: World, folder: Path) -> None:
     watch = watcher(world, folder, report_every=ReportEvery.DAY)
     await watch.look()
