@@ -10,6 +10,9 @@ Rules
    anything.
 4. A destination's name is shown in lists and logs, so it never holds a password, a path or a query: who knows a
    webhook's whole address may often write to it. Eight digits of its hash tell two of one host apart.
+5. What blocks runs in a thread that nobody waits for: a relay or a name server that takes its time must not hold up the
+   server's stop. Such a stop ends the attempt without an outcome, so the delivery still waits and is made by the next
+   start; a mail that was taken in that moment comes twice, under one Message-ID.
 """
 
 from __future__ import annotations
@@ -25,16 +28,18 @@ import ssl
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Final, Protocol
+from threading import Thread
+from typing import Final, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from lls.config import Events, SmtpSecurity
 from lls.events.condition import CLEARED, Event, Severity
@@ -47,6 +52,8 @@ _FACILITY_DAEMON: Final = 3
 _SEVERITIES: Final = {Severity.CRITICAL: 2, Severity.WARNING: 4, Severity.INFO: 6}
 _SYSLOG_PORT: Final = 514
 _MOST_SECRET_FILE: Final = 4_096
+
+T = TypeVar("T")
 
 
 class NotDelivered(Exception):
@@ -113,7 +120,7 @@ class Webhook:
         patience = aiohttp.ClientTimeout(total=SECONDS)
         try:
             async with (
-                aiohttp.ClientSession(timeout=patience) as session,
+                aiohttp.ClientSession(timeout=patience, connector=aiohttp.TCPConnector(resolver=_Names())) as session,
                 session.post(self.url, data=body, headers=headers, ssl=self.tls, allow_redirects=False) as answer,
             ):
                 if not 200 <= answer.status < 300:  # noqa: PLR2004 - RFC 9110: the successful ones
@@ -161,7 +168,7 @@ class Mail:
     async def send(self, event: Event) -> None:
         """One attempt. Raises NotDelivered."""
         try:
-            await asyncio.to_thread(self._send, event)
+            await _aside(lambda: self._send(event))
         except smtplib.SMTPAuthenticationError:
             raise NotDelivered("The relay does not accept events.smtp_user and its password.") from None
         except smtplib.SMTPResponseException as error:
@@ -217,7 +224,7 @@ class Syslog:
     async def send(self, event: Event) -> None:
         """One attempt. Raises NotDelivered."""
         try:
-            await asyncio.to_thread(self._send, self._line(event))
+            await _aside(lambda: self._send(self._line(event)))
         except OSError as error:
             raise NotDelivered(f"It cannot be reached ({_reason(error)}).") from None
 
@@ -245,6 +252,54 @@ class Syslog:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with closing(socket.socket(family, kind, number)) as opened:
             opened.sendto(line, address)
+
+
+async def _aside(work: Callable[[], T]) -> T:
+    """Rule 5. Not the loop's own threads: those are waited for at its end, and at the interpreter's."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: Exception | None) -> None:
+        if outcome.done():  # the stop was quicker
+            return
+        if error is not None:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(cast("T", result))
+
+    def run() -> None:
+        result, failed = None, None
+        try:
+            result = work()
+        except Exception as error:  # noqa: BLE001 - whoever awaits the outcome gets it
+            failed = error
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            loop.call_soon_threadsafe(settle, result, failed)
+
+    Thread(target=run, name="event", daemon=True).start()
+    return await outcome
+
+
+class _Names(AbstractResolver):
+    """Rule 5, for the name of a webhook's host; addresses are not asked for."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Its addresses. Raises OSError."""
+        found = await _aside(
+            lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        )
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=str(place[0]), port=int(place[1]), family=kind, proto=number, flags=numeric
+            )
+            for kind, _, number, _, place in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept."""
 
 
 def _reason(error: Exception) -> str:

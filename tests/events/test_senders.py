@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email import message_from_string
 from email.policy import default
 from pathlib import Path
@@ -20,7 +22,7 @@ from aiohttp import web
 from yarl import URL
 
 from lls.config import Events, SmtpSecurity
-from lls.events import Destination, Event, Sender, Severity, destinations
+from lls.events import Destination, Event, Herald, Outbox, Sender, Severity, destinations
 from lls.events.senders import NotDelivered, signature
 from lls.faults import SetupFault
 
@@ -259,3 +261,69 @@ async def test_a_line_of_syslog_by_tcp_and_by_the_local_socket(tmp_path: Path) -
         assert local.recv(2048).startswith(b"<28>1 ")
     with pytest.raises(NotDelivered):
         await made(syslog=f"unix://{tmp_path}/nobody").send(EVENT)
+
+
+# ---------------------------------------------------------------- a stop meanwhile
+
+
+SILENT: dict[str, Callable[[int], dict[str, Any]]] = {
+    "mail": lambda port: {
+        "smtp_server": f"127.0.0.1:{port}",
+        "smtp_security": SmtpSecurity.NONE,
+        "smtp_from": "lls@plant4.example",
+        "smtp_to": ("ann@plant4.example",),
+    },
+    "webhook": lambda port: {"webhook_urls": (f"http://desk.example:{port}/",)},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(SILENT))
+def test_a_stop_waits_for_no_receiver_and_the_delivery_is_still_to_be_made(
+    tmp_path: Path, secret_file: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Relay and name server are there and say nothing; as a daemon, the loop ends with all of its threads."""
+    go, asked = threading.Event(), threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slowly(host: Any, *given: Any, **named: Any) -> Any:
+        if host != "desk.example":
+            return look_up(host, *given, **named)
+        asked.set()
+        go.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody knows")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = SILENT[kind](silent.getsockname()[1])
+        if kind == "webhook":
+            settings["webhook_secret_file"] = str(secret_file)
+        herald = Herald(
+            Outbox(tmp_path),
+            looks=[],
+            destinations=[made(**settings)],
+            now=lambda: NOW,
+            new_id=lambda: "evt_1",
+            retry_for=timedelta(hours=1),
+        )
+
+        connections: list[socket.socket] = []
+
+        async def daemon() -> float:
+            await herald.start()
+            await herald.test()
+            if kind == "mail":
+                connections.append((await asyncio.to_thread(silent.accept))[0])
+            else:
+                assert await asyncio.to_thread(asked.wait, 10)
+            since = time.monotonic()
+            await herald.stop()
+            return since
+
+        since = asyncio.run(daemon())
+        took = time.monotonic() - since
+        go.set()
+        for connection in connections:
+            connection.close()
+    assert took < 2
+    (waiting,) = herald.outbox.deliveries(limit=10)
+    assert ("waiting", 0) == (waiting.state, waiting.attempts)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import random
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -17,6 +19,8 @@ from tests.journeys.world import Asked, Site, until
 
 SECRET = bytes(range(32))
 PATIENCE = 30.0
+STOP_PATIENCE = 8.0
+"""A stop takes a second or two here; a relay would be waited for a quarter of a minute."""
 
 
 class Receiver:
@@ -107,3 +111,44 @@ def test_a_desk_hears_of_full_seats_and_denials_once_and_through_a_crash(site: S
     acts = [line["data"]["act"] for line in site.journal() if line["kind"] == "AdminActed"]
     assert ["events_test", "events_test", "events_retry"] == [act for act in acts if act.startswith("events")]
     assert not [line for line in site.log if base64.b64encode(SECRET).decode() in line]
+
+
+def test_a_relay_that_says_nothing_holds_up_no_stop_and_hears_of_it_after_the_next_start(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE)
+        with site.config.open("a", encoding="utf-8") as settings:
+            settings.write(f'[events]\nsmtp_server = "127.0.0.1:{silent.getsockname()[1]}"\nsmtp_security = "none"\n')
+            settings.write('smtp_from = "lls@plant4.example"\nsmtp_to = ["ann@plant4.example"]\n')
+        site.open_vendor()
+        site.start()
+        site.lls("events", "test")
+        with silent.accept()[0]:
+            since = time.monotonic()
+            assert 0 == site.stop()
+            assert time.monotonic() - since < STOP_PATIENCE
+        site.start()
+        mails = (taken(silent.accept()[0]) for _ in range(5))  # this machine may have given reasons for others
+        assert any("This is a test" in mail for mail in mails)
+
+
+def taken(connection: socket.socket) -> str:
+    """One mail, as a relay takes it."""
+    with connection, connection.makefile("rwb") as words:
+        return taken_from(words)
+
+
+def taken_from(words: Any) -> str:
+    mail = b""
+    words.write(b"220 relay\r\n")
+    words.flush()
+    for line in words:
+        if line.upper().startswith(b"DATA"):
+            words.write(b"354 go on\r\n")
+            words.flush()
+            while (part := words.readline()) != b".\r\n":
+                mail += part
+        words.write(b"250 well\r\n")
+        words.flush()
+        if mail:
+            break
+    return mail.decode("ascii")
