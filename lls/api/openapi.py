@@ -1,5 +1,7 @@
 """The OpenAPI 3.1 document, made from the very routes and types that serve: it cannot say anything else than the code.
 
+On the network, where strangers read it, it has the contract's version; the program's is an administrator's business.
+
 Every failure is one ``Problem``; which codes a call may answer stands beside each status, from the one table.
 """
 
@@ -18,6 +20,9 @@ from lls.api.problems import KINDS, MEDIA_TYPE, Problem, phrase
 from lls.api.sessions import COOKIE, TOKEN_HEADER
 
 DOCUMENT: Final = web.AppKey("openapi", bytes)
+
+CONTRACT: Final = "1"
+"""The version of the contract: what stands in ``/v1``."""
 
 _REFERENCE: Final = "#/components/schemas/{name}"
 _SECURITY: Final[dict[str, list[dict[str, list[str]]]]] = {
@@ -44,7 +49,10 @@ _SCHEMES: Final = {
 
 
 def document(routes: Iterable[Route], *, version: str, socket: bool = False) -> bytes:
-    """The document as JSON; on the admin ``socket`` the kernel names the caller, and nobody sends a credential."""
+    """The document as JSON; ``version`` is the program's.
+
+    On the admin ``socket`` the kernel names the caller, and nobody sends a credential.
+    """
     listed = [_on_socket(route) if socket else _on_network(route) for route in routes]
     types = [kind for kind in dict.fromkeys(_types(listed)) if kind is not Problem]
     schemas, components = msgspec.json.schema_components([*types, Problem], ref_template=_REFERENCE)
@@ -54,7 +62,7 @@ def document(routes: Iterable[Route], *, version: str, socket: bool = False) -> 
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, of_type)
     whole = {
         "openapi": "3.1.0",
-        "info": {"title": "Local License Server", "version": version},
+        "info": {"title": "Local License Server", "version": version if socket else CONTRACT},
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }

@@ -349,6 +349,8 @@ async def test_the_openapi_document_is_whole(world: World, where: str) -> None:
             given = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
             assert set(re.findall(r"{(\w+)}", path)) == given
             assert all(re.fullmatch("[1-5][0-9]{2}", status) for status in operation["responses"])
+    info = {"title": "Local License Server", "version": "1" if where == "lan" else world.edge.setting.version}
+    assert info == document["info"], "what exactly runs here is no stranger's business"
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert references <= set(document["components"]["schemas"])
 
