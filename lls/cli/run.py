@@ -7,7 +7,9 @@ Rules
    program go on for as long as the last proof would have held, and ends it with SIGTERM unless the seat came back
    meanwhile; ``continue`` never touches it; ``terminate`` ends it at once. A network outage alone is no loss until
    that time is over.
-4. SIGTERM is all the force there is: a program that saves its work must not be killed over a licence.
+4. An activation code comes from ``LLS_CODE`` or a file, never as an argument: it would stand in every list of
+   processes for as long as the program runs.
+5. SIGTERM is all the force there is: a program that saves its work must not be killed over a licence.
 
 Exit status of our own: 1 refused, 2 wrong usage, 3 no server can be reached, 126 and 127 as a shell says them.
 """
@@ -29,6 +31,7 @@ from typing import Annotated
 import typer
 
 from lls.client import BadSetup, Event, EventKind, LicenseServers, LlsError, NoAnswer, Refused
+from lls.client.environment import code_in
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _FROM_THE_KEYBOARD = ("SIGINT", "SIGQUIT")
@@ -51,7 +54,12 @@ def run_command(  # noqa: PLR0917  (Typer makes options out of parameters)
     vendor_keys: Annotated[
         Path | None, typer.Option(help="The vendor's key set (.llskeys). Default: LLS_VENDOR_KEYS.")
     ] = None,
-    activation_code: Annotated[str | None, typer.Option(help="Default: LLS_CODE.", show_default=False)] = None,
+    activation_code_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The activation code, as its first line; -: standard input. Default: LLS_CODE."
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to queue when all seats are taken.")] = 0.0,
     on_loss: Annotated[OnLoss, typer.Option(help="What becomes of CMD when its seat is lost.")] = OnLoss.TTL,
 ) -> None:
@@ -61,7 +69,7 @@ def run_command(  # noqa: PLR0917  (Typer makes options out of parameters)
         product=product,
         servers=server,
         vendor_keys=vendor_keys,
-        activation_code=activation_code,
+        activation_code_file=activation_code_file,
         wait=wait,
         on_loss=on_loss,
     )
@@ -74,15 +82,16 @@ def run(
     product: str,
     servers: Sequence[str] | None = None,
     vendor_keys: str | bytes | Path | None = None,
-    activation_code: str | None = None,
+    activation_code_file: Path | None = None,
     wait: float = 0.0,
     on_loss: OnLoss = OnLoss.TTL,
 ) -> int:
     """The exit status. Call it from the main thread: only there Python lets signals be received."""
     watch = _Watch(on_loss)
     try:
+        code = code_in(activation_code_file)
         known = LicenseServers(servers or None, vendor_keys=vendor_keys)
-        seat = known.checkout(product, activation_code=activation_code, wait=wait, on_event=watch.hear)
+        seat = known.checkout(product, activation_code=code, wait=wait, on_event=watch.hear)
     except BadSetup as error:
         return _sorry(_in_options(error), 2)
     except Refused as error:

@@ -18,7 +18,7 @@ from typing import TextIO
 
 from .borrowing import Found, borrowed_leases, give_back, route_of, wire_end, wire_instant
 from .carried import BorrowRequest, accept_grant, discard, make_return
-from .environment import read_vendor_keys
+from .environment import code_in, read_vendor_keys
 from .errors import BadSetup, ClockSetBack, LlsError, NotBorrowed
 from .keeping import State, Store
 from .requesting import require_day, require_feature, require_product
@@ -53,7 +53,7 @@ def _request(options: argparse.Namespace) -> int:
         options.product,
         until=until,
         folder=options.folder,
-        activation_code=options.code,
+        activation_code=code_in(options.code_file),
         features=dict(options.feature),
         edition=options.edition,
         version=options.version,
@@ -71,7 +71,9 @@ def _request(options: argparse.Namespace) -> int:
 
 def _extend(options: argparse.Namespace, until: datetime) -> int:
     lease_id = _lease_id(options.extend, Store(options.folder))
-    request = BorrowRequest.extend(lease_id, until=until, folder=options.folder, activation_code=options.code)
+    request = BorrowRequest.extend(
+        lease_id, until=until, folder=options.folder, activation_code=code_in(options.code_file)
+    )
     request.write(options.output)
     _say(f"{options.output}: lease {lease_id} of {request.product}, longer: until {_day(request.until)}.")
     _say("Carry it to the license server's administrator, and bring the grant back to: python -m lls.client accept")
@@ -169,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
     end = request.add_mutually_exclusive_group(required=True)
     end.add_argument("--until", type=_instant, metavar="TIME", help="such as 2026-12-01 or 2026-12-01T18:00:00Z")
     end.add_argument("--days", type=_days, metavar="N", help="from now")
-    request.add_argument("--code", help="activation code; default: LLS_CODE")
+    request.add_argument(
+        "--code-file", type=Path, metavar="FILE", help="the activation code, as its first line; default: LLS_CODE"
+    )
     request.add_argument(
         "--feature", type=_feature, action="append", default=[], metavar="KEY=N", help="may be repeated"
     )
@@ -211,7 +215,7 @@ def _require_usage(request: argparse.ArgumentParser, options: argparse.Namespace
     if options.extend is None and options.product is None:
         request.error("name a product, or the lease to --extend")
     if options.extend is not None and any(wish is not None for wish in wishes):
-        request.error("--extend repeats what was requested first: only --until or --days, and --code, go with it")
+        request.error("--extend repeats what was requested first: only --until or --days, and --code-file, go with it")
 
 
 def _output(command: argparse.ArgumentParser, *, required: bool) -> None:

@@ -1,6 +1,7 @@
 """What the caller did not say and the environment may: servers, the vendor's keys, the activation code.
 
 ``LLS_SERVER`` (URLs, comma-separated), ``LLS_VENDOR_KEYS`` (a file), ``LLS_CODE``. What the caller says always wins.
+A command takes a code from the environment or a file, never as an argument: everybody on the machine can list those.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from .errors import BadSetup, Untrusted
 from .trust import KeySet
+
+_LONGEST_LINE = 1_024
 
 
 def server_urls(servers: str | Sequence[str] | None) -> list[str]:
@@ -42,3 +45,22 @@ def read_vendor_keys(document: str | bytes | Path | None) -> KeySet:
 def activation_code(code: str | None) -> str | None:
     """The customer's code, where one is given."""
     return code or os.environ.get("LLS_CODE") or None
+
+
+def code_in(file: Path | None) -> str | None:
+    """The code in a file's first line, None without a file; ``BadSetup`` when there is no code in it.
+
+    ``-`` is standard input, of which no more than that line is taken: the rest is for the program that gets the seat.
+    """
+    if file is None:
+        return None
+    try:
+        with open(0 if str(file) == "-" else file, "rb", buffering=0, closefd=str(file) != "-") as source:
+            code = source.readline(_LONGEST_LINE).decode("ascii").strip()
+    except OSError as error:
+        raise BadSetup(f"The activation code cannot be read from {file}: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        code = ""
+    if not code:
+        raise BadSetup(f"The first line of {file} is no activation code; write the code there and nothing else.")
+    return code

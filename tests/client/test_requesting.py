@@ -95,10 +95,12 @@ def test_a_slip_of_the_hand_is_wrong_usage(
     assert not state_folder.exists()
 
 
-@pytest.mark.parametrize("arguments", [["--edition", "the best"], ["--version", ""], ["--code", "A" * 201]])
+@pytest.mark.parametrize("arguments", [["--edition", "the best"], ["--version", ""], ["--code-file", "code"]])
 def test_a_wish_that_no_server_reads_is_one_sentence(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("code").write_text("A" * 201)
     assert 1 == main(["request", "cad", "--days", "1", "-o", str(tmp_path / "new"), *arguments])
     assert 1 == capsys.readouterr().err.count("\n")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +67,58 @@ def test_wrong_usage_and_a_missing_program_have_their_own_numbers(server: FakeSe
     assert 2 == run(["true"], product="cad", servers=["http://lls.example"], vendor_keys=vendor.first)
     assert 127 == run(["/no/such/program"], product="cad", servers=[server.url], vendor_keys=vendor.first)
     assert 0 == len(server.active())
+
+
+CODE = "Y64E-G6QX-56EW-W1BG"
+
+
+def test_an_activation_code_comes_from_a_file(server: FakeServer, vendor: Vendor, tmp_path: Path) -> None:
+    file = tmp_path / "code"
+    file.write_text(f"{CODE}\nwhat somebody noted below it\n")
+    options: dict[str, Any] = {"product": "cad", "servers": [server.url], "vendor_keys": vendor.first}
+    assert 0 == run(["true"], **options, activation_code_file=file)
+    (lease,) = server.leases.values()
+    assert CODE == json.loads(lease.content)["activation_code"]
+
+
+def test_an_activation_code_from_standard_input_leaves_the_rest_to_the_program_and_the_arguments_clean(
+    server: FakeServer, vendor: Vendor
+) -> None:
+    command = [sys.executable, "-m", "lls", "run", "--product", "cad", "--server", server.url]
+    environ = {**os.environ, "LLS_VENDOR_KEYS": vendor.first}
+    ended = subprocess.run(
+        [*command, "--activation-code-file", "-", "--", "cat"],
+        input=f"{CODE}\nthe program's own\n",
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=60,
+        check=False,
+    )
+    assert (0, "the program's own\n") == (ended.returncode, ended.stdout), ended.stderr
+    assert CODE == json.loads(next(iter(server.leases.values())).content)["activation_code"]
+    refused = subprocess.run(
+        [*command, "--activation-code", CODE, "--", "cat"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert 2 == refused.returncode, "an argument stands in every list of processes"
+    assert CODE not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot be read"), (b"", "is no activation code"), (b" \n\n", "is no"), ("Y64É".encode(), "is no")],
+)
+def test_a_file_without_an_activation_code_is_wrong_usage(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, words: str
+) -> None:
+    file = tmp_path / "code"
+    if content is not None:
+        file.write_bytes(content)
+    assert 2 == run(["true"], product="cad", servers=[server.url], activation_code_file=file)
+    assert 0 == len(server.leases)
+    said = capsys.readouterr().err
+    assert words in said
+    assert 1 == said.count("\n")
 
 
 def test_signals_reach_the_program(server: FakeServer, vendor: Vendor) -> None:
