@@ -16,6 +16,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -109,13 +110,13 @@ class SlowAgent:
                 self.failures.append(failure)
 
 
-def home_with(agent: SlowAgent, home: Path, *, roles: Sequence[str] = ("bundle",)) -> Issuer:
+def home_with(agent: SlowAgent, home: Path, *, roles: Sequence[str] = ("bundle",), now: datetime = NOW) -> Issuer:
     """A home whose keys of these roles the agent alone has; the others are files."""
     change = Change(adding={role: [agent.part] for role in roles}, making=[role for role in ROLES if role not in roles])
-    issuer = Issuer.create(home, now=NOW, passphrase=None, random=Chance(), keys=change)
+    issuer = Issuer.create(home, now=now, passphrase=None, random=Chance(), keys=change)
     if issuer.first_keys is not None:  # the root is the agent's, so it signs the first version itself
-        signed, _ = issuer.first_keys.signed_by(agent.key, now=NOW)
-        issuer.rotating.seal(signed, now=NOW)
+        signed, _ = issuer.first_keys.signed_by(agent.key, now=now)
+        issuer.rotating.seal(signed, now=now)
     issuer.rotating.hold(agent.part, f"unix:{agent.door}")
     agent.times = 0
     return issuer

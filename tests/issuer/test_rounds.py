@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +22,8 @@ from lls.signed.jose import EncryptionKey
 from lls.signed.receipt import read_receipt
 from tests.issuer.appliance import NOW, Appliance, Chance, line, order, reported
 from tests.issuer.slow_agent import SlowAgent, home_with
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -273,3 +279,20 @@ def test_a_signature_inside_a_transaction_is_a_fault_and_no_lock_that_is_held_in
 ) -> None:
     with office.register.transaction(), pytest.raises(RuntimeError, match="would hold the register's lock"):
         office.issue_bundle(appliance.server_id, now=NOW)
+
+
+def test_an_issue_killed_at_any_step_leaves_nothing_or_a_whole_bundle_and_the_next_one_is_taken(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, ROOT / "tests" / "issuer" / "killed_issue.py", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert 0 == ran.returncode, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["nothing"] >= 30  # killed before it was settled, some of them with a signature made
+    assert found["recorded"] >= 2  # killed between the register and the file
+    assert found["carried"] >= 1
