@@ -48,13 +48,14 @@ def settled_in_rounds(
     with register.transaction():
         keyring.refresh()
         decided = decide()
-    for _ in range(ROUNDS):
+    for left in reversed(range(ROUNDS)):
         signed = sign(decided)
         with register.transaction():
             keyring.refresh()
             if stands(decided):
                 return settle(signed)
-            decided = decide()
+            if left:
+                decided = decide()
     raise Conflict(
         f"{what} was decided {ROUNDS} times, and each time somebody had changed what it says before its signature was "
         "there; so nothing was issued. Let the other work on it come to its end, then try again."
