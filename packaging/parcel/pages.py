@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
-from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -141,12 +140,6 @@ def policy_page(sample: str, *, time: int) -> dict[str, bytes]:
         page.verbatim(toml)
     _see(page, ["lls-policy(1)", f"{SETTINGS}(5)"])
     return {f"{POLICY}.5": page.source()}
-
-
-def site_pages(root: Path, *, time: int) -> dict[str, bytes]:
-    """What belongs on a customer's machine. The vendor's tool is no part of it, and neither are its pages."""
-    sample = (root / SAMPLE).read_text("utf-8")
-    return pages(LLS, time=time) | settings_page(time=time) | policy_page(sample, time=time)
 
 
 # -------------------------------------------------------------------- commands
