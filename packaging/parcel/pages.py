@@ -58,7 +58,7 @@ _ENDS: Final = {
 LLS: Final = Program(
     name="lls",
     app=cli.app,
-    told="""`lls serve` is the server; every other command is a short conversation with the one that runs on this
+    told="""`lls serve` is the server. Most other commands are short conversations with the one that runs on this
 machine, over its admin socket, which is for root and the members of the group lls-admin.
 
 Each command below has a page of its own, with all of its options: lls-lease(1) is that of `lls lease`. The settings are
@@ -97,7 +97,7 @@ def settings_page(*, time: int) -> dict[str, bytes]:
     page.heading("DESCRIPTION")
     page.paragraph(
         prose(
-            "A TOML file that `lls serve` reads when it starts, and every other command that asks it. What is left out"
+            "A TOML file that `lls serve` reads when it starts, and so do the commands that ask it. What is left out"
             " has the default that is shown here; a table or a setting that is not listed here is refused. Lists are"
             " TOML's, and so are texts in quotes. The file that is installed holds every setting, commented out."
         )
