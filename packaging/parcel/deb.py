@@ -7,7 +7,9 @@ on the machine (``postinst``): bytes of a build machine's interpreter would neit
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from parcel import site
+from parcel.shelf import site_shelf
 from parcel.tree import PROGRAM, Tree
 from parcel.wheels import DEBIAN, GLIBC, Refused, Target, Wheel, unpack
 
@@ -44,6 +47,8 @@ def build_deb(
         packages = Path(folder, "site-packages")
         unpack(wheels, target, packages)
         tree = _tree(root, target, packages, sbom=sbom, vendor_keys=vendor_keys)
+        for place, content in site_shelf(root, time=time).items():
+            _shelve(tree, place, content)
         _add_control(tree, root, version=version, target=target)
         staged = Path(folder, "staged")
         staged.mkdir()
@@ -90,6 +95,17 @@ def _tree(root: Path, target: Target, packages: Path, *, sbom: str, vendor_keys:
     tree.add(f"{documents}/copyright", (root / site.LICENCE).read_bytes())
     tree.add(f"{documents}/sbom.cdx.json", sbom)
     return tree
+
+
+def _shelve(tree: Tree, place: str, content: bytes) -> None:
+    """Where Debian looks, and as its policy wants it: pages are compressed, zsh has a folder for packages."""
+    if place.startswith("man/"):
+        squeezed = io.BytesIO()
+        with gzip.GzipFile(filename="", mode="wb", fileobj=squeezed, mtime=0, compresslevel=9) as packed:
+            packed.write(content)
+        tree.add(f"usr/share/{place}.gz", squeezed.getvalue())
+    else:
+        tree.add(f"usr/share/{place.replace('zsh/site-functions/', 'zsh/vendor-completions/')}", content)
 
 
 def _add_control(tree: Tree, root: Path, *, version: str, target: Target) -> None:
