@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -108,6 +109,11 @@ def test_the_same_checkout_gives_the_same_deb_wherever_it_lies(tmp_path: Path) -
     assert {f"./usr/share/{place}" for place in DEBIAN_LOOKS_IN} <= {line.split()[5] for line in listed.splitlines()}
     conffiles = subprocess.run(["dpkg-deb", "--info", path, "conffiles"], capture_output=True, text=True, check=True)
     assert ["/etc/lls/lls.toml", "/etc/lls/vendor.llskeys"] == conffiles.stdout.split()
+    subprocess.run(["dpkg-deb", "--extract", path, tmp_path / "root"], check=True)
+    documents = tmp_path / "root/usr/share/doc/local-license-server"
+    changes = gzip.decompress((documents / "changelog.Debian.gz").read_bytes()).decode("ascii")
+    assert changes.startswith("local-license-server (1.0-1) ")
+    assert "License: Apache-2.0\n" in (documents / "copyright").read_text("ascii")
 
 
 def test_the_same_checkout_gives_the_same_archive_and_the_same_signature(tmp_path: Path) -> None:
