@@ -25,6 +25,7 @@ from .borrowing import Borrowed
 from .environment import server_urls
 from .errors import NoAnswer, NotBorrowed, SeatLost, Untrusted, Unusable
 from .seat import LicenseServers, Seat, Use
+from .tls import ClientCertificate
 from .trust import Capability
 from .values import Event, Feature, Holder, Lease, Product
 
@@ -43,6 +44,7 @@ class AsyncLicenseServers:
         vendor_keys: str | bytes | Path | None = None,
         timeout: float = 10.0,
         ca_file: str | None = None,
+        client_certificate: ClientCertificate | None = None,
         allow_http: bool = False,
         server_id: str | None = None,
         borrowed_folder: str | Path | None = None,
@@ -52,6 +54,7 @@ class AsyncLicenseServers:
             vendor_keys=vendor_keys,
             timeout=timeout,
             ca_file=ca_file,
+            client_certificate=client_certificate,
             allow_http=allow_http,
             server_id=server_id,
             borrowed_folder=borrowed_folder,

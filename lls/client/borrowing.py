@@ -39,7 +39,7 @@ from types import TracebackType
 from typing import Self
 
 from .elapsed import HighWater, Reading, read_clocks
-from .environment import read_vendor_keys, server_urls
+from .environment import client_certificate, read_vendor_keys, server_urls
 from .errors import (
     BadSetup,
     ClockSetBack,
@@ -57,6 +57,7 @@ from .errors import (
 )
 from .keeping import Kept, State, Store
 from .machine_key import MachineKey
+from .tls import Tls
 from .transport import Answer, Channel, Request, Route, VendorKeys
 from .trust import Capability, KeySet, ServerCertificate, nonce_text
 from .values import Lease, machine_fingerprint
@@ -616,7 +617,8 @@ def route_of(keys: KeySet, servers: str | Sequence[str] | None) -> Callable[[Kep
             known = VendorKeys(keys)
             known.advance(kept.keys)
             urls = server_urls(servers) or list(kept.servers)
-            return Route(urls, keys=known, timeout=10.0, ca_file=None, allow_http=False)
+            tls = Tls(ca_file=None, ours=client_certificate(None))
+            return Route(urls, keys=known, timeout=10.0, tls=tls, allow_http=False)
 
         return make
 

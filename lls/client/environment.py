@@ -1,15 +1,18 @@
-"""What the caller did not say and the environment may: servers, the vendor's keys, the activation code.
+"""What the caller did not say and the environment may: servers, keys, the activation code, our certificate.
 
-``LLS_SERVER`` (URLs, comma-separated), ``LLS_VENDOR_KEYS`` (a file), ``LLS_CODE``. What the caller says always wins.
+``LLS_SERVER`` (URLs, comma-separated), ``LLS_VENDOR_KEYS`` (a file), ``LLS_CODE``, ``LLS_CLIENT_CERT`` and
+``LLS_CLIENT_KEY`` (files), ``LLS_CLIENT_KEY_PASSPHRASE``. What the caller says always wins.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import BadSetup, Untrusted
+from .tls import ClientCertificate
 from .trust import KeySet
 
 
@@ -42,3 +45,15 @@ def read_vendor_keys(document: str | bytes | Path | None) -> KeySet:
 def activation_code(code: str | None) -> str | None:
     """The customer's code, where one is given."""
     return code or os.environ.get("LLS_CODE") or None
+
+
+def client_certificate(given: ClientCertificate | None) -> ClientCertificate | None:
+    """What is shown to a server that asks for it; ``BadSetup`` where a key is named and no certificate."""
+    file, key = (os.environ.get(name) or None for name in ("LLS_CLIENT_CERT", "LLS_CLIENT_KEY"))
+    if given is None and file is None and key is not None:
+        raise BadSetup("LLS_CLIENT_KEY names a key, and LLS_CLIENT_CERT no certificate for it.")
+    if given is None and file is not None:
+        given = ClientCertificate(file, key)
+    if given is None or given.passphrase is not None:
+        return given
+    return replace(given, passphrase=os.environ.get("LLS_CLIENT_KEY_PASSPHRASE") or None)
