@@ -95,7 +95,7 @@ class AsyncLicenseServers:
         return AsyncSeat(prepare, on_event)
 
     async def borrowed(self, product: str, *, fingerprint: str | None = None) -> AsyncBorrowed:
-        """The seat of the product that was borrowed on this machine and counts now; asks no server."""
+        """The seat of the product that was borrowed on this machine and counts now; waits for no server."""
         return AsyncBorrowed(await _in_thread(self._blocking.borrowed, product, fingerprint=fingerprint))
 
     async def seat_or_borrowed(
@@ -297,6 +297,10 @@ class AsyncBorrowed:
     async def announce(self) -> bool:
         """Shows its server the lease, should that one have been restored from an older backup."""
         return await _in_thread(self.blocking.announce)
+
+    def announce_soon(self) -> None:
+        """The same in the background, twice a day at most."""
+        self.blocking.announce_soon()
 
     async def give_back(self) -> bool:
         """Returns the seat before its end; ``False`` when no server confirmed it."""

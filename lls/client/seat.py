@@ -161,7 +161,7 @@ class LicenseServers:
         return Seat(self._route, order, store=self._store, wait=wait, patience=patience, on_event=on_event)
 
     def borrowed(self, product: str, *, fingerprint: str | None = None) -> Borrowed:
-        """The seat of the product that was borrowed on this machine and counts now; asks no server.
+        """The seat of the product that was borrowed on this machine and counts now; waits for no server.
 
         ``fingerprint``: the ``seat_id`` it was borrowed under, when not this machine's own. Errors as for
         :meth:`Borrowed.load`.
@@ -174,7 +174,7 @@ class LicenseServers:
             server_id=self._server_id,
             route=lambda _: lambda: self._route,
         )
-        return best(found, product)
+        return best(found, product, announced=True)
 
     def seat_or_borrowed(
         self,

@@ -452,6 +452,10 @@ class Route:
         with self._lock:
             self._channels.sort(key=lambda known: known is channel)
 
+    def anew(self) -> Route:
+        """The same way to the same servers, with connections of its own."""
+        return Route(self.urls, server_id=self._server_id, **self._settings)  # type: ignore[arg-type]
+
     def close(self) -> None:
         """Closes what is kept open."""
         for channel in self._in_order():
