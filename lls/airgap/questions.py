@@ -202,13 +202,16 @@ class Questions:
     async def _head_known(self, receipt: Acknowledgement) -> str | None:
         """The hash of the line that a receipt names; what it says itself where only the vendor has that line."""
         for gap in self.writer.ledger.server.gaps:
-            if gap.after < receipt.up_to_seq <= gap.upto:
-                return gap.head if receipt.up_to_seq == gap.upto else receipt.head
+            if gap.after < receipt.up_to_seq < gap.upto:
+                return receipt.head
         return await self._hash_of(receipt.up_to_seq)
 
     async def _hash_of(self, seq: int) -> str | None:
         if seq == 0:
             return FIRST_PREV
+        for gap in self.writer.ledger.server.gaps:
+            if gap.upto == seq:  # a line of the vendor's alone, and ours goes on behind it
+                return gap.head
         if seq <= self._archived_upto:
             # A receipt acknowledges the end of a report, and those are kept for good.
             return next((one.head for one in self.writer.ledger.reports.values() if one.to_seq == seq), None)

@@ -162,6 +162,12 @@ def signer_of(words: tuple[str, ...], *, public: PublicKey) -> CommandSigner:
     """The same of words that were split before."""
     if not words:
         raise HomeRefused("The signing command is empty; give a program and its arguments.")
+    variable, assigned, _value = words[0].partition("=")
+    if assigned and variable.isidentifier():  # its value may be a PIN: it must be neither told nor kept
+        raise HomeRefused(
+            f"The signing command begins with {variable}=…, which only a shell understands; none is asked here. "
+            f"Set {variable} in the environment of lls-issuer, and begin with the program."
+        )
     if words[0].startswith(_SOCKET) and words[1:] not in ((), (_DIGEST,)):
         raise HomeRefused(
             f"An agent is {_SOCKET}PATH, with {_DIGEST} behind it where it signs digests, and nothing else."

@@ -273,6 +273,28 @@ async def test_a_second_restore_to_before_the_first_one_archives_too(story: Stor
     assert lines
 
 
+@pytest.mark.parametrize("archived", [False, True])
+async def test_a_backup_from_behind_the_vendors_answer_is_answered_before_anything_is_reported(
+    story: Story, archived: bool
+) -> None:
+    """The vendor's last line of this server is the end of what the first restore lost: no line of the journal here."""
+    await story.lives()
+    first = await story.saved()
+    await story.lives()
+    await story.restored(first)
+    await story.answered()
+    first.unlink()
+    if archived:
+        await story.archives()
+    second = await story.saved()
+    story.count += 1
+    await story.restored(second)
+    was = story.ledger.server.restored
+    await story.answered()
+    assert [True, False] == [was, story.ledger.server.restored]
+    assert 1 == len((await story.holds()).gaps)
+
+
 @pytest.mark.parametrize("same_range", [True, False])
 async def test_archives_of_another_server_in_the_same_folder_are_neither_replaced_nor_removed(
     story: Story, same_range: bool

@@ -105,6 +105,12 @@ def test_a_command_that_is_none_is_refused(text: str) -> None:
         read_command(text, public=SigningKey.generate().public)
 
 
+def test_a_pin_before_the_program_is_neither_told_nor_kept() -> None:
+    with pytest.raises(HomeRefused, match="TOKEN_PIN") as refused:
+        read_command("TOKEN_PIN=481516 pkcs11-tool --sign", public=SigningKey.generate().public)
+    assert "481516" not in str(refused.value)
+
+
 def test_a_home_issues_with_a_key_that_a_token_holds(
     home: Path, appliance: Appliance, token: tuple[SigningKey, list[str]]
 ) -> None:

@@ -107,7 +107,8 @@ class Restorable:
         """The hashes by which a line of the vendor's is told to be ours, as ``airgap.questions`` asks for them."""
         here = {read["seq"]: read["hash"] for read in map(parse_line, self.lines())}
         sealed = {one.to_seq: one.head for one in self.ledger.reports.values()}
-        return sealed | here | {0: FIRST_PREV}
+        behind = {gap.upto: gap.head for gap in self.ledger.server.gaps}
+        return sealed | here | behind | {0: FIRST_PREV}
 
     def acknowledge(self) -> None:
         """The vendor's receipt for all that he has, where that is ours and news."""

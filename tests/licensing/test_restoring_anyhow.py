@@ -121,6 +121,7 @@ class Anyhow(Restorable):
 @settings(max_examples=150, deadline=None)
 @example(acts=[*AFTER, *AFTER])
 @example(acts=[*AFTER, ("backup", 0), *AFTER[:3], ("restore", 1), ("report", 0), ("restore", 0)])
+@example(acts=[("report", 0), ("restore", 0), ("answer", 0), ("backup", 0), ("restore", 1)])
 @example(
     acts=[*AFTER, *SETTLED, ("backup", 0), *AFTER[:3], *SETTLED, ("restore", 1), ("answer", 0), *SETTLED, *SETTLED]
 )
