@@ -30,6 +30,7 @@ import io
 import ipaddress
 import json
 import os
+import re
 import socket
 import ssl
 import threading
@@ -57,6 +58,8 @@ _CONNECT_SECONDS = 5.0
 _MAX_RETRY_AFTER_DIGITS = 6
 _ATTEMPTS = 3
 _LONGEST_PAUSE_SECONDS = 10.0
+# What OpenSSL calls the alerts of RFC 8446 §6.2 that may speak of it; those of another version or cipher do not.
+_OF_OUR_CERTIFICATE = re.compile("ALERT_.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -620,10 +623,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _hung_up(error: Exception) -> bool:
-    """Did the other side end the conversation? A server's certificate that *we* refuse is no such end."""
-    if isinstance(error, ssl.SSLCertVerificationError | ConnectionRefusedError):
-        return False
-    return isinstance(error, ssl.SSLError | ConnectionError)
+    """Did the other side end the conversation, perhaps over our certificate? One that *we* refuse is no such end."""
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return _OF_OUR_CERTIFICATE.search(error.reason or "") is not None
+    return isinstance(error, ssl.SSLError | ConnectionError) and not isinstance(error, ConnectionRefusedError)
 
 
 def _spki_sha256(connection: http.client.HTTPConnection) -> str:

@@ -5,16 +5,19 @@ What a server that asks makes of it is played with the real one, in ``tests/jour
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Callable
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import typer
 
 from lls.cli.run import run_command
-from lls.client import BadSetup, ClientCertificate, LicenseServers, NoAnswer, Unreachable, Untrusted
+from lls.client import BadSetup, ClientCertificate, LicenseServers, NoAnswer, Unreachable, Untrusted, aio
 from lls.client.environment import client_certificate
 from lls.client.tls import Tls
 from tests.client.authority import Authority
@@ -131,6 +134,8 @@ def test_what_cannot_work_is_refused_before_anybody_is_asked_and_in_words_withou
     with pytest.raises(BadSetup, match=words) as told:
         LicenseServers("https://127.0.0.1:1", vendor_keys=vendor.first, client_certificate=pair)
     assert SECRET not in f"{told.value}{pair!r}"
+    with pytest.raises(BadSetup, match=words):
+        aio.AsyncLicenseServers("https://127.0.0.1:1", vendor_keys=vendor.first, client_certificate=pair)
 
 
 def test_a_key_for_the_group_of_its_users_is_fine(authority: Authority) -> None:
@@ -244,15 +249,26 @@ def test_who_hangs_up_later_is_not_said_to_have_refused_us(server: FakeServer, v
     assert "client certificate" not in str(told.value)
 
 
-def test_an_alert_of_another_servers_is_understood_too(vendor: Vendor, tmp_path: Path, authority: Authority) -> None:
-    """TLS 1.2, where the handshake itself ends; many proxies still speak it."""
-    with running(FakeServer(vendor, tls=Asking(tmp_path, authority))) as server:
+def test_a_port_that_speaks_no_tls_is_not_said_to_have_refused_us(vendor: Vendor) -> None:
+    with running(FakeServer(vendor)) as plain:
+        known = LicenseServers(plain.url.replace("http:", "https:"), vendor_keys=vendor.first)
+        with known, pytest.raises(Unreachable) as told:
+            known.checkout("cad", patience=0)
+    assert "client certificate" not in str(told.value)
+
+
+@pytest.mark.parametrize("alerts", [True, False], ids=["with an alert", "without a word"])
+def test_who_ends_the_handshake_itself_is_understood_too(
+    vendor: Vendor, tmp_path: Path, authority: Authority, *, alerts: bool
+) -> None:
+    """TLS 1.2, which many proxies speak, and the two ways of saying no: OpenSSL's own, and asyncio's."""
+    asking = Asking(tmp_path, authority)
+    with refusing(asking) if alerts else running(FakeServer(vendor, tls=asking)) as server:
         for ours, words in ((None, "pass `client_certificate`"), (authority.issue(days=-1), "it expired on")):
             known = LicenseServers(server.url, vendor_keys=vendor.first, client_certificate=ours)
-            with known, pytest.raises(Unreachable, match=words):
-                known.checkout("cad", patience=0)
-        with LicenseServers(server.url, vendor_keys=vendor.first, client_certificate=authority.issue()) as known:
-            assert known.checkout("cad").release()
+            with known, pytest.raises(Unreachable, match=words) as told:
+                known.products()
+            assert alerts == ("alert" in str(told.value))
 
 
 class Asking(TlsKey):
@@ -268,6 +284,27 @@ class Asking(TlsKey):
         context.load_verify_locations(self._authority.file)
         context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+@dataclass
+class Refusing:
+    """What shakes hands, and never gets to the end of it."""
+
+    url: str
+
+
+@contextmanager
+def refusing(tls: Asking) -> Iterator[Refusing]:
+    def shake_hands() -> None:
+        for _ in range(2):
+            with door.accept()[0] as line, suppress(ssl.SSLError), tls.context().wrap_socket(line, server_side=True):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=shake_hands, daemon=True)
+        thread.start()
+        yield Refusing(f"https://127.0.0.1:{door.getsockname()[1]}")
+        thread.join(10)
 
 
 def test_a_forked_child_connects_though_another_thread_was_reading(authority: Authority) -> None:
