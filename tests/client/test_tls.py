@@ -31,12 +31,6 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path / "site's authority")
 
 
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LLS_CLIENT_CERT", "LLS_CLIENT_KEY", "LLS_CLIENT_KEY_PASSPHRASE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def require_fit(pair: ClientCertificate | None) -> None:
     """``BadSetup`` unless it can be shown."""
     assert pair is not None
