@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from lls.client import ClientCertificate, LicenseServers, Unreachable
+from lls.client import Borrowed, ClientCertificate, LicenseServers, Unreachable
 from tests.client.authority import Authority
 from tests.journeys.world import COMMAND_SECONDS, Site, environment
 
@@ -24,7 +25,7 @@ def authority(tmp_path: Path) -> Authority:
 def guarded(site: Site, authority: Authority) -> Site:
     with site.config.open("a", encoding="utf-8") as settings:
         settings.write(f'[access]\nclient_ca = "{authority.file}"\n')
-    return site.licensed()
+    return site.licensed(borrow={"max_seconds": 86_400, "max_seats": 5})
 
 
 def known(site: Site, ours: ClientCertificate | None, *, ca_file: str | None = None) -> LicenseServers:
@@ -76,6 +77,27 @@ def test_a_renewed_certificate_is_taken_up_by_a_program_that_runs(guarded: Site,
                 seat.refresh()
             authority.issue("laptop")
             assert seat.refresh().lease_id == seat.lease.lease_id
+
+
+def test_a_loan_is_extended_and_given_back_with_the_certificate_that_the_environment_names(
+    guarded: Site, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, pair = tmp_path / "laptop", authority.issue()
+    servers = LicenseServers(guarded.url, vendor_keys=guarded.keys, client_certificate=pair, borrowed_folder=folder)
+    with servers, servers.checkout("cad") as seat:
+        seat.borrow(datetime.now(UTC) + timedelta(hours=2))
+
+    def extended() -> None:
+        loan = Borrowed.load("cad", vendor_keys=guarded.keys, folder=folder, servers=guarded.url)
+        loan.extend(loan.until + timedelta(hours=1))
+
+    with pytest.raises(Unreachable, match="LLS_CLIENT_CERT"):
+        extended()
+    monkeypatch.setenv("LLS_CLIENT_CERT", str(pair.certificate))
+    monkeypatch.setenv("LLS_CLIENT_KEY", str(pair.key))
+    extended()
+    assert Borrowed.load("cad", vendor_keys=guarded.keys, folder=folder, servers=guarded.url).give_back()
+    assert [] == held(guarded)
 
 
 def test_a_program_that_cannot_be_changed_is_held_a_seat_too(guarded: Site, authority: Authority) -> None:
