@@ -8,7 +8,7 @@ SECONDS_OF_DEMO ?= 45
 ROUNDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz check format bench package lock clean
+.PHONY: help venv demo test fuzz check format bench package manual lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -54,6 +54,10 @@ package: $(READY)  ## .deb, offline archive, bill of materials, checksums: into 
 	PYTHONPATH=packaging $(BIN)/python -m parcel $(if $(SIGN_KEY),--sign-key $(SIGN_KEY)) \
 	    $(if $(VENDOR),--vendor $(VENDOR)) $(if $(VENDOR_KEYS),--vendor-keys $(VENDOR_KEYS)) \
 	    $(if $(REVISION),--revision $(REVISION))
+
+# With $(BIN) in PATH, `man lls` and `man lls-issuer` find them there.
+manual: $(READY)  ## manual pages and shell completions of lls and lls-issuer: into the virtual environment's share/
+	PYTHONPATH=packaging $(BIN)/python -m parcel.shelf $(VENV)/share
 
 # uv keeps the versions that the file has; delete the file first to raise them all.
 lock:  ## requirements.lock from pyproject.toml: every platform, every hash

@@ -9,8 +9,9 @@
 # --prefix DIR     where the program goes (default /opt/lls): DIR/versions/VERSION, and DIR/current, which is switched at
 #                  the end; an interrupted installation changes nothing
 # --python PROGRAM the Python to use (default: the newest of 3.11 to 3.13 that is there and that the archive has wheels for)
-# --no-systemd     no user, no service, nothing outside DIR (containers, other supervisors, no root)
-# --uninstall      remove program and service; settings (/etc/lls) and state (/var/lib/lls) stay
+# --no-systemd     no user, no service, nothing outside DIR (containers, other supervisors, no root); manual pages and
+#                  completions are in DIR/current/share, and man finds them with DIR/current/bin in PATH
+# --uninstall      remove program, service and manual pages; settings (/etc/lls) and state (/var/lib/lls) stay
 #
 # To run it again is harmless; with a newer archive it is an upgrade. Exit status: 0 done, 1 refused, 2 wrong usage.
 set -eu
@@ -18,6 +19,7 @@ umask 022
 
 prefix=/opt/lls python='' key='' unsigned='' systemd=yes action=install
 etc=/etc/lls state=/var/lib/lls unit=/etc/systemd/system/lls.service link=/usr/local/bin/lls
+shelf=/usr/local/share
 
 refuse() {
     echo "REFUSED: $*" >&2
@@ -96,7 +98,7 @@ install_program() {
         rm -f "$home/bin/lls-issuer"  # the vendor's tool is no part of the appliance
         "$home/bin/python3" -I -m compileall -q "$home/lib"
         mkdir -p "$home/share"
-        cp -R config docs systemd sbom.cdx.json LICENSE "$home/share/"
+        cp -R config docs systemd sbom.cdx.json LICENSE share/* "$home/share/"
         [ ! -r vendor.llskeys ] || cp vendor.llskeys "$home/share/"
         "$home/bin/lls" --version
         : >"$home/.whole"
@@ -115,6 +117,27 @@ make_users() {
     usermod --append --groups lls-admin lls
 }
 
+# Manual pages and completions where man and the shells look, as links: what is switched with `current` are they, too.
+fill_shelf() {
+    clear_shelf
+    (cd "$prefix/current/share" && find man bash-completion zsh fish -type f) >"$work/shelf"
+    while read -r file; do
+        install -d "$(dirname "$shelf/$file")"
+        # What is there now is somebody else's, and stays.
+        [ -e "$shelf/$file" ] || [ -L "$shelf/$file" ] || ln -s "$prefix/current/share/$file" "$shelf/$file"
+    done <"$work/shelf"
+}
+
+clear_shelf() {
+    for folder in man bash-completion zsh fish; do
+        [ ! -d "$shelf/$folder" ] || find "$shelf/$folder" -type l
+    done | while read -r file; do
+        case "$(readlink "$file")" in
+        "$prefix/current/share/"*) rm -f "$file" ;;
+        esac
+    done
+}
+
 install_service() {
     make_users
     install -d -m 0755 "$etc"
@@ -125,6 +148,7 @@ install_service() {
     [ -d "$state" ] || install -d -m 0700 -o lls -g lls "$state"
     install -d "$(dirname "$link")" "$(dirname "$unit")" /etc/tmpfiles.d
     ln -sfn "$prefix/current/bin/lls" "$link"
+    fill_shelf
     sed "s,^\(Exec[A-Za-z]*\)=/usr/bin/lls,\1=$prefix/current/bin/lls," systemd/lls.service >"$work/unit"
     install -m 0644 "$work/unit" "$unit"
     install -m 0644 systemd/lls.tmpfiles /etc/tmpfiles.d/lls.conf
@@ -144,6 +168,7 @@ uninstall() {
     fi
     if [ -n "$systemd" ]; then
         rm -f "$unit" /etc/tmpfiles.d/lls.conf
+        clear_shelf
         [ "$(readlink "$link" || :)" != "$prefix/current/bin/lls" ] || rm -f "$link"
     fi
     if running; then

@@ -59,11 +59,17 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if (
+        "_LLS_COMPLETE" in os.environ
+    ):  # a shell asks what could follow; Typer knows shells only where it may install for them
+        from typer._completion_classes import completion_init
+
+        completion_init()
     app(prog_name="lls")
 
 
-def _tell_version(*, wanted: bool) -> None:
-    if wanted:
+def _tell_version(ctx: typer.Context, *, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:  # a shell that completes wants words and no answer
         typer.echo(f"lls {__version__}")
         raise typer.Exit
 
@@ -84,7 +90,7 @@ def _options(
         typer.Option(
             "--version",
             is_eager=True,
-            callback=lambda value: _tell_version(wanted=value),
+            callback=lambda ctx, value: _tell_version(ctx, wanted=value),
             help="Show the version and exit.",
         ),
     ] = False,

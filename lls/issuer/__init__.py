@@ -5,7 +5,7 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 
 | file | owns |
 |---|---|
-| ``office`` | the facade ``Issuer``: one method per command, one transaction each |
+| ``office`` | the facade ``Issuer``: one method per command, each whole or not at all |
 | ``catalog`` · ``catalog_file`` | what can be sold, and how a value is found · its TOML |
 | ``orders`` · ``order_table`` · ``ordering`` | an order in JSON · in CSV · what it does |
 | ``resolving`` · ``upgrading`` | a line and the catalogue make an entitlement · another edition of it |
@@ -20,6 +20,7 @@ Its own command (``lls-issuer``), its own register, its own keys. It shares with
 | ``pending`` · ``pending_register`` | what waits for several people's signatures · that it is ours |
 | ``telling`` | what a signature would cover, in words |
 | ``issue`` · ``issuing`` | what certificate, bundle and receipt say · made, sealed and remembered |
+| ``rounds`` | a signature that takes long keeps nobody from the register |
 | ``serving`` · ``restoring`` | the terms of a license server · where a restored one goes on |
 | ``ingest`` · ``noticing`` · ``explaining`` | usage reports · what else their lines say · why one is refused |
 | ``billing`` · ``closing`` · ``cloudevents`` | billing lines · those that never change again · as events |

@@ -39,10 +39,7 @@ _Cell: TypeAlias = str | int | bytes | None
 _Row = TypeVar("_Row")
 _WAIT_SECONDS: Final = 30.0
 _AT_ONCE: Final = 1_000
-_BUSY: Final = (
-    "somebody else has been changing it for half a minute (a long report is ingested, or a signature waits for its "
-    "token). Try again."
-)
+_BUSY: Final = "somebody else has been changing it for half a minute (a long report is ingested). Try again."
 
 
 class SessionEnd(StrEnum):

@@ -35,7 +35,7 @@ from lls.issuer.files import PRIVATE, read_bounded, write_whole
 from lls.issuer.issuing import WrittenBundle
 from lls.issuer.office import Issuer
 from lls.issuer.ordering import Fulfilled, FulfilledLine
-from lls.issuer.refusals import HomeRefused
+from lls.issuer.refusals import Conflict, HomeRefused
 from lls.licensing.fields import write_instant
 
 TEXT: Final = "letter.txt"
@@ -82,10 +82,13 @@ def deliver(issuer: Issuer, order_ref: str, *, directory: Path, now: datetime) -
     _check_free(directory)
     fulfilled = issuer.ordering.fulfilled(order_ref)
     templates = {name: _template(issuer.home, name) for name in (TEXT, HTML)}
-    with issuer.register.transaction():  # two servers' bundles are one delivery
-        bundles = {
-            f"{server_id}.llsbundle": issuer.issue_bundle(server_id, now=now) for server_id in fulfilled.server_ids
-        }
+    issued = issuer.issuing.issue_bundles(fulfilled.server_ids, now=now)  # two servers' bundles are one delivery
+    if issuer.ordering.fulfilled(order_ref) != fulfilled:
+        raise Conflict(
+            f"What was sold with the order {order_ref} was changed while its bundles were signed, so the letter would "
+            "not say what they hold, and nothing was written. Deliver it again."
+        )
+    bundles = {f"{server_id}.llsbundle": written for server_id, written in issued.items()}
     steps = _next_steps(fulfilled, bundles)
     words = {
         "order_ref": fulfilled.order_ref,

@@ -1,25 +1,28 @@
 """Bundles and receipts: drafted, signed by this home or passed around, sealed, and remembered.
 
 Rules
-1. A draft takes a sequence that is above everything either side has seen, and stands in the register with its
-   fingerprint before anybody can sign it.
-2. Where this home has the keys that the thresholds demand, drafting, signing and sealing are one transaction
-   (``issue_bundle``, ``issue_receipt``). Else the draft is written as a file that is passed around (``pending``), and
-   sealing is a transaction of its own.
+1. A draft takes a sequence that is above everything either side has seen. Where it is passed around, it stands in the
+   register with its fingerprint before anybody can sign it.
+2. Where this home has the keys that the thresholds demand, it signs while nobody is kept from the register
+   (``rounds``), and what is issued is what the register says at that moment: the draft, drawn again under the same
+   numbers, must be the same in every word, for the same server. Else the draft is written as a file that is passed
+   around (``pending``), and sealing is a transaction of its own.
 3. Sealing takes what was drafted here and nothing else: the same fingerprint, under the key set in force, in time, and
    only while no newer bundle was issued to that server, which would then refuse this one.
 4. What leaves was read with the appliance's own reader first, and encrypted to the server as it is now.
-5. A receipt that this home cannot sign again after a rotation is left out of the bundle, and the bundle says so: it
-   goes by its own file.
+5. A receipt signed before a rotation is signed again before the bundle that carries it. Where this home cannot, it is
+   left out of the bundle, and the bundle says so: it goes by its own file.
 
 It refuses to own what the documents say (``issue``) and who signs (``keyring``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from lls.faults import RefusedDocument
 from lls.issuer.changing import begun, has_not_begun
@@ -40,11 +43,17 @@ from lls.issuer.pending import LIFE, Kind, Paper, Pending
 from lls.issuer.pending_register import PendingRegister
 from lls.issuer.refusals import Conflict, NotKnown, PendingRefused
 from lls.issuer.register import Customer, IssuedBundle, IssuedReceipt, Json, Register, Server, Sold
+from lls.issuer.rounds import settled_in_rounds
 from lls.licensing.fields import Fields, write_instant
 from lls.signed.bundle import seal_signed, verify_stored
 from lls.signed.encoding import read_json, write_json
 from lls.signed.keys import KeySet
 from lls.signed.receipt import read_receipt
+
+NO_TERMS: Final[Json] = MappingProxyType({})
+_ROLES: Final = ("certificate", "bundle")
+"""Of what is carried to a server, in the order of signing."""
+_Settled = TypeVar("_Settled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +75,55 @@ class Drafted:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Numbers:
+    """What a draft has of its own; all else comes from the register."""
+
+    pending_id: str
+    document_id: str
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """A bundle and what it was decided on. Two are equal where nothing has changed between them (rule 2)."""
+
+    numbers: _Numbers
+    pending: Pending
+    server: Server
+    """But for its sequence: a colleague who has taken the next one has changed nothing of this one."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """Bundles that are issued together; or first the receipts that they will carry, by their reports (rule 5)."""
+
+    bundles: tuple[_Drawn, ...] = ()
+    receipts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What the caller of an issue has said."""
+
+    server_ids: tuple[str, ...]
+    terms: Json
+    life: timedelta
+    alone: bool
+    """Whether this home signs all of it itself."""
+    now: datetime
+
+
 class Issuing:
-    """See the module. ``terms`` gives the standing terms of a server."""
+    """See the module. ``terms`` gives a server's terms: the standing ones, with what somebody says of one bundle."""
 
     def __init__(
         self,
         register: Register,
         *,
         keyring: Keyring,
-        terms: Callable[[str], Terms],
+        terms: Callable[[str, Json], Terms],
         random: Random,
     ) -> None:
         self._register = register
@@ -85,44 +134,109 @@ class Issuing:
 
     # -- bundles ------------------------------------------------------------------------------------------------------
 
-    def issue_bundle(self, server_id: str, *, now: datetime, terms: Terms | None = None) -> WrittenBundle:
+    def issue_bundle(self, server_id: str, *, now: datetime, terms: Json = NO_TERMS) -> WrittenBundle:
         """A bundle with the current state of all that the server hosts, signed by this home's keys.
 
-        ``terms`` None: the server's own. Raises SignaturesMissing where other people have to sign.
+        ``terms`` are other ones than the server's own, as ``server terms`` takes them, for this bundle alone. Raises
+        SignaturesMissing where other people have to sign, and Conflict.
         """
-        with self._register.transaction():
-            self._keyring.refresh()
-            self._keyring.signers("bundle")  # found out before anything is drafted
-            drafted = self._draft(server_id, now=now, terms=terms, life=timedelta(days=1))
-            signed = self._signed(drafted.pending, "certificate", "bundle", now=now)
-            written = self._seal_bundle(signed, now=now)
-        return replace(written, warnings=(*drafted.warnings, *written.warnings))
+        return self.issue_bundles([server_id], now=now, terms=terms)[server_id]
 
-    def draft_bundle(
-        self, server_id: str, *, now: datetime, terms: Terms | None = None, life: timedelta = LIFE
-    ) -> Drafted:
+    def issue_bundles(
+        self, server_ids: Collection[str], *, now: datetime, terms: Json = NO_TERMS
+    ) -> dict[str, WrittenBundle]:
+        """The same for several servers, all of one moment: all or none."""
+        wanted = _Wanted(server_ids=tuple(server_ids), terms=terms, life=timedelta(days=1), alone=True, now=now)
+
+        def settle(signed: Sequence[tuple[_Drawn, Pending]]) -> dict[str, WrittenBundle]:
+            written = {}
+            for drawn, pending in signed:
+                one = self._record_bundle(pending, now=now)
+                written[drawn.server.server_id] = replace(one, warnings=(*drawn.warnings, *one.warnings))
+            return written
+
+        return self._in_rounds(wanted, sign=lambda one: self._signed(one, now=now), settle=settle)
+
+    def draft_bundle(self, server_id: str, *, now: datetime, terms: Json = NO_TERMS, life: timedelta = LIFE) -> Drafted:
         """The same unsigned, to be passed around for ``life``; a new certificate is signed as far as this home can."""
-        with self._register.transaction():
-            self._keyring.refresh()
-            drafted = self._draft(server_id, now=now, terms=terms, life=life)
-            return replace(drafted, pending=self._signed_here(drafted.pending, "certificate", now=now))
 
-    def _draft(self, server_id: str, *, now: datetime, terms: Terms | None, life: timedelta) -> Drafted:
+        def settle(signed: Sequence[tuple[_Drawn, Pending]]) -> Drafted:
+            ((drawn, pending),) = signed
+            self._pending.add(pending, server_id=server_id)
+            return Drafted(pending=pending, warnings=drawn.warnings)
+
+        return self._in_rounds(
+            _Wanted(server_ids=(server_id,), terms=terms, life=life, alone=False, now=now),
+            sign=lambda one: self._signed(one, roles=("certificate",), now=now),
+            settle=settle,
+        )
+
+    def _in_rounds(
+        self,
+        wanted: _Wanted,
+        *,
+        sign: Callable[[Pending], Pending],
+        settle: Callable[[Sequence[tuple[_Drawn, Pending]]], _Settled],
+    ) -> _Settled:
+        def signed(decided: _Decided) -> list[tuple[_Drawn, Pending]]:
+            for report_id in decided.receipts:
+                self.issue_receipt(report_id, now=wanted.now)
+            return [(drawn, sign(drawn.pending)) for drawn in decided.bundles]
+
+        return settled_in_rounds(
+            self._register,
+            self._keyring,
+            what=f"The bundle for {' and '.join(wanted.server_ids)}",
+            decide=lambda: self._decide(wanted),
+            sign=signed,
+            stands=lambda decided: not decided.receipts and self._stands(decided, wanted),
+            settle=settle,
+        )
+
+    def _decide(self, wanted: _Wanted) -> _Decided:
+        if wanted.alone:
+            self._keyring.check_reaches("bundle")  # found out before anything is drafted, or signed in vain
+        receipts = tuple(filter(None, map(self._receipt_to_renew, wanted.server_ids)))
+        if receipts:
+            return _Decided(receipts=receipts)
+        return _Decided(bundles=tuple(self._draw(server_id, wanted) for server_id in wanted.server_ids))
+
+    def _stands(self, decided: _Decided, wanted: _Wanted) -> bool:
+        return all(
+            drawn == self._drawn(server_id, wanted, drawn.numbers)
+            for server_id, drawn in zip(wanted.server_ids, decided.bundles, strict=True)
+        )
+
+    def _draw(self, server_id: str, wanted: _Wanted) -> _Drawn:
+        """A new draft, and the register remembers that its sequence is taken."""
+        server = server_in(self._register, server_id)
+        sequence = server.bundle_sequence + 1
+        numbers = _Numbers(
+            document_id=new_id("bnd", self._random), pending_id=new_id("pnd", self._random), sequence=sequence
+        )
+        drawn = self._drawn(server_id, wanted, numbers)
+        if wanted.alone and len(drawn.pending.papers) > 1:
+            self._keyring.check_reaches("certificate")
+        self._register.put_server(replace(server, bundle_sequence=sequence))
+        return drawn
+
+    def _drawn(self, server_id: str, wanted: _Wanted, numbers: _Numbers) -> _Drawn:
+        """What the bundle of these numbers says, as the register is now; nothing is changed."""
+        now = wanted.now
         keys = self._keys_in_time(now)
         server, customer = self._served(server_id)
-        terms = terms or self._terms(server_id)
+        terms = self._terms(server_id, wanted.terms)
         hosted = self._register.entitlements(server_id=server_id)
         products = sorted({_product(sold) for sold in hosted})
         present = present_certificate(server, customer, products=products, keys=keys, now=now)
         ends_at = now.replace(microsecond=0) + terms.certificate_life if present is None else present.not_after
-        receipt, warning = self._receipt_to_carry(server, keys, now=now)
-        sequence = server.bundle_sequence + 1
+        receipt, warnings = self._receipt_to_carry(server_id, keys)
         payload = bundle_payload(
             server,
             customer,
             hosted,
-            bundle_id=new_id("bnd", self._random),
-            sequence=sequence,
+            bundle_id=numbers.document_id,
+            sequence=numbers.sequence,
             certificate=None if present is None else present.token,
             certificate_ends_at=ends_at,
             key_sets=self._keyring.after(server.keys_version),
@@ -136,19 +250,23 @@ class Issuing:
         if present is None:
             words = next_certificate(server, customer, products=products, terms=terms, now=now)
             papers.insert(0, Paper(name="certificate", payload=_plain(words)))
-        self._register.put_server(replace(server, bundle_sequence=sequence))
-        about = {"server": server.name, "previous": self._previous(server_id)}
-        pending = self._new_pending(Kind.BUNDLE, papers, keys=keys, about=about, now=now, life=life)
-        self._pending.add(pending, server_id=server_id)
-        return Drafted(pending=pending, warnings=warning)
+        pending = self._new_pending(
+            Kind.BUNDLE,
+            papers,
+            pending_id=numbers.pending_id,
+            about={"server": server.name, "previous": self._previous(server_id)},
+            now=now,
+            life=wanted.life,
+        )
+        return _Drawn(numbers=numbers, pending=pending, server=replace(server, bundle_sequence=0), warnings=warnings)
 
     def _new_pending(
-        self, kind: Kind, papers: Sequence[Paper], *, keys: KeySet, about: Json, now: datetime, life: timedelta
+        self, kind: Kind, papers: Sequence[Paper], *, pending_id: str, about: Json, now: datetime, life: timedelta
     ) -> Pending:
         return Pending(
-            pending_id=new_id("pnd", self._random),
+            pending_id=pending_id,
             kind=kind,
-            keys=keys,
+            keys=self._keyring.newest,
             papers=tuple(papers),
             about=_plain(about),
             made_at=now.replace(microsecond=0),
@@ -160,12 +278,14 @@ class Issuing:
         _check_kind(pending, Kind.BUNDLE)
         with self._register.transaction():
             self._keyring.refresh()
-            return self._seal_bundle(pending, now=now)
+            self._pending.check(pending, keys=self._keys_in_time(now), now=now)  # rule 3
+            written = self._record_bundle(pending, now=now)
+            self._pending.note_sealed(pending, now=now)
+            return written
 
-    def _seal_bundle(self, pending: Pending, *, now: datetime) -> WrittenBundle:
-        """Rules 3 and 4."""
+    def _record_bundle(self, pending: Pending, *, now: datetime) -> WrittenBundle:
+        """Rules 3 and 4: what is complete, as issued and as a file; the same again is no other."""
         keys = self._keys_in_time(now)
-        self._pending.check(pending, keys=keys, now=now)
         jws = pending.finished()["bundle"]
         payload = pending.composed()[-1].payload
         fields = Fields(payload, place="bundle")
@@ -196,7 +316,6 @@ class Issuing:
             self._register.add_bundle(bundle)
             self._note_bundle(bundle, customer, hosted, now=now)
             self._register.put_server(replace(server, certificate=read.certificate.token))
-            self._pending.note_sealed(pending, now=now)
         license_ends_at = read.server_license.expires_at
         ends_at = min(read.certificate.not_after, license_ends_at)
         return WrittenBundle(
@@ -241,25 +360,44 @@ class Issuing:
 
     def issue_receipt(self, report_id: str, *, now: datetime) -> IssuedReceipt:
         """The receipt for an ingested report, signed by this home's keys; asked again, the same one."""
-        with self._register.transaction():
-            self._keyring.refresh()
-            keys, known = self._keyring.newest, self._register.receipt_of(report_id)
-            if known is not None and still_verifies(known, keys):
+        numbers = _Numbers(document_id=new_id("rcp", self._random), pending_id=new_id("pnd", self._random))
+
+        def decide() -> IssuedReceipt | Pending:
+            known = self._register.receipt_of(report_id)
+            if known is not None and still_verifies(known, self._keyring.newest):
                 return known
-            self._keyring.signers("bundle")
-            drafted = self._draft_receipt(report_id, now=now, life=timedelta(days=1))
-            return self._seal_receipt(self._signed(drafted, "bundle", now=now), now=now)
+            self._keyring.check_reaches("bundle")  # found out before anything is drafted
+            return self._drawn_receipt(report_id, numbers, now=now, life=timedelta(days=1))
+
+        def sign(decided: IssuedReceipt | Pending) -> IssuedReceipt | Pending:
+            return self._signed(decided, roles=("bundle",), now=now) if isinstance(decided, Pending) else decided
+
+        def settle(signed: IssuedReceipt | Pending) -> IssuedReceipt:
+            return self._record_receipt(signed, now=now) if isinstance(signed, Pending) else signed
+
+        return settled_in_rounds(
+            self._register,
+            self._keyring,
+            what=f"The receipt for the report {report_id}",
+            decide=decide,
+            sign=sign,
+            stands=lambda decided: decided == decide(),
+            settle=settle,
+        )
 
     def draft_receipt(self, report_id: str, *, now: datetime, life: timedelta = LIFE) -> Drafted:
         """The same unsigned, to be passed around for ``life``."""
+        numbers = _Numbers(document_id=new_id("rcp", self._random), pending_id=new_id("pnd", self._random))
         with self._register.transaction():
             self._keyring.refresh()
-            return Drafted(pending=self._draft_receipt(report_id, now=now, life=life))
+            pending = self._drawn_receipt(report_id, numbers, now=now, life=life)
+            self._pending.add(pending, server_id=report_in(self._register, report_id).server_id)
+            return Drafted(pending=pending)
 
-    def _draft_receipt(self, report_id: str, *, now: datetime, life: timedelta) -> Pending:
+    def _drawn_receipt(self, report_id: str, numbers: _Numbers, *, now: datetime, life: timedelta) -> Pending:
         report = report_in(self._register, report_id)
         receipt = self._register.receipt_of(report_id) or IssuedReceipt(
-            receipt_id=new_id("rcp", self._random),
+            receipt_id=numbers.document_id,
             report_id=report_id,
             server_id=report.server_id,
             up_to_seq=report.to_seq,
@@ -268,24 +406,22 @@ class Issuing:
         )
         papers = [Paper(name="receipt", payload=_plain(receipt_words(receipt, head=report.head)))]
         about = {"server": server_in(self._register, report.server_id).name}
-        keys = self._keyring.newest
-        pending = self._new_pending(Kind.RECEIPT, papers, keys=keys, about=about, now=now, life=life)
-        self._pending.add(pending, server_id=report.server_id)
-        return pending
+        return self._new_pending(Kind.RECEIPT, papers, pending_id=numbers.pending_id, about=about, now=now, life=life)
 
     def seal_receipt(self, pending: Pending, *, now: datetime) -> IssuedReceipt:
         """The receipt of a draft that enough have signed. Raises PendingRefused, SignaturesMissing."""
         _check_kind(pending, Kind.RECEIPT)
         with self._register.transaction():
             self._keyring.refresh()
-            return self._seal_receipt(pending, now=now)
+            self._pending.check(pending, keys=self._keyring.newest, now=now)
+            receipt = self._record_receipt(pending, now=now)
+            self._pending.note_sealed(pending, now=now)
+            return receipt
 
-    def _seal_receipt(self, pending: Pending, *, now: datetime) -> IssuedReceipt:
-        keys = self._keyring.newest
-        self._pending.check(pending, keys=keys, now=now)
+    def _record_receipt(self, pending: Pending, *, now: datetime) -> IssuedReceipt:
         token = pending.finished()["receipt"]
         words = Fields(pending.payload("receipt"), place="receipt")
-        read = read_receipt(token, keys, words.id("server_id", "lls_"))
+        read = read_receipt(token, self._keyring.newest, words.id("server_id", "lls_"))
         known = self._register.receipt_of(read.report_id)
         if known is not None and known.receipt_id != read.receipt_id:
             raise PendingRefused(
@@ -304,7 +440,6 @@ class Issuing:
             self._note_receipt(receipt, now=now)
         else:
             self._register.renew_receipt(receipt.receipt_id, token=token)
-        self._pending.note_sealed(pending, now=now)
         return receipt
 
     def _note_receipt(self, receipt: IssuedReceipt, *, now: datetime) -> None:
@@ -316,52 +451,51 @@ class Issuing:
             what={"receipt_id": receipt.receipt_id, "report_id": receipt.report_id, "up_to_seq": receipt.up_to_seq},
         )
 
-    def _receipt_to_carry(self, server: Server, keys: KeySet, *, now: datetime) -> tuple[str | None, tuple[str, ...]]:
+    def _receipt_to_renew(self, server_id: str) -> str | None:
+        """The report whose receipt this home has to sign again before the next bundle carries it (rule 5)."""
+        receipt, keys = self._unsent_receipt(server_id), self._keyring.newest
+        if receipt is None or still_verifies(receipt, keys):
+            return None
+        return receipt.report_id if len(self._keyring.here("bundle")) >= keys.roles["bundle"].threshold else None
+
+    def _receipt_to_carry(self, server_id: str, keys: KeySet) -> tuple[str | None, tuple[str, ...]]:
         """The newest receipt as the key set in force verifies it; or why it does not come along (rule 5)."""
-        receipt = self._unsent_receipt(server)
+        receipt = self._unsent_receipt(server_id)
         if receipt is None:
             return None, ()
         if still_verifies(receipt, keys):
             return receipt.token, ()
-        if len(self._keyring.here("bundle")) >= keys.roles["bundle"].threshold:
-            return self.issue_receipt(receipt.report_id, now=now).token, ()
         warning = (
             f"The receipt for the report {receipt.report_id} does not come along: it was signed by earlier keys, and "
             f"others have to sign it again (lls-issuer receipt issue --report {receipt.report_id} --unsigned)."
         )
         return None, (warning,)
 
-    def _unsent_receipt(self, server: Server) -> IssuedReceipt | None:
+    def _unsent_receipt(self, server_id: str) -> IssuedReceipt | None:
         """The newest receipt, unless a later report shows that it arrived: it begins after the line acknowledged.
 
         That an earlier bundle carried it is no reason to leave it out: sticks get lost; servers skip what they know.
         """
-        receipts = self._register.receipts(server.server_id)
+        receipts = self._register.receipts(server_id)
         if not receipts:
             return None
         newest = receipts[-1]
-        reports = self._register.reports(server_id=server.server_id)
+        reports = self._register.reports(server_id=server_id)
         return None if any(report.from_seq > newest.up_to_seq for report in reports) else newest
 
     # -- signatures ---------------------------------------------------------------------------------------------------
 
     def sign_here(self, pending: Pending, *, now: datetime) -> Pending:
         """With the signatures of this home's own keys. Raises PendingRefused where none of them may sign."""
-        signed = self._signed_here(pending, "certificate", "bundle", now=now)
+        signed = self._signed(pending, now=now)
         if signed == pending:
             raise PendingRefused(
                 f"No key of this home can add a signature to this. {pending.still_needed()} Sign with --key FILE."
             )
         return signed
 
-    def _signed(self, pending: Pending, *roles: str, now: datetime) -> Pending:
-        """Complete, or SignaturesMissing."""
-        signed = self._signed_here(pending, *roles, now=now)
-        for role in {need.role for need in signed.needs() if need.missing}:
-            self._keyring.signers(role)
-        return signed
-
-    def _signed_here(self, pending: Pending, *roles: str, now: datetime) -> Pending:
+    def _signed(self, pending: Pending, *, roles: Sequence[str] = _ROLES, now: datetime) -> Pending:
+        """As far as this home's keys of these roles can."""
         for role in roles:
             keys = self._keyring.newest.roles[role]
             for kid in self._keyring.here(role)[: keys.threshold]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -64,6 +64,15 @@ OWN_KEYS: Final = Change(making=ROLES)
 """A new key of this home for each role: what ``init`` makes unless it is told otherwise."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyDraft:
+    """A next version before it is anywhere; ``made`` are this home's new private keys by their role."""
+
+    pending: Pending
+    made: Mapping[str, Sequence[SigningKey]] = field(repr=False)
+    added: Sequence[PublicPart]
+
+
 class Keyring:
     """The keys of one vendor. Public parts are read at once, private ones when they are needed."""
 
@@ -91,7 +100,8 @@ class Keyring:
         keyring = cls.__new__(cls)
         keyring._folder, keyring._passphrase, keyring.versions = folder, passphrase, []  # noqa: SLF001 - our own
         write_whole(folder / _REPORT_KEY, EncryptionKey.generate().to_pem(passphrase), mode=PRIVATE)
-        made = keyring.change(change, pending_id=pending_id, now=now, partial=True)
+        draft = keyring.draft(change, pending_id=pending_id, now=now, partial=True)
+        made = keyring.keep(keyring.signed_draft(draft, now=now), now=now)
         return made if isinstance(made, Pending) else None
 
     @property
@@ -121,11 +131,8 @@ class Keyring:
 
     # -- who signs ----------------------------------------------------------------------------------------------------
 
-    def signers(self, role: str) -> list[Signer]:
-        """As many of this home's keys of a role as its threshold demands.
-
-        Raises :class:`SignaturesMissing` where there are too few, and :class:`KeysLocked`.
-        """
+    def check_reaches(self, role: str) -> None:
+        """Raises SignaturesMissing where this home cannot reach a role's threshold, and KeysLocked."""
         needed, here = self.newest.roles[role], self.here(role)
         if len(here) < needed.threshold:
             raise SignaturesMissing(
@@ -133,7 +140,8 @@ class Keyring:
                 "it be passed around (lls-issuer bundle issue, or receipt issue, with --unsigned -o FILE.pending), or "
                 "replace a key that was lost (lls-issuer keys rotate --without KID)."
             )
-        return [self.signer(kid) for kid in here[: needed.threshold]]
+        for kid in here[: needed.threshold]:
+            self.signer(kid)
 
     def signer(self, kid: str) -> Signer:
         """The signer of one key of the set in force that is here. Raises :class:`KeysLocked`."""
@@ -204,13 +212,6 @@ class Keyring:
 
     # -- the next version ---------------------------------------------------------------------------------------------
 
-    def rotate(self, *, now: datetime) -> KeySet:
-        """Version n+1 with a new key for each one that is in this home. Raises :class:`SignaturesMissing`."""
-        made = self.change(self.rotation(), pending_id="", now=now)
-        if isinstance(made, Pending):
-            raise SignaturesMissing(made.still_needed())
-        return made
-
     def rotation(self, *, without: Collection[str] = ()) -> Change:
         """A new key of this home for each one that it has in its files, and for each of ``without``."""
         roles = self.newest.roles
@@ -218,19 +219,19 @@ class Keyring:
         making = [name for name, role in roles.items() for _ in role.kids & leaving]
         return Change(making=making, without=sorted(leaving))
 
-    def change(
+    def draft(
         self, change: Change, *, pending_id: str, now: datetime, partial: bool = False, life: timedelta = LIFE
-    ) -> KeySet | Pending:
-        """The next version, written and in force; or, with ``partial``, what still waits for others' signatures.
+    ) -> KeyDraft:
+        """The next version, not signed and not on the disk yet.
 
-        Raises :class:`Conflict` where the roles cannot be what they must, and :class:`SignaturesMissing` before
-        anything was made where others have to sign and ``partial`` is not said.
+        Raises :class:`Conflict` where the roles cannot be what they must, and :class:`SignaturesMissing` where others
+        have to sign and ``partial`` is not said.
         """
         before = self.versions[-1] if self.versions else None
         planned = _planned(before, change)
         if not partial:
             self._check_reached(before, change, planned)
-        made = {role: [SigningKey.generate() for _ in range(change.making.count(role))] for role in ROLES}
+        made = {role: tuple(SigningKey.generate() for _ in range(change.making.count(role))) for role in ROLES}
         roles = {
             name: Role(threshold=threshold, kids=frozenset({*keys, *(key.kid for key in made[name])}))
             for name, (threshold, keys) in planned.items()
@@ -252,12 +253,26 @@ class Keyring:
             made_at=now.replace(microsecond=0),
             not_after=now.replace(microsecond=0) + timedelta(days=60),
         )
-        pending = self.signed_here(pending, making={key.kid: key for key in made["root"]}, now=now)
-        for key in (key for keys in made.values() for key in keys):
+        added = tuple(part for parts in change.adding.values() for part in parts)
+        return KeyDraft(pending=pending, made=made, added=added)
+
+    def signed_draft(self, draft: KeyDraft, *, now: datetime) -> KeyDraft:
+        """With the signatures of this home's own root keys, the new ones among them."""
+        making = {key.kid: key for key in draft.made["root"]}
+        return replace(draft, pending=self.signed_here(draft.pending, making=making, now=now))
+
+    def follows(self, draft: KeyDraft) -> bool:
+        """Whether the version that a draft was made to follow is still the newest."""
+        newest = self.versions[-1] if self.versions else None
+        return (newest and newest.token) == (draft.pending.keys and draft.pending.keys.token)
+
+    def keep(self, draft: KeyDraft, *, now: datetime) -> KeySet | Pending:
+        """A signed draft, written and in force; or what still waits for others' signatures."""
+        for key in (key for keys in draft.made.values() for key in keys):
             write_whole(self._private(key.kid), key.to_pem(self._passphrase), mode=PRIVATE)
-        for part in (part for parts in change.adding.values() for part in parts):
+        for part in draft.added:
             self.remember(part)
-        return self.adopt(pending, now=now) if pending.complete else pending
+        return self.adopt(draft.pending, now=now) if draft.pending.complete else draft.pending
 
     def signed_here(
         self, pending: Pending, *, making: Mapping[str, SigningKey] = MappingProxyType({}), now: datetime

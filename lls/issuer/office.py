@@ -14,9 +14,10 @@ changes of them).
         issuer.amending.renew(entitlement_id, now=now)
 
 Rules
-1. Each method is one transaction: done whole, or refused with nothing changed.
+1. Each method is done whole, or refused with nothing changed. It is one transaction; what signs is two, and signs
+   between them (``rounds``).
 2. What is handed out is in the register first: no file is anywhere that the register does not know. A crash in
-   between costs a sequence number, which may have gaps.
+   between, or a signature that fails, costs a sequence number, which may have gaps.
 3. Sequences rise above everything either side has seen: the register's own, and the one in the server's newest
    request.
 
@@ -47,8 +48,7 @@ from lls.issuer.history import Deed, Who
 from lls.issuer.hosting import Hosting
 from lls.issuer.ids import Random
 from lls.issuer.ingest import Ingested, Progress
-from lls.issuer.issue import Terms
-from lls.issuer.issuing import Issuing, WrittenBundle, check_served
+from lls.issuer.issuing import NO_TERMS, Issuing, WrittenBundle, check_served
 from lls.issuer.keyring import OWN_KEYS, Change, Keyring, are_encrypted
 from lls.issuer.lookup import customer_in, entitlement_in, report_in, server_in
 from lls.issuer.order_table import read_order_table
@@ -337,8 +337,11 @@ class Issuer:
 
     # -- bundles and receipts -----------------------------------------------------------------------------------------
 
-    def issue_bundle(self, server_id: str, *, now: datetime, terms: Terms | None = None) -> WrittenBundle:
-        """A bundle with the current state of all that the server hosts. Write ``data`` to a file and carry it over."""
+    def issue_bundle(self, server_id: str, *, now: datetime, terms: Json = NO_TERMS) -> WrittenBundle:
+        """A bundle with the current state of all that the server hosts. Write ``data`` to a file and carry it over.
+
+        ``terms`` are other ones for this bundle alone, such as ``{"sync_days": 7}``.
+        """
         return self.issuing.issue_bundle(server_id, now=now, terms=terms)
 
     def issue_receipt(self, report_id: str, *, now: datetime) -> IssuedReceipt:

@@ -3,7 +3,7 @@
 Rules
 1. ``str(refusal)`` says what is wrong, where, and what to do; the command line prints exactly that and exits with 1.
 2. A refusal means that nothing was changed: neither the register, nor a key, nor a file. That a report was refused is
-   itself remembered (``receiving``).
+   itself remembered (``receiving``), and a bundle whose signature failed has used up its number (``rounds``).
 3. A signed document that does not hold is :class:`lls.faults.RefusedDocument`; here stand only the vendor's own rules.
 """
 

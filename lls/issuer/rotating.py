@@ -1,8 +1,8 @@
-"""From one version of the key set to the next, in the register's transaction, alone or with several people.
+"""From one version of the key set to the next, alone or with several people.
 
 Rules
-1. Two changes at once would make two versions of one number: the register's write lock is held, and the disk is read
-   anew under it.
+1. Two changes at once would make two versions of one number: the next one is put on the disk under the register's write
+   lock, and only behind the version that it was made to follow. It is signed before, without the lock (``rounds``).
 2. What others have to sign stands in the register before it is handed out, with its fingerprint. While the first key
    set of all waits, nothing else can be signed here; while a later one waits, the present one stays in force.
 3. A compromised key is taken out (``Change.without``): a server refuses what it signs as soon as it has the version
@@ -13,22 +13,24 @@ It refuses to own keys and files (``keyring``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
-from lls.issuer.keyring import Change, Keyring
+from lls.issuer.keyring import Change, KeyDraft, Keyring
 from lls.issuer.pending import Kind, Pending
 from lls.issuer.pending_register import PendingRegister
-from lls.issuer.refusals import PendingRefused
+from lls.issuer.refusals import PendingRefused, SignaturesMissing
 from lls.issuer.register import Register
+from lls.issuer.rounds import settled_in_rounds
 from lls.issuer.signers import PublicPart
 from lls.issuer.signing_agent import read_command
 from lls.signed.keys import KeySet
 
 
 class Rotating:
-    """See the module. Each method is one transaction."""
+    """See the module. Each method is done whole or not at all."""
 
     def __init__(self, register: Register, *, keyring: Keyring, random: Random) -> None:
         self._register = register
@@ -38,23 +40,37 @@ class Rotating:
 
     def rotate(self, *, now: datetime) -> KeySet:
         """A new key for each one of this home. Raises SignaturesMissing where others have to sign."""
-        with self._register.transaction():
-            self._keyring.refresh()
-            keys = self._keyring.rotate(now=now)
-            # The key set's file is the moment of truth, so a crash right here leaves a rotation without its line.
-            self.note(Deed.KEYS_ROTATED, keys, now=now)
-        return keys
+        made = self._next(self._keyring.rotation, now=now, partial=False)
+        if isinstance(made, Pending):
+            raise SignaturesMissing(made.still_needed())
+        return made
 
     def change(self, change: Change, *, now: datetime, partial: bool = False) -> KeySet | Pending:
         """Another version; with ``partial``, what waits for others where this home cannot finish it."""
-        with self._register.transaction():
-            self._keyring.refresh()
-            made = self._keyring.change(change, pending_id=new_id("pnd", self._random), now=now, partial=partial)
+        return self._next(lambda: change, now=now, partial=partial)
+
+    def _next(self, changed: Callable[[], Change], *, now: datetime, partial: bool) -> KeySet | Pending:
+        def decide() -> KeyDraft:
+            return self._keyring.draft(changed(), pending_id=new_id("pnd", self._random), now=now, partial=partial)
+
+        def settle(draft: KeyDraft) -> KeySet | Pending:
+            made = self._keyring.keep(draft, now=now)
             if isinstance(made, Pending):
                 self._pending.add(made)
             else:
+                # The key set's file is the moment of truth, so a crash right here leaves a rotation without its line.
                 self.note(Deed.KEYS_ROTATED, made, now=now)
-        return made
+            return made
+
+        return settled_in_rounds(
+            self._register,
+            self._keyring,
+            what="The next version of the key set",
+            decide=decide,
+            sign=lambda draft: self._keyring.signed_draft(draft, now=now),
+            stands=self._keyring.follows,
+            settle=settle,
+        )
 
     def await_first(self, pending: Pending) -> None:
         """Remembers the very first version, which others have to sign; inside the transaction of its making."""

@@ -24,7 +24,7 @@ from lls.issuer.binding import check_bindable
 from lls.issuer.history import Deed
 from lls.issuer.ids import Random, new_id
 from lls.issuer.issue import Terms
-from lls.issuer.issuing import check_served
+from lls.issuer.issuing import NO_TERMS, check_served
 from lls.issuer.lookup import server_in
 from lls.issuer.pending_register import PendingRegister, Waiting
 from lls.issuer.refusals import Conflict
@@ -82,9 +82,9 @@ class Serving:
         self._register = register
         self._random = random
 
-    def terms(self, server_id: str) -> Terms:
-        """The standing terms of a server."""
-        return with_terms(Terms(), self._said(server_id))
+    def terms(self, server_id: str, said: Json = NO_TERMS) -> Terms:
+        """The standing terms of a server; with what is ``said`` of one bundle alone, see :func:`with_terms`."""
+        return with_terms(with_terms(Terms(), self._said(server_id)), said)
 
     def _said(self, server_id: str) -> Json:
         rows = self._register.select(_Row, "SELECT * FROM server_terms WHERE server_id = ?", server_id)

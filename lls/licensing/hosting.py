@@ -264,12 +264,14 @@ class Hosting(Restoring):
             )
         )
         self._generation += 1
-        dated = self.dated(entitlement)
-        pool = self.pools.get(key)
+        dated, pool, orphans = self.dated(entitlement), self.pools.get(key), self._orphans(key)
+        seated = orphans if pool is None else pool.leases
+        begins = bool(seated) and dated.starts_on_first_lease and entitlement.status is Status.ACTIVE
+        if begins:  # whoever sits there already is the first
+            dated = self._begun(dated, now)
         if pool is None:
             if key not in self._dropped:  # it may have gone and come again within the group
                 self._terms_before.setdefault(key, None)
-            orphans = self._orphans(key)
             pool = self._open_pool(dated, now=now)
             for lease in orphans.values():
                 pool.add(lease)
@@ -281,8 +283,8 @@ class Hosting(Restoring):
             self.meters.open(dated, now=now)
             self._tell(pool, self.placed[key])
             self._rearm(pool, now)
-        if pool.leases and dated.starts_on_first_lease and entitlement.status is Status.ACTIVE:
-            self._begin(pool, now)  # whoever sits there already is the first
+        if begins:
+            self._posting.started(dated, now)
         ended = 0
         if entitlement.status is not Status.ACTIVE:
             ended = self._end([lease for lease in pool.leases.values() if lease.until is None], now)

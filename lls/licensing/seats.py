@@ -31,7 +31,7 @@ from lls.faults import (
     UnknownProduct,
 )
 from lls.licensing.denial import Denial
-from lls.licensing.entitlement import Concurrency
+from lls.licensing.entitlement import Concurrency, Entitlement
 from lls.licensing.instant import Now
 from lls.licensing.journal import Kind
 from lls.licensing.lease import NOTHING_HELD, Checkout, Holder, Lease, LeaseState, Mode
@@ -377,14 +377,17 @@ class Seats(Leases):
         return self._seated(lease, again=False)
 
     def _begin(self, pool: Pool, now: Now) -> None:
-        """The first lease sets the dates, to the second: what a document can say of them."""
-        terms = pool.entitlement
-        started = now.wall.replace(microsecond=0)
+        """The first lease sets the dates."""
         self._keep_terms(pool)
-        self.pools.change(pool, terms.begun(started))
+        self.pools.change(pool, self._begun(pool.entitlement, now))
         self.meters.open(pool.entitlement, now=now)
-        self._place_anew(replace(self.placed[terms.entitlement_id], started_at=started))
         self._posting.started(pool.entitlement, now)
+
+    def _begun(self, terms: Entitlement, now: Now) -> Entitlement:
+        """The terms with the dates that a first lease sets, to the second: what a document can say of them."""
+        started = now.wall.replace(microsecond=0)
+        self._place_anew(replace(self.placed[terms.entitlement_id], started_at=started))
+        return terms.begun(started)
 
     def _return(self, lease: Lease, now: Now) -> None:
         pool = self.pools.get(lease.entitlement_id)

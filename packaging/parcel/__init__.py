@@ -4,6 +4,7 @@ A stranger who has the same commit, the same lock and the same options gets the 
 
     wheels ──► what the appliance needs, from the lock, each checked against its hash
     tree   ──► files with fixed owners, modes and times
+    shelf  ──► manual pages and completions, by the program's own commands and settings
     deb, archive ──► the two packages          sbom ──► what is in them
     seal   ──► checksums and the signature over them
 
@@ -14,5 +15,6 @@ Rules
    users, umask, bytecode) enters.
 3. What comes out is whole or not there: everything is made in a folder beside and moved at the end.
 
-It is no part of the installed program, and imports nothing of it but the judge of the vendor's key set.
+It is no part of the installed program. Of that it imports the judge of the vendor's key set, and what the pages tell
+of: commands and settings.
 """

@@ -16,6 +16,7 @@ from typing import Final
 
 from lls.faults import Fault
 from lls.signed.keys import read_key_set
+from parcel import site
 from parcel.archive import build_archive
 from parcel.deb import PACKAGE, build_deb
 from parcel.sbom import bill
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _make(wanted: argparse.Namespace) -> int:
-    time = _time()
+    time = site.commit_time(ROOT)
     os.environ["SOURCE_DATE_EPOCH"] = str(time)  # flit builds our wheel by it
     key = Key(wanted.sign_key) if wanted.sign_key else None
     vendor_keys = _vendor_keys(wanted.vendor_keys)
@@ -114,23 +115,6 @@ def _tell(out: Path, listed: str, key: Key | None) -> None:
         print(warning, file=sys.stderr)  # noqa: T201
     else:
         print(f"Signed by the key with the fingerprint {key.fingerprint}")  # noqa: T201
-
-
-def _time() -> int:
-    """``SOURCE_DATE_EPOCH``, else the time of the last commit: never the present, which does not repeat."""
-    told = os.environ.get("SOURCE_DATE_EPOCH")
-    if told is None:
-        done = subprocess.run(
-            ["git", "log", "-1", "--format=%ct"],  # noqa: S607
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        told = done.stdout.strip()
-    if not told.isdecimal():
-        raise Refused("This is no git checkout, so the packages have no date; set SOURCE_DATE_EPOCH.")
-    return int(told)
 
 
 def _version(vendor: str, *, branded: bool) -> str:

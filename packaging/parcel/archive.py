@@ -11,6 +11,7 @@ from typing import Final
 
 from parcel import site
 from parcel.seal import SIGNATURE, SUMS, Key, sums
+from parcel.shelf import site_shelf
 from parcel.tree import PROGRAM, Tree
 from parcel.wheels import Target, Wheel
 
@@ -33,6 +34,7 @@ def build_archive(
 ) -> Path:
     """Write ``name.tar.gz`` into ``out``; everything in it lies in a folder ``name``."""
     files = _files(root, version=version, house=house, pip=pip, sbom=sbom)
+    files |= {f"share/{place}": content for place, content in site_shelf(root, time=time).items()}
     if vendor_keys is not None:
         files["vendor.llskeys"] = vendor_keys
     listed = sums(files.items())

@@ -7,20 +7,26 @@ on the machine (``postinst``): bytes of a build machine's interpreter would neit
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Final
 
 from parcel import site
+from parcel.shelf import site_shelf
 from parcel.tree import PROGRAM, Tree
 from parcel.wheels import DEBIAN, GLIBC, Refused, Target, Wheel, unpack
 
 PACKAGE: Final = "local-license-server"
+MAINTAINER: Final = "The Local License Server project <maintainers@lls.invalid>"
 HOME: Final = "usr/lib/lls"
 SCRIPTS: Final = ("postinst", "prerm", "postrm")
 CONFIGURATION: Final = "etc/lls"
@@ -44,6 +50,9 @@ def build_deb(
         packages = Path(folder, "site-packages")
         unpack(wheels, target, packages)
         tree = _tree(root, target, packages, sbom=sbom, vendor_keys=vendor_keys)
+        for place, content in site_shelf(root, time=time).items():
+            _shelve(tree, place, content)
+        tree.add(f"usr/share/doc/{PACKAGE}/changelog.Debian.gz", _squeezed(_changelog(version, time).encode("ascii")))
         _add_control(tree, root, version=version, target=target)
         staged = Path(folder, "staged")
         staged.mkdir()
@@ -87,9 +96,31 @@ def _tree(root: Path, target: Target, packages: Path, *, sbom: str, vendor_keys:
         tree.add(f"{documents}/{name}", content)
     for name, content in site.read(root, *site.SAMPLES).items():
         tree.add(f"{documents}/examples/{name}", content)
-    tree.add(f"{documents}/copyright", (root / site.LICENCE).read_bytes())
+    tree.add(f"{documents}/copyright", (root / "packaging/debian/copyright").read_bytes())
     tree.add(f"{documents}/sbom.cdx.json", sbom)
     return tree
+
+
+def _shelve(tree: Tree, place: str, content: bytes) -> None:
+    """Where Debian looks, and as its policy wants it: pages are compressed, zsh has a folder for packages."""
+    if place.startswith("man/"):
+        tree.add(f"usr/share/{place}.gz", _squeezed(content))
+    else:
+        tree.add(f"usr/share/{place.replace('zsh/site-functions/', 'zsh/vendor-completions/')}", content)
+
+
+def _changelog(version: str, time: int) -> str:
+    """What Debian's policy wants of each package; the changes themselves are in ``CHANGELOG.md`` beside it."""
+    dated = format_datetime(datetime.fromtimestamp(time, UTC))
+    lines = [f"{PACKAGE} ({version}) unstable; urgency=medium", "  * CHANGELOG.md says what is new."]
+    return "\n\n".join([*lines, f" -- {MAINTAINER}  {dated}\n"])
+
+
+def _squeezed(content: bytes) -> bytes:
+    squeezed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=squeezed, mtime=0, compresslevel=9) as packed:
+        packed.write(content)
+    return squeezed.getvalue()
 
 
 def _add_control(tree: Tree, root: Path, *, version: str, target: Target) -> None:
@@ -116,7 +147,7 @@ def _control(*, version: str, target: Target, size: int) -> str:
             f"Package: {PACKAGE}",
             f"Version: {version}",
             f"Architecture: {DEBIAN[target.machine]}",
-            "Maintainer: The Local License Server project <maintainers@lls.invalid>",
+            f"Maintainer: {MAINTAINER}",
             f"Installed-Size: {size}",
             f"Depends: {', '.join(depends)}",
             "Recommends: systemd",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lls.faults import RefusedDocument
-from lls.issuer import Issuer, Terms, sample_catalog
+from lls.issuer import Issuer, sample_catalog
 from lls.issuer.refusals import Conflict, HomeRefused, KeysLocked, NotKnown
 from lls.signed.keys import follow
 from lls.signed.receipt import read_receipt
@@ -159,7 +159,7 @@ def test_an_expired_key_set_issues_nothing(issuer: Issuer, appliance: Appliance)
 def test_the_vendor_sets_the_terms_of_a_bundle(issuer: Issuer, appliance: Appliance) -> None:
     issuer.register_server(appliance.request(), now=NOW)
     issuer.fulfil(order(appliance), now=NOW)
-    terms = Terms(bundle_life=timedelta(days=2), certificate_life=timedelta(days=3), sync_within_days=4)
+    terms = {"valid_days": 2, "certificate_days": 3, "sync_days": 4}
     data = issuer.issue_bundle(appliance.server_id, now=NOW, terms=terms).data
     bundle, _ = appliance.open(data, issuer.keyring.newest)
     assert (NOW + timedelta(days=2), NOW + timedelta(days=3), 4) == (

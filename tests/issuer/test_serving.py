@@ -48,7 +48,7 @@ def test_a_term_is_taken_back_to_the_standard_and_the_others_stay(issuer: Issuer
 
 def test_terms_said_for_one_bundle_are_of_that_one(issuer: Issuer, appliance: Appliance) -> None:
     hosted(issuer, appliance)
-    data = issuer.issue_bundle(appliance.server_id, now=NOW, terms=Terms(sync_within_days=7)).data
+    data = issuer.issue_bundle(appliance.server_id, now=NOW, terms={"sync_days": 7}).data
     assert 7 == appliance.open(data, issuer.keyring.newest)[0].server_license.sync_within_days
     assert 90 == imported(issuer, appliance).server_license.sync_within_days
 

@@ -146,7 +146,7 @@ def test_a_damaged_command_file_is_refused_in_words(
         issuer.rotating.hold(part, shlex.join([*command, "der", "-", "-"]))
         (home / "keys" / f"{key.kid}.command").write_bytes(damage)
         with pytest.raises(HomeRefused):
-            issuer.keyring.signers("bundle")
+            issuer.keyring.check_reaches("bundle")
 
 
 def test_a_public_part_proves_itself() -> None:

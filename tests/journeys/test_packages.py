@@ -6,6 +6,7 @@ One journey, because a bare system costs a minute. Its parts stand below it, eac
 from __future__ import annotations
 
 import faulthandler
+import gzip
 import json
 import os
 import re
@@ -36,6 +37,7 @@ REQUEST = f"/mnt/{NAMED}.llsreq"
 SEALED = ("--passphrase-file", "/mnt/passphrase")
 BEFORE_THE_UPGRADE = "/mnt/before.llsbackup"
 DOCUMENTS = f"/usr/share/doc/{NAME}"
+COMPLETION = "/usr/share/bash-completion/completions/lls"
 HOLD = """
 import subprocess
 from lls.client import checkout
@@ -152,6 +154,7 @@ def test_packages_live_their_whole_life_without_any_network(tmp_path: Path, shor
         a_forged_package_is_told_before_it_is_installed(guest, vendor, first)
         the_package_installs_and_starts_nothing(guest)
         the_installed_unit_is_right(guest)
+        man_and_the_shell_find_what_they_look_for(guest)
         what_is_typed_sets_a_server_up(guest, service)
         what_is_the_servers_is_nobody_elses(guest)
         the_socket_is_for_root_and_its_group(guest)
@@ -222,6 +225,14 @@ def the_installed_unit_is_right(guest: Guest) -> None:
     exposure = re.search(r"Overall exposure level for lls.service: ([0-9.]+)", shown)
     assert exposure is not None
     assert 1.5 >= float(exposure[1])
+
+
+def man_and_the_shell_find_what_they_look_for(guest: Guest) -> None:
+    """Pages as Debian wants them, and a word completed by the installed script and program, with no server running."""
+    for page in ("man1/lls.1", "man1/lls-lease.1", "man5/lls.toml.5"):
+        assert gzip.decompress(guest.path(f"/usr/share/man/{page}.gz").read_bytes()).startswith(b".TH LLS")
+    completed = f"source {COMPLETION}; COMP_WORDS=(lls leas) COMP_CWORD=1; _lls_completion lls; echo $COMPREPLY"
+    assert "lease" == guest.said("bash", "-c", completed)
 
 
 def what_is_typed_sets_a_server_up(guest: Guest, service: Service) -> None:
@@ -457,7 +468,7 @@ def removed_keeps_and_purged_puts_aside(guest: Guest, service: Service, newer: P
         "/run",
         "/var/lib/dpkg/info",
         "-regex",
-        r".*/\(lls\|lls[.-].*\|local-license-server.*\)",
+        r".*/\(_?lls\|lls[.-].*\|local-license-server.*\)",
     )
     assert [] == [path for path in left.splitlines() if "purged" not in path]
     guest.run("dpkg", "--purge", NAME)
@@ -487,8 +498,13 @@ def the_archive_installs_a_service_too(guest: Booted, vendor: Vendor, made: Path
     guest.run("systemctl", "enable", "--now", "lls")
     assert "0.1.0" == json.loads(guest.said("lls", "server", "show", "--json"))["version"]
     guest.run("systemctl", "reload", "lls")
+    shelved = ["find", "/usr/local/share", "-type", "l", "-lname", "/opt/lls/*"]
+    assert {"/usr/local/share/man/man1/lls-lease.1", "/usr/local/share/bash-completion/completions/lls"} <= set(
+        guest.said(*shelved, "-readable").splitlines()
+    )
     guest.run("/mnt/archive/install.sh", "--uninstall")
     assert not guest.path("/opt/lls").exists()
+    assert "" == guest.said(*shelved)
     assert guest.path("/var/lib/lls/keys").is_dir()
     guest.run("rm", "-rf", "/var/lib/lls", "/etc/lls", "/mnt/archive")
 

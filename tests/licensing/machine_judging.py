@@ -271,7 +271,9 @@ class Judging(Machine):
 
     def is_in_force(self, terms: Entitlement) -> bool:
         begun = terms.starts_at is None or self.now.wall >= terms.starts_at
-        over = terms.ends_at is not None and self.now.strict >= terms.ends_at
+        # A first lease begins no term that would be over by a clock that jumped: no seat of it can be had now.
+        dated = terms.begun(self.now.wall.replace(microsecond=0)) if terms.starts_on_first_lease else terms
+        over = dated.ends_at is not None and self.now.strict >= dated.ends_at
         coming = terms.status is Status.ACTIVE and terms.entitlement_id not in self.books.returning
         return begun and not over and coming
 

@@ -12,7 +12,7 @@ import pytest
 
 from lls.faults import Forbidden, LeaseEnd, LeaseEnded, NotFound, StillBorrowed, TooLarge
 from lls.licensing.changes import FeatureAct, ReturnedEntitlement
-from lls.licensing.entitlement import BorrowTerms, Concurrency, Entitlement, NamedUsers, Start
+from lls.licensing.entitlement import BorrowTerms, Concurrency, Entitlement, NamedUsers, Reset, Start
 from lls.licensing.hosting import Draining
 from lls.licensing.instant import Now
 from lls.licensing.lease import LeaseState, Mode
@@ -175,6 +175,18 @@ def test_whoever_sits_there_already_is_the_first() -> None:
     in_force = ledger.pools[ENT].entitlement
     assert (T0 + timedelta(seconds=20), T0 + timedelta(days=30, seconds=20)) == (in_force.starts_at, in_force.ends_at)
     assert ["Installed", "Started"] == kinds(ledger.batch)[-2:]
+
+
+def test_terms_that_the_seated_begin_carry_a_months_count_on_once_under_its_new_name() -> None:
+    vendor, feature = Vendor(), counted(value=10, reset=Reset.MONTHLY)
+    ledger = ledger_of(entitlement(features=(feature,)), vendor=vendor)
+    ledger.checkout(checkout("a"), now=at())
+    ledger.feature("a", secret=secret_of("a"), key="frames", act=FeatureAct.USE, amount=4, request_id="r", now=at(1))
+    ledger.settle()
+    ledger.install(vendor.bundle(on_first_lease(session_id="ses_2", features=(feature,))), actor="ada", now=at(5.75))
+    told = [(one["lot"], one["into"], one["consumed"]) for one in posted(ledger.batch, "GrantEnded")]
+    assert [("allowance 2026-11-20T07:00:00Z", "allowance 2026-11-21T07:00:05Z", 4)] == told
+    assert ["2026-11-21T07:00:05Z"] == [one["starts_at"] for one in posted(ledger.batch, "Started")]
 
 
 def test_another_hosting_begins_with_its_own_first_lease() -> None:

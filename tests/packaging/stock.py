@@ -60,7 +60,7 @@ def make_checkout(folder: Path) -> Path:
     for name in (
         *names,
         "packaging/Containerfile",
-        *(f"packaging/debian/{one}" for one in ("postinst", "prerm", "postrm")),
+        *(f"packaging/debian/{one}" for one in ("copyright", "postinst", "prerm", "postrm")),
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

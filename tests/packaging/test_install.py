@@ -59,9 +59,11 @@ def test_a_signed_archive_becomes_an_isolated_program(unpacked: Path, key: Path,
     assert "lls of a test 1\n" == run(tmp_path / "lls/current/bin/lls")
     home = tmp_path / "lls/versions/1.0-1"
     assert [] == [str(path) for path in home.glob("lib/**/pip")]
-    assert {"docs", "config", "systemd", "sbom.cdx.json", "LICENSE"} == {
-        path.name for path in (home / "share").iterdir()
-    }
+    assert {
+        *("docs", "config", "systemd", "sbom.cdx.json", "LICENSE"),
+        *("man", "bash-completion", "zsh", "fish"),
+    } == {path.name for path in (home / "share").iterdir()}
+    assert {"lls.1", "lls-lease.1"} <= {path.name for path in (home / "share/man/man1").iterdir()}
     assert not list(home.glob("bin/lls-issuer")), "the vendor's tool is no part of the appliance"
 
     before = (home / ".whole").stat().st_mtime_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -25,6 +26,13 @@ from tests.vendor import Vendor
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 TARGETS = [Target(python=python, machine=machine) for python in parcel.PYTHONS for machine in ("x86_64", "aarch64")]
+
+DEBIAN_LOOKS_IN = (
+    *("man/man1/lls.1.gz", "man/man1/lls-lease.1.gz", "man/man5/lls.toml.5.gz", "man/man5/lls-policy.toml.5.gz"),
+    "bash-completion/completions/lls",
+    "zsh/vendor-completions/_lls",
+    "fish/vendor_completions.d/lls.fish",
+)
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="a .deb is made where dpkg-deb is")
 
@@ -98,8 +106,14 @@ def test_the_same_checkout_gives_the_same_deb_wherever_it_lies(tmp_path: Path) -
         for line in listed.splitlines()
         if ".pyc" in line or "-tool" in line or "lls-issuer" in line or str(tmp_path) in line
     ]
+    assert {f"./usr/share/{place}" for place in DEBIAN_LOOKS_IN} <= {line.split()[5] for line in listed.splitlines()}
     conffiles = subprocess.run(["dpkg-deb", "--info", path, "conffiles"], capture_output=True, text=True, check=True)
     assert ["/etc/lls/lls.toml", "/etc/lls/vendor.llskeys"] == conffiles.stdout.split()
+    subprocess.run(["dpkg-deb", "--extract", path, tmp_path / "root"], check=True)
+    documents = tmp_path / "root/usr/share/doc/local-license-server"
+    changes = gzip.decompress((documents / "changelog.Debian.gz").read_bytes()).decode("ascii")
+    assert changes.startswith("local-license-server (1.0-1) ")
+    assert "License: Apache-2.0\n" in (documents / "copyright").read_text("ascii")
 
 
 def test_the_same_checkout_gives_the_same_archive_and_the_same_signature(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Annotated, Any
@@ -173,4 +174,8 @@ def _made(issuer: Issuer, home: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The entry point of ``lls-issuer``."""
+    if "_LLS_ISSUER_COMPLETE" in os.environ:  # a shell asks what could follow
+        from typer._completion_classes import completion_init
+
+        completion_init()
     app(prog_name="lls-issuer")

@@ -27,7 +27,6 @@ from lls.issuer.cli.when import instant_of
 from lls.issuer.files import write_whole
 from lls.issuer.issuing import WrittenBundle
 from lls.issuer.pending import Kind, Pending
-from lls.issuer.serving import with_terms
 from lls.licensing.fields import write_instant
 
 noun = group("What is carried to a site.")
@@ -64,12 +63,11 @@ def bundle_issue(  # noqa: PLR0917 - Typer makes options out of parameters
         else write_instant(instant_of(license_until, option="--license-until")),
     }
     with open_issuer(ctx, passphrase_file, signs=True) as issuer:
-        terms = with_terms(issuer.serving.terms(server), said)
         if not unsigned:
-            _write(issuer.issue_bundle(server, now=now(), terms=terms), output, as_json=as_json)
+            _write(issuer.issue_bundle(server, now=now(), terms=said), output, as_json=as_json)
             return
         life = timedelta(days=sign_within_days)
-        drafted = issuer.issuing.draft_bundle(server, now=now(), terms=terms, life=life)
+        drafted = issuer.issuing.draft_bundle(server, now=now(), terms=said, life=life)
     for warning in drafted.warnings:
         say(f"Note: {warning}")
     write_pending(output, drafted.pending, as_json=as_json)
