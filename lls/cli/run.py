@@ -30,11 +30,16 @@ from typing import Annotated
 
 import typer
 
-from lls.client import BadSetup, Event, EventKind, LicenseServers, LlsError, NoAnswer, Refused
+from lls.client import BadSetup, ClientCertificate, Event, EventKind, LicenseServers, LlsError, NoAnswer, Refused
 from lls.client.environment import code_in
 
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _FROM_THE_KEYBOARD = ("SIGINT", "SIGQUIT")
+_OPTIONS = {
+    "`servers`": "give --server URL",
+    "`vendor_keys`": "give --vendor-keys",
+    "`client_certificate`": "give --client-cert and --client-key",
+}
 
 
 class OnLoss(StrEnum):
@@ -60,6 +65,11 @@ def run_command(  # noqa: PLR0917  (Typer makes options out of parameters)
             metavar="FILE", help="The activation code, as its first line; -: standard input. Default: LLS_CODE."
         ),
     ] = None,
+    client_cert: Annotated[
+        Path | None,
+        typer.Option(help="What to show where the server asks for a certificate (PEM). Default: LLS_CLIENT_CERT."),
+    ] = None,
+    client_key: Annotated[Path | None, typer.Option(help="Its key (PEM), where it is a file of its own.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to queue when all seats are taken.")] = 0.0,
     on_loss: Annotated[OnLoss, typer.Option(help="What becomes of CMD when its seat is lost.")] = OnLoss.TTL,
 ) -> None:
@@ -70,6 +80,7 @@ def run_command(  # noqa: PLR0917  (Typer makes options out of parameters)
         servers=server,
         vendor_keys=vendor_keys,
         activation_code_file=activation_code_file,
+        client_certificate=_certificate(client_cert, client_key),
         wait=wait,
         on_loss=on_loss,
     )
@@ -83,6 +94,7 @@ def run(
     servers: Sequence[str] | None = None,
     vendor_keys: str | bytes | Path | None = None,
     activation_code_file: Path | None = None,
+    client_certificate: ClientCertificate | None = None,
     wait: float = 0.0,
     on_loss: OnLoss = OnLoss.TTL,
 ) -> int:
@@ -90,14 +102,14 @@ def run(
     watch = _Watch(on_loss)
     try:
         code = code_in(activation_code_file)
-        known = LicenseServers(servers or None, vendor_keys=vendor_keys)
+        known = LicenseServers(servers or None, vendor_keys=vendor_keys, client_certificate=client_certificate)
         seat = known.checkout(product, activation_code=code, wait=wait, on_event=watch.hear)
     except BadSetup as error:
         return _sorry(_in_options(error), 2)
     except Refused as error:
         return _sorry(error, 1)
     except NoAnswer as error:
-        return _sorry(error, 3)
+        return _sorry(_in_options(error), 3)
     except LlsError as error:
         return _sorry(error, 1)
     with known, seat:
@@ -196,9 +208,20 @@ def _in_foreground() -> bool:
         return False
 
 
-def _in_options(error: BadSetup) -> str:
+def _certificate(certificate: Path | None, key: Path | None) -> ClientCertificate | None:
+    if certificate is None and key is not None:
+        raise typer.BadParameter(
+            "there is no certificate for that key: give --client-cert, too.", param_hint="--client-key"
+        )
+    return None if certificate is None else ClientCertificate(certificate, key)
+
+
+def _in_options(error: LlsError) -> str:
     """The library speaks of its parameters; who types a command knows options."""
-    return str(error).replace("pass `servers`", "give --server URL").replace("pass `vendor_keys`", "give --vendor-keys")
+    words = str(error)
+    for parameter, option in _OPTIONS.items():
+        words = words.replace(f"pass {parameter}", option)
+    return words
 
 
 def _sorry(error: Exception | str, status: int) -> int:

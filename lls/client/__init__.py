@@ -8,11 +8,11 @@ This package may be copied into an application as it stands. The five lines::
         print(seat.lease.attributes)
         run_the_application()
 
-Which file decides what: ``trust`` whom to believe, ``session`` what to say next, ``transport`` how it travels,
-``seat`` and ``aio`` the blocking and the asyncio interface, ``borrowing`` what counts on the road, ``carried`` the
-same by file (``requesting`` what a request may say, ``machine_key`` its key), ``keeping`` the disk, ``values`` and
-``errors`` what callers see, ``elapsed`` the clocks, ``environment`` what need not be said. ``python -m lls.client``
-borrows by file.
+Which file decides what: ``trust`` whom to believe, ``session`` what to say next, ``transport`` how it travels, ``tls``
+what a connection shows of us, ``seat`` and ``aio`` the blocking and the asyncio interface, ``borrowing`` what counts
+on the road, ``announcing`` when a server is shown what it lent, ``carried`` the same by file (``requesting`` what a
+request may say, ``machine_key`` its key), ``keeping`` the disk, ``values`` and ``errors`` what callers see,
+``elapsed`` the clocks, ``environment`` what need not be said. ``python -m lls.client`` borrows by file.
 """
 
 from . import aio
@@ -34,6 +34,7 @@ from .errors import (
     WrongMachine,
 )
 from .seat import LicenseServers, Seat, Use, checkout, seat_or_borrowed
+from .tls import ClientCertificate
 from .values import Entitlement, Event, EventKind, Feature, Holder, Lease, Order, Product, machine_fingerprint
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "BorrowRequest",
     "Borrowed",
     "Busy",
+    "ClientCertificate",
     "ClockSetBack",
     "Damaged",
     "Entitlement",

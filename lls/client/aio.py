@@ -25,6 +25,7 @@ from .borrowing import Borrowed
 from .environment import server_urls
 from .errors import NoAnswer, NotBorrowed, SeatLost, Untrusted, Unusable
 from .seat import LicenseServers, Seat, Use
+from .tls import ClientCertificate
 from .trust import Capability
 from .values import Event, Feature, Holder, Lease, Product
 
@@ -43,6 +44,7 @@ class AsyncLicenseServers:
         vendor_keys: str | bytes | Path | None = None,
         timeout: float = 10.0,
         ca_file: str | None = None,
+        client_certificate: ClientCertificate | None = None,
         allow_http: bool = False,
         server_id: str | None = None,
         borrowed_folder: str | Path | None = None,
@@ -52,6 +54,7 @@ class AsyncLicenseServers:
             vendor_keys=vendor_keys,
             timeout=timeout,
             ca_file=ca_file,
+            client_certificate=client_certificate,
             allow_http=allow_http,
             server_id=server_id,
             borrowed_folder=borrowed_folder,
@@ -92,7 +95,7 @@ class AsyncLicenseServers:
         return AsyncSeat(prepare, on_event)
 
     async def borrowed(self, product: str, *, fingerprint: str | None = None) -> AsyncBorrowed:
-        """The seat of the product that was borrowed on this machine and counts now; asks no server."""
+        """The seat of the product that was borrowed on this machine and counts now; waits for no server."""
         return AsyncBorrowed(await _in_thread(self._blocking.borrowed, product, fingerprint=fingerprint))
 
     async def seat_or_borrowed(
@@ -294,6 +297,10 @@ class AsyncBorrowed:
     async def announce(self) -> bool:
         """Shows its server the lease, should that one have been restored from an older backup."""
         return await _in_thread(self.blocking.announce)
+
+    def announce_soon(self) -> None:
+        """The same in the background, twice a day at most."""
+        self.blocking.announce_soon()
 
     async def give_back(self) -> bool:
         """Returns the seat before its end; ``False`` when no server confirmed it."""

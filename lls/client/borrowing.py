@@ -38,8 +38,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .announcing import announce_soon, announcement
 from .elapsed import HighWater, Reading, read_clocks
-from .environment import read_vendor_keys, server_urls
+from .environment import client_certificate, read_vendor_keys, server_urls
 from .errors import (
     BadSetup,
     ClockSetBack,
@@ -57,6 +58,7 @@ from .errors import (
 )
 from .keeping import Kept, State, Store
 from .machine_key import MachineKey
+from .tls import Tls
 from .transport import Answer, Channel, Request, Route, VendorKeys
 from .trust import Capability, KeySet, ServerCertificate, nonce_text
 from .values import Lease, machine_fingerprint
@@ -103,13 +105,14 @@ class Borrowed:
 
         ``folder``: where it is kept, when not in the user's state folder. ``fingerprint``: the ``seat_id`` it was
         borrowed under, when not this machine's own. ``servers``: for ``extend`` and ``give_back``, when not those it
-        came from. ``server_id``: lent by that server alone; ``Untrusted`` when by another.
+        came from; where they are named, or ``LLS_SERVER`` is set, the lease is shown to them (:meth:`announce_soon`).
+        ``server_id``: lent by that server alone; ``Untrusted`` when by another.
         ``NotBorrowed``, ``ClockSetBack``, ``WrongMachine``, ``Damaged``, ``SeatLost`` (it ended) or ``Untrusted``.
         """
         found = borrowed_leases(
             vendor_keys=vendor_keys, folder=folder, fingerprint=fingerprint, servers=servers, server_id=server_id
         )
-        return best(found, product)
+        return best(found, product, announced=bool(server_urls(servers)))
 
     def __repr__(self) -> str:
         return f"<Borrowed {self.product} until {self.until.isoformat()} {self.lease_id}>"
@@ -226,20 +229,27 @@ class Borrowed:
         """Shows its server the lease, with the server's own signed word for it. ``False``: no server took it.
 
         A server that was restored from an older backup does not know the lease; it counts it again when it is shown.
-        ``extend`` does this by itself. Costs one call, and changes nothing where the lease is known.
+        ``extend`` does this by itself, loading it does so in the background. Costs one call, and changes nothing where
+        the lease is known.
         """
         self._needs_network("announced", "BorrowRequest.extend")
         return self._announced(self._route())
 
     def _announced(self, route: Route) -> bool:
-        body = {"beat": 0, "nonce": nonce_text(os.urandom(32)), "capability": self._capability.token}
-        path = f"/v1/leases/{self.lease_id}/heartbeat"
-        shown = Request(method="POST", path=path, body=body, secret=self._kept.secret)
         try:
-            route.insist(shown, server_id=self.server_id)
+            route.insist(announcement(self._kept, self._capability.token), server_id=self.server_id)
         except (Refused, NoAnswer):
             return False
         return True
+
+    def announce_soon(self) -> None:
+        """The same in the background, twice a day at most, and nothing to wait for (``announcing``).
+
+        Loading a loan does it where servers are named. Worth a call now and then in a program that runs for weeks.
+        """
+        announce_soon(
+            self._kept, self._capability.token, server_id=self.server_id, store=self._store, route=self._route
+        )
 
     def give_back(self) -> bool:
         """Returns the seat before its end. ``False``: no server confirmed it; call again when one can be reached.
@@ -383,11 +393,16 @@ def found_in(
     return sorted(found, key=lambda one: one.until or datetime.min.replace(tzinfo=UTC), reverse=True)
 
 
-def best(found: Sequence[Found], product: str) -> Borrowed:
-    """The lease of the product that counts now, or the most telling reason why there is none."""
+def best(found: Sequence[Found], product: str, *, announced: bool) -> Borrowed:
+    """The lease of the product that counts now, or the most telling reason why there is none.
+
+    ``announced``: servers are named, so it is shown to them.
+    """
     of_it = [one for one in found if one.product == product]
     for one in of_it:
         if one.borrowed is not None and one.problem is None:
+            if announced:
+                one.borrowed.announce_soon()
             return one.borrowed
     # A file that cannot be read may have been this product's.
     problems = [one.problem for one in (*of_it, *found) if one.problem and (one.product == product or not one.product)]
@@ -616,7 +631,8 @@ def route_of(keys: KeySet, servers: str | Sequence[str] | None) -> Callable[[Kep
             known = VendorKeys(keys)
             known.advance(kept.keys)
             urls = server_urls(servers) or list(kept.servers)
-            return Route(urls, keys=known, timeout=10.0, ca_file=None, allow_http=False)
+            tls = Tls(ca_file=None, ours=client_certificate(None))
+            return Route(urls, keys=known, timeout=10.0, tls=tls, allow_http=False)
 
         return make
 

@@ -1,6 +1,7 @@
-"""What the caller did not say and the environment may: servers, the vendor's keys, the activation code.
+"""What the caller did not say and the environment may: servers, keys, the activation code, our certificate.
 
-``LLS_SERVER`` (URLs, comma-separated), ``LLS_VENDOR_KEYS`` (a file), ``LLS_CODE``. What the caller says always wins.
+``LLS_SERVER`` (URLs, comma-separated), ``LLS_VENDOR_KEYS`` (a file), ``LLS_CODE``, ``LLS_CLIENT_CERT`` and
+``LLS_CLIENT_KEY`` (files), ``LLS_CLIENT_KEY_PASSPHRASE``. What the caller says always wins.
 A command takes a code from the environment or a file, never as an argument: everybody on the machine can list those.
 """
 
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import BadSetup, Untrusted
+from .tls import ClientCertificate
 from .trust import KeySet
 
 _LONGEST_LINE = 1_024
@@ -64,3 +67,15 @@ def code_in(file: Path | None) -> str | None:
     if not code:
         raise BadSetup(f"The first line of {file} is no activation code; write the code there and nothing else.")
     return code
+
+
+def client_certificate(given: ClientCertificate | None) -> ClientCertificate | None:
+    """What is shown to a server that asks for it; ``BadSetup`` where a key is named and no certificate."""
+    file, key = (os.environ.get(name) or None for name in ("LLS_CLIENT_CERT", "LLS_CLIENT_KEY"))
+    if given is None and file is None and key is not None:
+        raise BadSetup("LLS_CLIENT_KEY names a key, and LLS_CLIENT_CERT no certificate for it.")
+    if given is None and file is not None:
+        given = ClientCertificate(file, key)
+    if given is None or given.passphrase is not None:
+        return given
+    return replace(given, passphrase=os.environ.get("LLS_CLIENT_KEY_PASSPHRASE") or None)

@@ -64,6 +64,9 @@ class Kept:
     By file alone: ``asked`` is what the request said beside its end and its code, ``coded`` whether it had a code;
     a request for a later end has to say the same. ``nonce`` is the one that the capability answers, ``nonces`` are
     those of the lease's other requests, the latest last.
+
+    Over the network alone: ``shown_at`` is the UNIX time of the last attempt to show it to its server (0: never),
+    ``shown_in_vain`` how many attempts since the last answer had none (``announcing``).
     """
 
     lease_id: str
@@ -84,6 +87,8 @@ class Kept:
     coded: bool = False
     document: str = field(default="", repr=False)
     clock: HighWater | None = None
+    shown_at: float = 0.0
+    shown_in_vain: int = 0
 
 
 class Store:
@@ -279,6 +284,9 @@ def _from_record(record: Mapping[str, object]) -> Kept:
         coded=record.get("coded", False) is True,
         document=words["document"],
         clock=None if record["clock"] is None else _clock(_object(record["clock"])),
+        # Nor do files of before loans showed themselves.
+        shown_at=_instant(record.get("shown_at", 0.0)),
+        shown_in_vain=_count(record.get("shown_in_vain", 0)),
     )
 
 
@@ -309,6 +317,12 @@ def _instant(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_INSTANT:
         raise ValueError("not an instant")
     return float(value)
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("not a count")
+    return value
 
 
 def _is_id(name: str) -> bool:

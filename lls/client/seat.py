@@ -42,10 +42,12 @@ from .borrowing import (
 )
 from .elapsed import HighWater, read_clocks
 from .environment import activation_code as code_or_environment
+from .environment import client_certificate as certificate_or_environment
 from .environment import read_vendor_keys, server_urls
 from .errors import NoAnswer, NotBorrowed, Refused, SeatLost, Unreachable, Untrusted, Unusable
 from .keeping import Kept, State, Store
 from .session import Phase, Question, Session
+from .tls import ClientCertificate, Tls
 from .transport import Answer, Request, Route, VendorKeys
 from .trust import Capability, nonce_text
 from .values import Event, Feature, Grant, Holder, Lease, Order, Product, heartbeat_seconds, products_from_json
@@ -62,10 +64,12 @@ class LicenseServers:
     ``servers``: URLs, asked in this order, the one that answered last first (default: ``LLS_SERVER``, comma-separated).
     ``vendor_keys``: the vendor's key set, as a document or as a path to one (default: the file named by
     ``LLS_VENDOR_KEYS``). ``timeout``: seconds for one answer. ``ca_file``: check TLS by these certificates (or
-    ``"system"``) instead of the server's signed list. ``allow_http``: permit plain http to other machines; everyone
-    on the way can then take the seat. ``server_id``: talk to that server alone (``lls_…``, as ``lls server show`` tells
-    it); without it any server that the vendor certified may lend the seat, another customer's too. ``borrowed_folder``:
-    where borrowed seats are kept (default: the user's state folder, see ``keeping.default_folder``).
+    ``"system"``) instead of the server's signed list. ``client_certificate``: what to show to a server that asks for
+    one (default: the files that ``LLS_CLIENT_CERT`` and ``LLS_CLIENT_KEY`` name). ``allow_http``: permit plain http to
+    other machines; everyone on the way can then take the seat. ``server_id``: talk to that server alone (``lls_…``, as
+    ``lls server show`` tells it); without it any server that the vendor certified may lend the seat, another customer's
+    too. ``borrowed_folder``: where borrowed seats are kept (default: the user's state folder, see
+    ``keeping.default_folder``).
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class LicenseServers:
         vendor_keys: str | bytes | Path | None = None,
         timeout: float = 10.0,
         ca_file: str | None = None,
+        client_certificate: ClientCertificate | None = None,
         allow_http: bool = False,
         server_id: str | None = None,
         borrowed_folder: str | Path | None = None,
@@ -86,7 +91,7 @@ class LicenseServers:
             server_urls(servers),
             keys=self._keys,
             timeout=timeout,
-            ca_file=ca_file,
+            tls=Tls(ca_file=ca_file, ours=certificate_or_environment(client_certificate)),
             allow_http=allow_http,
             server_id=server_id,
         )
@@ -156,7 +161,7 @@ class LicenseServers:
         return Seat(self._route, order, store=self._store, wait=wait, patience=patience, on_event=on_event)
 
     def borrowed(self, product: str, *, fingerprint: str | None = None) -> Borrowed:
-        """The seat of the product that was borrowed on this machine and counts now; asks no server.
+        """The seat of the product that was borrowed on this machine and counts now; waits for no server.
 
         ``fingerprint``: the ``seat_id`` it was borrowed under, when not this machine's own. Errors as for
         :meth:`Borrowed.load`.
@@ -169,7 +174,7 @@ class LicenseServers:
             server_id=self._server_id,
             route=lambda _: lambda: self._route,
         )
-        return best(found, product)
+        return best(found, product, announced=True)
 
     def seat_or_borrowed(
         self,

@@ -6,7 +6,8 @@ Rules
    key that is not in it leads to a new statement, never to a question first. No PKI at the site is needed, and none
    is asked.
 2. ``ca_file`` is the other way: ordinary certificate checks (host name included) instead of the list. The statement
-   is read all the same, because it carries the server's certificate.
+   is read all the same, because it carries the server's certificate. Where a site asks for a certificate of ours, it is
+   shown in the handshake, and changes neither way (``tls``).
 3. Plain ``http`` only to this machine, unless the caller says otherwise in so many words.
 4. A kept connection that died meanwhile is replaced once without telling: every question of this protocol may be
    repeated.
@@ -18,7 +19,7 @@ Rules
    that a server that drips cannot hold a thread.
 
 Limits: answers up to 1 MiB; redirects are not followed; proxies of the environment are not used.
-Not ours: what an answer means (``session``), who may sign what (``trust``).
+Not ours: what an answer means (``session``), who may sign what (``trust``), what we show of ourselves (``tls``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import io
 import ipaddress
 import json
 import os
+import re
 import socket
 import ssl
 import threading
@@ -45,6 +47,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from .errors import BadSetup, Busy, NoAnswer, OtherKey, Refused, Unreachable, Untrusted
+from .tls import Tls
 from .trust import KeySet, ServerCertificate, key_set_version, nonce_text, strict_json
 
 _MAX_ANSWER = 1024 * 1024
@@ -55,6 +58,8 @@ _CONNECT_SECONDS = 5.0
 _MAX_RETRY_AFTER_DIGITS = 6
 _ATTEMPTS = 3
 _LONGEST_PAUSE_SECONDS = 10.0
+# What OpenSSL calls the alerts of RFC 8446 §6.2 that may speak of it; those of another version or cipher do not.
+_OF_OUR_CERTIFICATE = re.compile("ALERT_.*(CERTIFICATE|HANDSHAKE_FAILURE|UNKNOWN_CA|ACCESS_DENIED)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +114,15 @@ class VendorKeys:
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """A connection, and whom it proved to lead to; nothing secret goes out on one that proved nothing."""
+    """A connection, and whom it proved to lead to; nothing secret goes out on one that proved nothing.
+
+    ``heard``: something was answered on it. In TLS 1.3 our side of the handshake is done before the server has judged
+    our certificate, so that a refusal looks like a connection that ends at the first question.
+    """
 
     connection: http.client.HTTPConnection
     server_id: str = ""
+    heard: bool = False
 
     def close(self) -> None:
         self.connection.close()
@@ -121,13 +131,15 @@ class _Line:
 class Channel:
     """One address: its kept connections and what it proved about itself."""
 
-    def __init__(self, url: str, *, keys: VendorKeys, timeout: float, ca_file: str | None, allow_http: bool) -> None:
+    def __init__(self, url: str, *, keys: VendorKeys, timeout: float, tls: Tls, allow_http: bool) -> None:
         self._idle: list[_Line] = []  # first: `__del__` reads it also when the address is refused
         self.url, self._scheme, self._host, self._port, self._base = _read_url(url, allow_http=allow_http)
         self._keys = keys
         self._timeout = timeout
-        self._listed_only = self._scheme == "https" and ca_file is None
-        self._context = _tls_context(ca_file) if self._scheme == "https" else None
+        self._tls = tls if self._scheme == "https" else None
+        self._listed_only = self._tls is not None and self._tls.by_list
+        if self._tls is not None:
+            self._tls.context()  # what cannot work is told now
         self._lock = threading.Lock()
         self._identifying = threading.RLock()
         self._pins: frozenset[str] = frozenset()
@@ -181,12 +193,14 @@ class Channel:
             return self._converse(line, request, deadline)
         except (OSError, http.client.HTTPException) as error:
             line.close()
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, line) from error
 
     def forget_in_child(self) -> None:
         """After a fork: these connections are the parent's, and the locks may be held by threads that are not here."""
         self._lock, self._identifying = threading.Lock(), threading.RLock()
         self._idle = []
+        if self._tls is not None:
+            self._tls.forget_in_child()
 
     def __del__(self) -> None:
         for line in self._idle:
@@ -226,7 +240,7 @@ class Channel:
                     line.server_id = self._certificate.server_id
         except (OSError, http.client.HTTPException) as error:
             line.close()
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, line) from error
         except ValueError as error:
             # Rule 6: whatever a stranger's document makes a reader stumble over is a stranger's document.
             line.close()
@@ -241,8 +255,8 @@ class Channel:
         try:
             connect = min(_left(deadline), _CONNECT_SECONDS)
             connection = (
-                http.client.HTTPSConnection(self._host, self._port, timeout=connect, context=self._context)
-                if self._context
+                http.client.HTTPSConnection(self._host, self._port, timeout=connect, context=self._tls.context())
+                if self._tls
                 else http.client.HTTPConnection(self._host, self._port, timeout=connect)
             )
             # http.client would reconnect behind our back, and the new connection would not have proved anything.
@@ -324,6 +338,7 @@ class Channel:
         connection.response_class = partial(_Response, deadline)  # type: ignore[assignment]
         connection.request(request.method, self._base + request.path, body=body, headers=headers)
         response = connection.getresponse()
+        line.heard = True
         content = _read(response)
         return Answer(
             status=response.status,
@@ -333,9 +348,11 @@ class Channel:
             else {},
         )
 
-    def _unreachable(self, error: Exception) -> Unreachable:
+    def _unreachable(self, error: Exception, line: _Line | None = None) -> Unreachable:
         reason = str(error) or type(error).__name__
-        return Unreachable(f"{self.url} cannot be reached: {reason}.")
+        asks_who_we_are = self._tls is not None and _hung_up(error) and not (line and line.heard)
+        advice = self._tls.advice() if self._tls and asks_who_we_are else ""
+        return Unreachable(f"{self.url} cannot be reached: {reason}.{advice}")
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
@@ -364,13 +381,13 @@ class Route:
         *,
         keys: VendorKeys,
         timeout: float,
-        ca_file: str | None,
+        tls: Tls,
         allow_http: bool,
         server_id: str | None = None,
     ) -> None:
         if not urls:
             raise BadSetup("No license server is named: pass `servers`, or set LLS_SERVER.")
-        self._settings = {"keys": keys, "timeout": timeout, "ca_file": ca_file, "allow_http": allow_http}
+        self._settings = {"keys": keys, "timeout": timeout, "tls": tls, "allow_http": allow_http}
         self.keys = keys
         self._server_id = server_id
         self._lock = threading.Lock()
@@ -437,6 +454,10 @@ class Route:
         """Asked last from now on: it answered, and the answer proved nothing."""
         with self._lock:
             self._channels.sort(key=lambda known: known is channel)
+
+    def anew(self) -> Route:
+        """The same way to the same servers, with connections of its own."""
+        return Route(self.urls, server_id=self._server_id, **self._settings)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """Closes what is kept open."""
@@ -601,22 +622,11 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca_file is None:
-        # Not “no check”: the handshake still proves possession of the key, and rule 1 decides whose key it must be.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    try:
-        if ca_file == "system":
-            context.load_default_certs()
-        else:
-            context.load_verify_locations(cafile=ca_file)
-    except OSError as error:
-        raise BadSetup(f"The certificates in {ca_file} cannot be read: {error}.") from error
-    return context
+def _hung_up(error: Exception) -> bool:
+    """Did the other side end the conversation, perhaps over our certificate? One that *we* refuse is no such end."""
+    if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return _OF_OUR_CERTIFICATE.search(error.reason or "") is not None
+    return isinstance(error, ssl.SSLError | ConnectionError) and not isinstance(error, ConnectionRefusedError)
 
 
 def _spki_sha256(connection: http.client.HTTPConnection) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,13 @@ def state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nobody's own borrowed seats are touched."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state" / "lls" / "borrowed"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_a_developers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is their license server asked."""
+    for name in [name for name in os.environ if name.startswith("LLS_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lls.client import LicenseServers
+from tests.client.authority import Authority
 from tests.client.fakes import FakeServer, Vendor
 
 GUIDE = Path(__file__).parents[2] / "docs" / "developer-guide.md"
@@ -40,6 +41,14 @@ def test_counting_features(names: dict[str, Any], server: FakeServer, vendor: Ve
     with LicenseServers(server.url, vendor_keys=vendor.first) as known, known.checkout("cad") as seat:
         run(by_name, names | {"seat": seat})
     assert 10 == server.used
+
+
+def test_sites_that_ask_for_client_certificates(names: dict[str, Any], server: FakeServer, tmp_path: Path) -> None:
+    Authority(tmp_path).issue("this-machine", passphrase="a passphrase for tests")
+    (example,) = examples("Sites that ask for client certificates")
+    placed = example.replace("/etc/cad", str(tmp_path)).replace("https://lls:6501", server.url)
+    run(placed, names | {"ask_for_it": lambda: "a passphrase for tests"})
+    assert (1, []) == (len(server.leases), server.active())
 
 
 def test_borrowing_for_the_road(names: dict[str, Any], server: FakeServer) -> None:
