@@ -222,8 +222,7 @@ class FakeServer:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._runner: web.AppRunner | None = None
-        self._listening: object = None
-        self._transports: set[asyncio.Transport] = set()
+        self._doors: list[int] = []
 
     @property
     def url(self) -> str:
@@ -330,27 +329,32 @@ class FakeServer:
         context = self.tls.context() if self.tls else None
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True)
         await site.start()
-        self._listening = site._server  # noqa: SLF001  (it has no other name)
+        listening: Any = site._server  # noqa: SLF001  (it has no other name)
+        self._doors = [one.fileno() for one in listening.sockets]
         self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
-        # Orderly TLS would wait for the peer's goodbye; a server that is pulled out of the wall does not.
-        for transport in self._transports:
-            transport.abort()
-        self._transports.clear()
-        if self._runner is not None:
-            if self._runner.server is not None:
-                # And those on which nothing was asked yet.
-                for connection in self._runner.server.connections:
-                    if connection.transport is not None:
-                        connection.transport.abort()
-            await self._runner.cleanup()
-            self._runner = None
+        """As a server that is pulled out of the wall: orderly TLS would wait for the peer's goodbye.
+
+        Nothing of a connection outlives it; one that is still shaking hands is known to the loop alone.
+        """
+        if self._runner is None:
+            return
+        for door in self._doors:
+            self._loop.remove_reader(door)
+        for _ in range(3):  # whoever was let in last gets a transport, a protocol and a task
+            await asyncio.sleep(0)
+        known: Any = self._loop
+        async with asyncio.timeout(5):
+            while left := [one for one in list(known._transports.values()) if one._sock is not None]:  # noqa: SLF001
+                for transport in left:
+                    transport.abort()
+                await asyncio.sleep(0)
+        await self._runner.cleanup()
+        self._runner = None
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        if request.transport is not None:
-            self._transports.add(request.transport)
         body = json.loads(await request.read() or b"null")
         if body is not None and request.content_type != "application/json":
             return problem(415, "unsupported_media_type")
@@ -574,19 +578,15 @@ class FakeServer:
     def _do(self, work: Any) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    async def _settled(self) -> None:
-        """Transports of TLS connections close in two steps; one whose handshake failed is known to the listener alone.
-
-        Until Python 3.12 its ``wait_closed`` waits for nobody.
-        """
-        end = time.monotonic() + 5
-        while getattr(self._listening, "_active_count", 0) and time.monotonic() < end:  # noqa: ASYNC110  (no event tells)
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+    async def _ended(self) -> None:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:  # such as those that would wait for a seat
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def close(self) -> None:
         self.stop()
-        self._do(self._settled())
+        self._do(self._ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
