@@ -194,7 +194,7 @@ class Issuing:
         )
 
     def _decide(self, wanted: _Wanted) -> _Decided:
-        if wanted.alone:
+        if wanted.alone and wanted.server_ids:
             self._keyring.check_reaches("bundle")  # found out before anything is drafted, or signed in vain
         receipts = tuple(filter(None, map(self._receipt_to_renew, wanted.server_ids)))
         if receipts:

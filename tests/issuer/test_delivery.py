@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lls.issuer import Issuer
+from lls.issuer import Issuer, sample_catalog
 from lls.issuer.delivery import deliver, write_delivery
 from lls.issuer.refusals import HomeRefused, NotKnown
 from tests.issuer.appliance import NOW, Appliance, line, order
@@ -61,6 +61,15 @@ def test_a_delivery_holds_the_bundle_the_codes_and_the_letter(
             assert word in text
     told = json.loads(files["delivery.json"])
     assert (codes, bundle) == (told["lines"][1]["activation_codes"], told["bundles"][0]["file"])
+
+
+def test_a_letter_without_a_bundle_needs_nobodys_signature(home: Path, appliance: Appliance, tmp_path: Path) -> None:
+    with Issuer.create(home, now=NOW, passphrase=b"a passphrase") as made:
+        made.load_catalog(sample_catalog(), now=NOW)
+        made.fulfil(order(appliance, server_id=None), now=NOW)
+    with Issuer(home, now=NOW) as locked:
+        files = delivered(locked, tmp_path / "out")
+    assert {"letter.txt", "letter.html", "letter.eml", "delivery.json"} == set(files)
 
 
 def test_the_message_can_be_sent_as_it_is(registered: Issuer, appliance: Appliance, tmp_path: Path) -> None:
