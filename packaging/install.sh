@@ -122,7 +122,7 @@ fill_shelf() {
     clear_shelf
     (cd "$prefix/current/share" && find man bash-completion zsh fish -type f) >"$work/shelf"
     while read -r file; do
-        install -d "$(dirname "$shelf/$file")"
+        mkdir -p "$(dirname "$shelf/$file")"  # unlike install -d it leaves the mode of what is there
         # What is there now is somebody else's, and stays.
         [ -e "$shelf/$file" ] || [ -L "$shelf/$file" ] || ln -s "$prefix/current/share/$file" "$shelf/$file"
     done <"$work/shelf"
