@@ -130,7 +130,7 @@ fill_shelf() {
 
 clear_shelf() {
     for folder in man bash-completion zsh fish; do
-        [ ! -d "$shelf/$folder" ] || find "$shelf/$folder" -type l
+        [ ! -d "$shelf/$folder" ] || find "$shelf/$folder/" -type l  # the folder itself may be a link, too
     done | while read -r file; do
         case "$(readlink "$file")" in
         "$prefix/current/share/"*) rm -f "$file" ;;

@@ -188,6 +188,18 @@ def test_folders_that_were_there_keep_their_owners_mode(prefix: Path, tmp_path: 
     assert 0o2775 == theirs.stat().st_mode & 0o7777
 
 
+def test_pages_of_others_stay_and_ours_go(prefix: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "elsewhere/man1"
+    theirs.mkdir(parents=True)
+    (theirs / "lls-lease.1").write_text("theirs", "ascii")
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share/man").symlink_to(theirs.parent)  # some keep their pages elsewhere
+    shelved("fill_shelf", "fill_shelf", prefix=prefix, shelf=tmp_path / "share")
+    assert {"lls.1": "ours", "lls-lease.1": "theirs"} == {one.name: one.read_text("ascii") for one in theirs.iterdir()}
+    shelved("clear_shelf", prefix=prefix, shelf=tmp_path / "share")
+    assert ["lls-lease.1"] == [one.name for one in theirs.iterdir()]
+
+
 def verify(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", folder / "verify.sh", *words], capture_output=True, text=True, check=False)
 
