@@ -226,6 +226,20 @@ def test_a_receipt_whose_keys_are_replaced_meanwhile_is_signed_again_before_the_
         assert bundle.receipt != before.token
 
 
+def test_a_bundle_that_is_refused_has_no_receipt_signed_for_it(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path
+) -> None:
+    sells(issuer, appliance)
+    taken(issuer, appliance)
+    report_id = reported(issuer, appliance, tmp_path / "1").report.report_id
+    before = issuer.issue_receipt(report_id, now=NOW)
+    issuer.rotate_keys(now=NOW)
+    issuer.hosting.retire(appliance.server_id, lost=True, confirm="site", now=NOW)
+    with pytest.raises(Conflict, match="was retired"):
+        issuer.issue_bundle(appliance.server_id, now=NOW)
+    assert before == issuer.register.receipt_of(report_id)
+
+
 def test_of_two_versions_of_the_key_set_made_at_once_the_later_follows_the_other(
     home: Path, agent: SlowAgent, colleague: Colleague
 ) -> None:
