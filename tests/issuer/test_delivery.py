@@ -83,6 +83,14 @@ def test_the_message_can_be_sent_as_it_is(registered: Issuer, appliance: Applian
     assert files[f"{appliance.server_id}.llsbundle"] == attached.get_payload(decode=True)
 
 
+def test_an_order_number_is_no_header(registered: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    ref = "SO =?utf-8?q?1=0D=0ABcc=3A_x=40example.org=0D=0A=0D=0Abody?="  # printable, until a mailer decodes it
+    registered.fulfil(order(appliance, order_ref=ref), now=NOW)
+    mail = message_from_bytes(delivered(registered, tmp_path / "out", ref=ref)["letter.eml"], policy=default)
+    assert ["Subject", "MIME-Version", "Content-Type"] == mail.keys()
+    assert "Your licences, order SO = ?utf-8?q?1=0D" == mail["Subject"][:39]
+
+
 def test_a_name_is_never_markup(registered: Issuer, appliance: Appliance, tmp_path: Path) -> None:
     registered.fulfil(order(appliance, customer={"name": HOSTILE}), now=NOW)
     tags = Tags()
