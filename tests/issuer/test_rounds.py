@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from lls.issuer import Issuer, sample_catalog
+from lls.issuer.cli import app
 from lls.issuer.delivery import deliver
 from lls.issuer.keyring import Change
 from lls.issuer.refusals import Conflict, SigningFailed
@@ -251,6 +254,17 @@ def test_of_two_versions_of_the_key_set_made_at_once_the_later_follows_the_other
     with Issuer(home, now=NOW) as again:  # which reads and verifies the whole chain
         assert [1, 2, 3] == [keys.version for keys in again.keyring.versions]
         again.keyring.check_reaches("bundle")
+
+
+def test_a_rotation_that_was_overtaken_renews_the_keys_that_it_finds(
+    home: Path, agent: SlowAgent, colleague: Colleague
+) -> None:
+    with home_with(agent, home, roles=("root",), now=datetime.now(UTC)) as office:
+        agent.meanwhile(colleague.does(lambda issuer: issuer.rotate_keys(now=datetime.now(UTC))))
+        done = CliRunner().invoke(app, ["--home", str(home), "keys", "rotate"])
+        assert (0, 3) == (done.exit_code, agent.times), done.output
+        office.keyring.refresh()
+        assert 3 == office.keyring.newest.version
 
 
 def test_a_key_that_a_colleague_has_taken_out_meanwhile_is_not_taken_out_twice(
