@@ -43,6 +43,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+prefix=${prefix%/}
 case "$prefix" in
 /*) ;;
 *) refuse "--prefix must be an absolute path" ;;

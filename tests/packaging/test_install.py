@@ -76,6 +76,13 @@ def test_a_signed_archive_becomes_an_isolated_program(unpacked: Path, key: Path,
         assert not (tmp_path / "lls").exists()
 
 
+def test_a_slash_behind_the_prefix_makes_no_other_prefix(unpacked: Path, key: Path, tmp_path: Path) -> None:
+    """Else what was linked with it is not known again without it, and stays behind, leading nowhere."""
+    assert 0 == install(unpacked, "--key", key, "--prefix", f"{tmp_path}/lls/").returncode
+    program = (tmp_path / "lls/current/bin/lls").read_text("utf-8")
+    assert program.startswith(f"#!{tmp_path}/lls/versions/")
+
+
 def test_an_upgrade_is_switched_at_its_end(unpacked: Path, key: Path, tmp_path: Path) -> None:
     install(unpacked, "--key", key, "--prefix", tmp_path / "lls")
     newer = unpack(make_archive(tmp_path / "newer", key=make_key(tmp_path / "key"), version="1.1-1"), tmp_path / "two")
