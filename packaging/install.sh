@@ -43,6 +43,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+prefix=${prefix%/}
 case "$prefix" in
 /*) ;;
 *) refuse "--prefix must be an absolute path" ;;
@@ -122,7 +123,7 @@ fill_shelf() {
     clear_shelf
     (cd "$prefix/current/share" && find man bash-completion zsh fish -type f) >"$work/shelf"
     while read -r file; do
-        install -d "$(dirname "$shelf/$file")"
+        mkdir -p "$(dirname "$shelf/$file")"  # unlike install -d it leaves the mode of what is there
         # What is there now is somebody else's, and stays.
         [ -e "$shelf/$file" ] || [ -L "$shelf/$file" ] || ln -s "$prefix/current/share/$file" "$shelf/$file"
     done <"$work/shelf"
@@ -130,7 +131,7 @@ fill_shelf() {
 
 clear_shelf() {
     for folder in man bash-completion zsh fish; do
-        [ ! -d "$shelf/$folder" ] || find "$shelf/$folder" -type l
+        [ ! -d "$shelf/$folder" ] || find "$shelf/$folder/" -type l  # the folder itself may be a link, too
     done | while read -r file; do
         case "$(readlink "$file")" in
         "$prefix/current/share/"*) rm -f "$file" ;;

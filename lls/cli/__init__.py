@@ -65,6 +65,7 @@ def main() -> None:
         from typer._completion_classes import completion_init
 
         completion_init()
+        os.environ["COLUMNS"] = "1000"  # a help that is folded at the terminal's width is two words in fish
     app(prog_name="lls")
 
 

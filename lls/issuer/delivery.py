@@ -140,7 +140,8 @@ def _check_free(directory: Path) -> None:
 def mail_of(delivery: Delivery) -> EmailMessage:
     """Both letters and the bundles as one message (RFC 5322), without sender and receiver."""
     mail = EmailMessage(policy=SMTP)
-    mail["Subject"] = f"Your licences, order {delivery.fulfilled.order_ref}"
+    # What begins an encoded word (RFC 2047) would be decoded, lines and all, and become headers.
+    mail["Subject"] = f"Your licences, order {delivery.fulfilled.order_ref.replace('=?', '= ?')}"
     mail.set_content(delivery.text)
     mail.add_alternative(delivery.html, subtype="html")
     for name, written in delivery.bundles.items():

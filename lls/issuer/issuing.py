@@ -194,12 +194,12 @@ class Issuing:
         )
 
     def _decide(self, wanted: _Wanted) -> _Decided:
-        if wanted.alone:
+        if wanted.alone and wanted.server_ids:
             self._keyring.check_reaches("bundle")  # found out before anything is drafted, or signed in vain
+        # Drawn even where receipts come first: what refuses a bundle is found before anything is signed for it.
+        bundles = tuple(self._draw(server_id, wanted) for server_id in wanted.server_ids)
         receipts = tuple(filter(None, map(self._receipt_to_renew, wanted.server_ids)))
-        if receipts:
-            return _Decided(receipts=receipts)
-        return _Decided(bundles=tuple(self._draw(server_id, wanted) for server_id in wanted.server_ids))
+        return _Decided(receipts=receipts) if receipts else _Decided(bundles=bundles)
 
     def _stands(self, decided: _Decided, wanted: _Wanted) -> bool:
         return all(

@@ -13,7 +13,7 @@ It refuses to own keys and files (``keyring``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from lls.issuer.history import Deed
@@ -40,18 +40,24 @@ class Rotating:
 
     def rotate(self, *, now: datetime) -> KeySet:
         """A new key for each one of this home. Raises SignaturesMissing where others have to sign."""
-        made = self._next(self._keyring.rotation, now=now, partial=False)
+        made = self.change(Change(), now=now, renewing=True)
         if isinstance(made, Pending):
             raise SignaturesMissing(made.still_needed())
         return made
 
-    def change(self, change: Change, *, now: datetime, partial: bool = False) -> KeySet | Pending:
-        """Another version; with ``partial``, what waits for others where this home cannot finish it."""
-        return self._next(lambda: change, now=now, partial=partial)
+    def change(
+        self, change: Change, *, now: datetime, partial: bool = False, renewing: bool = False
+    ) -> KeySet | Pending:
+        """Another version; with ``partial``, what waits for others where this home cannot finish it.
 
-    def _next(self, changed: Callable[[], Change], *, now: datetime, partial: bool) -> KeySet | Pending:
+        ``renewing``: for each key that leaves and each of this home a new one, as they are when it is decided.
+        """
+
         def decide() -> KeyDraft:
-            return self._keyring.draft(changed(), pending_id=new_id("pnd", self._random), now=now, partial=partial)
+            wanted = change
+            if renewing:
+                wanted = replace(self._keyring.rotation(without=change.without), thresholds=change.thresholds)
+            return self._keyring.draft(wanted, pending_id=new_id("pnd", self._random), now=now, partial=partial)
 
         def settle(draft: KeyDraft) -> KeySet | Pending:
             made = self._keyring.keep(draft, now=now)

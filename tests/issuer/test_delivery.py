@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lls.issuer import Issuer
+from lls.issuer import Issuer, sample_catalog
 from lls.issuer.delivery import deliver, write_delivery
 from lls.issuer.refusals import HomeRefused, NotKnown
 from tests.issuer.appliance import NOW, Appliance, line, order
@@ -63,6 +63,15 @@ def test_a_delivery_holds_the_bundle_the_codes_and_the_letter(
     assert (codes, bundle) == (told["lines"][1]["activation_codes"], told["bundles"][0]["file"])
 
 
+def test_a_letter_without_a_bundle_needs_nobodys_signature(home: Path, appliance: Appliance, tmp_path: Path) -> None:
+    with Issuer.create(home, now=NOW, passphrase=b"a passphrase") as made:
+        made.load_catalog(sample_catalog(), now=NOW)
+        made.fulfil(order(appliance, server_id=None), now=NOW)
+    with Issuer(home, now=NOW) as locked:
+        files = delivered(locked, tmp_path / "out")
+    assert {"letter.txt", "letter.html", "letter.eml", "delivery.json"} == set(files)
+
+
 def test_the_message_can_be_sent_as_it_is(registered: Issuer, appliance: Appliance, tmp_path: Path) -> None:
     registered.fulfil(order(appliance), now=NOW)
     files = delivered(registered, tmp_path / "out")
@@ -72,6 +81,14 @@ def test_the_message_can_be_sent_as_it_is(registered: Issuer, appliance: Applian
     assert "Your licences, order SO-1001" == mail["Subject"]
     (attached,) = mail.iter_attachments()
     assert files[f"{appliance.server_id}.llsbundle"] == attached.get_payload(decode=True)
+
+
+def test_an_order_number_is_no_header(registered: Issuer, appliance: Appliance, tmp_path: Path) -> None:
+    ref = "SO =?utf-8?q?1=0D=0ABcc=3A_x=40example.org=0D=0A=0D=0Abody?="  # printable, until a mailer decodes it
+    registered.fulfil(order(appliance, order_ref=ref), now=NOW)
+    mail = message_from_bytes(delivered(registered, tmp_path / "out", ref=ref)["letter.eml"], policy=default)
+    assert ["Subject", "MIME-Version", "Content-Type"] == mail.keys()
+    assert "Your licences, order SO = ?utf-8?q?1=0D" == mail["Subject"][:39]
 
 
 def test_a_name_is_never_markup(registered: Issuer, appliance: Appliance, tmp_path: Path) -> None:

@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from lls.issuer import Issuer, sample_catalog
+from lls.issuer.cli import app
 from lls.issuer.delivery import deliver
 from lls.issuer.keyring import Change
 from lls.issuer.refusals import Conflict, SigningFailed
@@ -226,6 +229,20 @@ def test_a_receipt_whose_keys_are_replaced_meanwhile_is_signed_again_before_the_
         assert bundle.receipt != before.token
 
 
+def test_a_bundle_that_is_refused_has_no_receipt_signed_for_it(
+    issuer: Issuer, appliance: Appliance, tmp_path: Path
+) -> None:
+    sells(issuer, appliance)
+    taken(issuer, appliance)
+    report_id = reported(issuer, appliance, tmp_path / "1").report.report_id
+    before = issuer.issue_receipt(report_id, now=NOW)
+    issuer.rotate_keys(now=NOW)
+    issuer.hosting.retire(appliance.server_id, lost=True, confirm="site", now=NOW)
+    with pytest.raises(Conflict, match="was retired"):
+        issuer.issue_bundle(appliance.server_id, now=NOW)
+    assert before == issuer.register.receipt_of(report_id)
+
+
 def test_of_two_versions_of_the_key_set_made_at_once_the_later_follows_the_other(
     home: Path, agent: SlowAgent, colleague: Colleague
 ) -> None:
@@ -237,6 +254,17 @@ def test_of_two_versions_of_the_key_set_made_at_once_the_later_follows_the_other
     with Issuer(home, now=NOW) as again:  # which reads and verifies the whole chain
         assert [1, 2, 3] == [keys.version for keys in again.keyring.versions]
         again.keyring.check_reaches("bundle")
+
+
+def test_a_rotation_that_was_overtaken_renews_the_keys_that_it_finds(
+    home: Path, agent: SlowAgent, colleague: Colleague
+) -> None:
+    with home_with(agent, home, roles=("root",), now=datetime.now(UTC)) as office:
+        agent.meanwhile(colleague.does(lambda issuer: issuer.rotate_keys(now=datetime.now(UTC))))
+        done = CliRunner().invoke(app, ["--home", str(home), "keys", "rotate"])
+        assert (0, 3) == (done.exit_code, agent.times), done.output
+        office.keyring.refresh()
+        assert 3 == office.keyring.newest.version
 
 
 def test_a_key_that_a_colleague_has_taken_out_meanwhile_is_not_taken_out_twice(

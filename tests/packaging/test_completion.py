@@ -26,7 +26,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def shell(*words: str, share: Path) -> str:
+def shell(*words: str, share: Path, columns: str = "80") -> str:
     """What a shell of the user's says, in a world without settings and server; nothing may stand on standard error."""
     if shutil.which(words[0]) is None:
         pytest.skip(f"{words[0]} is not installed")
@@ -38,6 +38,7 @@ def shell(*words: str, share: Path) -> str:
         "XDG_DATA_DIRS": f"{share}:/usr/local/share:/usr/share",
         "LLS_CONFIG": "/nowhere/lls.toml",
         "TERM": "dumb",
+        "COLUMNS": columns,
     }
     done = subprocess.run(
         words, env=environ, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
@@ -85,6 +86,12 @@ def test_bash_completes(line: str, words: set[str], share: Path) -> None:
 @pytest.mark.parametrize(("line", "words"), LINES[::3])
 def test_fish_completes(line: str, words: set[str], share: Path) -> None:
     assert words == set(typed_in_fish(line, share))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_narrow_terminal_makes_no_words_out_of_what_fish_is_told_of_a_word(program: str, share: Path) -> None:
+    offered = shell("fish", "-c", f"complete -C '{program} '", share=share, columns="30").splitlines()
+    assert [] == [line for line in offered if "\t" not in line]
 
 
 def test_zsh_completes_at_the_first_tab(share: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from parcel.seal import SIGNATURE, SUMS, sums
 
-from tests.packaging.stock import make_archive, make_key
+from tests.packaging.stock import ROOT, make_archive, make_key
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to verify with")
 
@@ -74,6 +74,13 @@ def test_a_signed_archive_becomes_an_isolated_program(unpacked: Path, key: Path,
     for _ in range(2):
         assert 0 == install(unpacked, "--uninstall", "--prefix", tmp_path / "lls").returncode
         assert not (tmp_path / "lls").exists()
+
+
+def test_a_slash_behind_the_prefix_makes_no_other_prefix(unpacked: Path, key: Path, tmp_path: Path) -> None:
+    """Else what was linked with it is not known again without it, and stays behind, leading nowhere."""
+    assert 0 == install(unpacked, "--key", key, "--prefix", f"{tmp_path}/lls/").returncode
+    program = (tmp_path / "lls/current/bin/lls").read_text("utf-8")
+    assert program.startswith(f"#!{tmp_path}/lls/versions/")
 
 
 def test_an_upgrade_is_switched_at_its_end(unpacked: Path, key: Path, tmp_path: Path) -> None:
@@ -158,6 +165,46 @@ def test_a_mistake_is_told(unpacked: Path, words: list[str], status: int, told: 
     done = install(unpacked, *words)
     assert status == done.returncode
     assert told in done.stderr
+
+
+def shelved(*acts: str, prefix: Path, shelf: Path) -> None:
+    """What install.sh does to a shelf that is not its own alone."""
+    text = (ROOT / "packaging/install.sh").read_text("utf-8")
+    functions = text[text.index("\nfill_shelf() {") : text.index("\ninstall_service() {")]
+    script = "\n".join(["set -eu", "umask 022", f"prefix={prefix} shelf={shelf} work={prefix}", functions, *acts])
+    subprocess.run(["sh", "-c", script], check=True)
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    pages = tmp_path / "lls/current/share/man/man1"
+    pages.mkdir(parents=True)
+    for folder in ("bash-completion", "zsh", "fish"):
+        (pages.parents[1] / folder).mkdir()
+    (pages / "lls.1").write_text("ours", "ascii")
+    (pages / "lls-lease.1").write_text("ours", "ascii")
+    return tmp_path / "lls"
+
+
+def test_folders_that_were_there_keep_their_owners_mode(prefix: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "share/man/man1"
+    theirs.mkdir(parents=True)
+    theirs.chmod(0o2775)  # Debian's, where the group staff looks after /usr/local
+    shelved("fill_shelf", prefix=prefix, shelf=tmp_path / "share")
+    assert "ours" == (theirs / "lls.1").read_text("ascii")
+    assert 0o2775 == theirs.stat().st_mode & 0o7777
+
+
+def test_pages_of_others_stay_and_ours_go(prefix: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "elsewhere/man1"
+    theirs.mkdir(parents=True)
+    (theirs / "lls-lease.1").write_text("theirs", "ascii")
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share/man").symlink_to(theirs.parent)  # some keep their pages elsewhere
+    shelved("fill_shelf", "fill_shelf", prefix=prefix, shelf=tmp_path / "share")
+    assert {"lls.1": "ours", "lls-lease.1": "theirs"} == {one.name: one.read_text("ascii") for one in theirs.iterdir()}
+    shelved("clear_shelf", prefix=prefix, shelf=tmp_path / "share")
+    assert ["lls-lease.1"] == [one.name for one in theirs.iterdir()]
 
 
 def verify(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -163,19 +163,23 @@ def keys_rotate(  # noqa: PLR0917 - Typer makes options out of parameters
     as_json: AsJson = False,
 ) -> None:
     """New keys for all of this home: the next version, signed by the old root and the new one."""
-    with open_issuer(ctx) as issuer:
-        rotation = issuer.keyring.rotation(without=without or ())
-    change = Change(making=rotation.making, without=rotation.without, thresholds=thresholds_of(threshold))
-    _change(ctx, change, output=output, passphrase_file=passphrase_file, as_json=as_json)
+    change = Change(without=without or (), thresholds=thresholds_of(threshold))
+    _change(ctx, change, renewing=True, output=output, passphrase_file=passphrase_file, as_json=as_json)
 
 
 def _change(
-    ctx: typer.Context, change: Change, *, output: Path | None, passphrase_file: Path | None, as_json: bool
+    ctx: typer.Context,
+    change: Change,
+    *,
+    renewing: bool = False,
+    output: Path | None,
+    passphrase_file: Path | None,
+    as_json: bool,
 ) -> None:
     if output is not None:
         writable(output)
     with open_issuer(ctx, passphrase_file, signs=True) as issuer:
-        made = issuer.rotating.change(change, now=now(), partial=output is not None)
+        made = issuer.rotating.change(change, now=now(), partial=output is not None, renewing=renewing)
         document = None if isinstance(made, Pending) else _key_set_document(made, issuer, newest=True)
     if isinstance(made, Pending):
         if output is None:
