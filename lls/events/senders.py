@@ -197,7 +197,8 @@ class Mail:
     def _message(self, event: Event) -> EmailMessage:
         message = EmailMessage()
         over = " (over)" if event.state == CLEARED else ""
-        message["Subject"] = f"[{self.sender.name}] {event.severity.value}: {event.type.replace('_', ' ')}{over}"
+        name = self.sender.name.replace("=?", "= ?")  # an encoded word (RFC 2047) would be decoded into headers
+        message["Subject"] = f"[{name}] {event.severity.value}: {event.type.replace('_', ' ')}{over}"
         message["From"], message["To"] = self.settings.smtp_from, ", ".join(self.settings.smtp_to)
         message["Date"] = format_datetime(event.at)
         message["Message-ID"] = f"<{event.event_id}@{self.sender.server_id}>"

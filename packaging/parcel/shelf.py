@@ -14,6 +14,7 @@ from typing import Final
 from parcel import site
 from parcel.completion import completions
 from parcel.pages import ISSUER, LLS, SAMPLE, pages, policy_page, settings_page
+from parcel.wheels import Refused
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -43,4 +44,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except Refused as refused:
+        sys.exit(str(refused))

@@ -48,8 +48,8 @@ def secret_file(tmp_path: Path) -> Path:
     return file
 
 
-def made(**settings: Any) -> Destination:
-    (found,) = destinations(Events(**settings), SENDER, now=lambda: NOW)
+def made(sender: Sender = SENDER, **settings: Any) -> Destination:
+    (found,) = destinations(Events(**settings), sender, now=lambda: NOW)
     return found
 
 
@@ -205,6 +205,14 @@ async def test_a_mail_says_who_speaks_what_is_wrong_and_what_to_do(relay: Relay)
     text = str(mail.get_content())
     assert text.startswith(EVENT.text)
     assert "product: cad\nseats: 5\nat: 2026-11-21T12:00:00Z" in text.replace("\r\n", "\n")
+
+
+async def test_a_name_in_a_mails_subject_is_no_header(relay: Relay) -> None:
+    named = replace(SENDER, name="=?utf-8?q?plant=0D=0ABcc=3A_eve=40elsewhere.example?=")
+    await mail_by(relay, sender=named).send(EVENT)
+    mail = message_from_string(relay.mails[0], policy=default)
+    assert mail["Bcc"] is None
+    assert mail["Subject"].endswith("warning: seats high")
 
 
 @pytest.mark.parametrize(
