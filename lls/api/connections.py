@@ -14,7 +14,9 @@ Rules
    What stands behind such a request in the same bytes is lost in aiohttp's parser, and the rest of it would be read as
    a request of its own: behind a proxy, somebody else's.
 6. A body that nobody will read is let run out for five seconds, so that its sender can read the refusal.
-7. Every answer says who answers and no version of anything; and every refusal is a problem of ours: what comes to no
+7. Who fails to shake hands (no certificate where one is asked for, a stranger's, plain HTTP) is told nothing and logged
+   by address and reason, at most one a minute: the administrator must be able to say why, and nobody to fill the log.
+8. Every answer says who answers and no version of anything; and every refusal is a problem of ours: what comes to no
    route (``CONNECT``, ``OPTIONS *``) or is refused before its handler (an unknown ``Expect``), too.
 
 Limits: a peer that takes no answers off its connection keeps it; it counts like every other.
@@ -161,7 +163,7 @@ class Connection(web.RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Rule 7, where aiohttp is about to send what was not begun by its handler."""
+        """Rule 8, where aiohttp is about to send what was not begun by its handler."""
         if not resp.prepared:
             if resp.status >= _REFUSED and resp.content_type == _NOT_OURS:
                 resp = self._refuse(request, problems.fault_of(resp.status))
@@ -188,7 +190,9 @@ class Connection(web.RequestHandler):
 class Site(web.BaseSite):
     """A bound socket that lets connections in. It belongs to its runner, which stops it."""
 
-    __slots__ = ("_edge", "_gate", "_idle_seconds", "_listener", "_loop", "_refuse", "_welcomes")
+    __slots__ = (
+        *("_edge", "_gate", "_idle_seconds", "_listener", "_loop", "_refuse", "_told_at", "_untold", "_welcomes"),
+    )
 
     def __init__(
         self,
@@ -206,6 +210,7 @@ class Site(web.BaseSite):
         self._idle_seconds = idle_seconds
         self._welcomes: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        self._told_at, self._untold = -math.inf, 0
 
     @property
     def name(self) -> str:
@@ -241,7 +246,7 @@ class Site(web.BaseSite):
         """Our own, because a server of asyncio's says nothing of a connection before its handshake is over."""
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
-                accepted, _address = self._listener.accept()
+                accepted, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -254,11 +259,11 @@ class Site(web.BaseSite):
                 accepted.close()
                 continue
             accepted.setblocking(False)
-            welcome = self._loop.create_task(self._welcome(accepted))
+            welcome = self._loop.create_task(self._welcome(accepted, address))
             self._welcomes.add(welcome)
             welcome.add_done_callback(self._welcomes.discard)
 
-    async def _welcome(self, accepted: socket.socket) -> None:
+    async def _welcome(self, accepted: socket.socket, address: Any) -> None:
         server = self._runner.server
         if server is None:
             raise RuntimeError("a site listens without its runner")
@@ -269,8 +274,21 @@ class Site(web.BaseSite):
             tls = {"ssl": self._ssl_context, **times}
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted, **tls)
-        except OSError:  # it spoke no TLS, not ours, or not in time: nothing that an administrator could mend
+        except OSError as error:
             connection.leave()
+            self._note_stranger(error, address)
         except BaseException:
             connection.leave()
             raise
+
+    def _note_stranger(self, error: OSError, address: Any) -> None:
+        """Rule 7, in the TLS library's own words and never the peer's. Who only knocks (a probe) is no news."""
+        if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
+            return
+        self._untold += 1
+        if self._loop.time() - self._told_at < _TOLD_EACH_SECONDS:
+            return
+        why = getattr(error, "verify_message", None) or getattr(error, "reason", None) or type(error).__name__
+        host = address[0] if isinstance(address, tuple) else ""
+        _log.warning("handshake_failed", extra={"fields": {"address": host, "why": str(why), "count": self._untold}})
+        self._told_at, self._untold = self._loop.time(), 0

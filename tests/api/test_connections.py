@@ -10,7 +10,7 @@ import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -122,6 +122,33 @@ async def test_a_handshake_counts_from_its_first_moment_and_ends(
             plain.close()
     finally:
         await runner.cleanup()
+
+
+async def test_who_shows_no_certificate_is_told_nothing_and_logged_with_the_reason_once_a_minute(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    make_certificate(certificate, key, names=["127.0.0.1"], now=NOW)
+    gate, listener = Gate(most=10), bound(socket.AF_INET, ("127.0.0.1", 0))
+    context = server_context(certificate, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(certificate)
+    runner, site = await served(init_app(world.edge), listener, world.edge, gate=gate, ssl_context=context)
+    trust = ssl.create_default_context(cafile=str(certificate))
+    trust.check_hostname = False
+    try:
+        for _ in range(2):
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=trust)
+                writer.write(ALIVE)
+                assert b"" == await reader.read()
+            await until(lambda: gate.inside == 0)
+    finally:
+        await runner.cleanup()
+    (told,) = [record for record in caplog.records if record.message == "handshake_failed"]
+    fields = told.__dict__["fields"]
+    assert ("127.0.0.1", 1) == (fields["address"], fields["count"])
+    assert "CERTIFICATE" in fields["why"].upper()
 
 
 # ---------------------------------------------------------------- how long silent
