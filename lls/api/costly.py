@@ -43,7 +43,10 @@ class Costly:
             task = asyncio.create_task(self._in_turn(kind, reading))
             self._under_way[key] = task
             task.add_done_callback(lambda ended: self._ended(key, ended))
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # a failure holds this frame: with its task in it they would hold each other
 
     async def _in_turn(self, kind: str, reading: Callable[[], Coroutine[Any, Any, T]]) -> T:
         async with self._turns[kind]:

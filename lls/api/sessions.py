@@ -15,7 +15,8 @@ Rules
    leaks one in ten minutes: more than one address can fill by rule 5, so no single stranger slows anybody elsewhere.
    Above 100 the user's logins from anywhere pause, one second, doubled up to five minutes: after the first hundred,
    fewer than three hundred guesses a day from however many addresses. A success takes its own address's failures out
-   of this bucket and no others: else a user who logs in each morning would give every guesser a fresh hundred.
+   of this bucket, as far as they have not leaked, and no others: else a user who logs in each morning would give every
+   guesser a fresh hundred.
 7. An address from which the user has logged in since the start is known by that, and rule 6 keeps nobody there waiting.
    Who guesses from there is one of the same machine, network or proxy, and rule 5 counts what they do.
 8. Memory is bounded: of users, of other names and of known addresses 10,000 entries each, the oldest go first. Filling
@@ -118,8 +119,15 @@ def right_token(session: Session, given: str | None) -> bool:
 
 @dataclass(slots=True)
 class _Failures:
-    count: float
+    """``level``: how many of them may still be in the bucket of rule 6; it leaks as that one does."""
+
+    count: int
     last: float
+    level: float = 0.0
+
+    def level_at(self, elapsed: float) -> float:
+        """What has not leaked by then."""
+        return max(0.0, self.level - (elapsed - self.last) / LEAKS_EVERY)
 
 
 class _Kept:
@@ -145,7 +153,7 @@ class Lockout:
         if here is None or elapsed - here.last >= FORGOTTEN_AFTER:
             here = _Failures(0, -math.inf)
         anywhere = kept.anywhere.get(name) or _Failures(0, elapsed)
-        level = max(0.0, anywhere.count - (elapsed - anywhere.last) / LEAKS_EVERY)
+        level = anywhere.level_at(elapsed)
         ends = here.last + pause(here.count)
         if place not in self._familiar:
             ends = max(ends, anywhere.last + pause(level, free=FREE_ANYWHERE, longest=LONGEST_ANYWHERE))
@@ -154,15 +162,15 @@ class Lockout:
                 "Too many logins of this user have failed; wait before the next, or ask for help at the server itself.",
                 retry_after_seconds=math.ceil(ends - elapsed),
             )
-        _keep(kept.here, place, _Failures(here.count + 1, elapsed))
-        _keep(kept.anywhere, name, _Failures(level + 1, elapsed))
+        _keep(kept.here, place, _Failures(here.count + 1, elapsed, here.level_at(elapsed) + 1))
+        _keep(kept.anywhere, name, _Failures(anywhere.count + 1, elapsed, level + 1))
 
     def succeeded(self, name: str, *, address: str) -> None:
         """The user was there, at this address."""
         place = name, counted_as(address)
         failed, anywhere = self._users.here.pop(place, None), self._users.anywhere.get(name)
         if failed is not None and anywhere is not None:
-            anywhere.count = max(0.0, anywhere.count - failed.count)
+            anywhere.level = max(0.0, anywhere.level - failed.level)
         _keep(self._familiar, place, None)
 
     def forgive(self, name: str) -> None:

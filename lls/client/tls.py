@@ -130,6 +130,8 @@ class Tls:
         first = _first_of(certificate)
         try:
             context.load_cert_chain(certificate, key, password=passphrase)
+        except BadSetup:
+            raise
         except ssl.SSLError as error:
             if error.reason in _MISMATCH:
                 raise BadSetup(f"The key {key} does not fit the client certificate {certificate}.") from error
@@ -138,15 +140,20 @@ class Tls:
             raise BadSetup(f"{key} holds no key in PEM form for the client certificate {certificate}.") from error
         except OSError as error:
             raise _unreadable(certificate, error) from error
+        except ValueError:
+            # Of an encoding it holds the passphrase itself.
+            raise BadSetup(
+                f"The passphrase of {key} cannot be tried: it is longer than 1024 bytes, or not UTF-8."
+            ) from None
         return first.not_valid_after_utc
 
     def _told_passphrase(self, key: Path) -> str:
         if callable(self._passphrase):
             try:
                 told = self._passphrase()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (its kind is told)
                 # Its words may be anything; a passphrase, too.
-                raise BadSetup(f"The passphrase of {key} was not told: {type(error).__name__}.") from error
+                raise BadSetup(f"The passphrase of {key} was not told: {type(error).__name__}.") from None
         else:
             told = self._passphrase or ""
         if not told:

@@ -3,8 +3,9 @@
 Rules (contract §2)
 1. An ended id is kept at least 24 hours, across restarts, with its secret and the reason: a late retry gets the truth,
    never a second seat.
-2. A checkin of an unknown id is remembered for ten minutes, in memory: its checkout may have been overtaken on the way.
-   It binds only who brings the same secret, so nobody can spoil another's id. At most 10,000 are kept.
+2. A checkin of an unknown id is remembered for ten minutes, in memory: its checkout, or the loan that is shown after a
+   restore, may have been overtaken on the way. It binds only who brings the same secret, so nobody can spoil another's
+   id. At most 10,000 are kept.
 3. Forgetting is bounded work: at most 10,000 ids a turn, and a turn a minute when there is no more to do.
 4. Where the vendor set the clock back, an end lies in the future. It counts as one of now: kept no shorter than it
    should be, and no obstacle to forgetting those behind it.
@@ -56,9 +57,13 @@ class Remembered:
             if not hmac.compare_digest(ended.secret, request.secret):
                 raise LeaseIdTaken
             raise LeaseEnded(ended.reason)
-        unknown = self._unknown.get(request.lease_id)
-        if unknown is not None and hmac.compare_digest(unknown[0], request.secret):
+        if self.given_back(request.lease_id, secret=request.secret):
             raise LeaseEnded(LeaseEnd.CHECKED_IN)
+
+    def given_back(self, lease_id: str, *, secret: bytes) -> bool:
+        """Whether its holder gave an id back that nobody had seen (rule 2)."""
+        unknown = self._unknown.get(lease_id)
+        return unknown is not None and hmac.compare_digest(unknown[0], secret)
 
     def note_unknown(self, lease_id: str, *, secret: bytes, now: Now) -> None:
         """A checkin came for an id that nobody has seen."""

@@ -103,7 +103,8 @@ class Restoring(Seats):
             return hmac.compare_digest(known.secret, secret) and self._prolong(known, shown, now)
         pool = self.pools.get(shown.entitlement_id)
         lost = any(begin <= shown.issued_at <= end for begin, end in self.server.lost_times)
-        if not lost or self._remembered.ended(shown.lease_id) is not None or shown.until <= now.wall:
+        ended = self._remembered.ended(shown.lease_id) is not None
+        if not lost or ended or self._remembered.given_back(shown.lease_id, secret=secret) or shown.until <= now.wall:
             raise UnknownLease
         if pool is None or pool.entitlement.product != shown.product:
             raise UnknownLease("The entitlement of this lease is not hosted here; import the vendor's newest bundle.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from lls.api.costly import MOST_UNDER_WAY
+from lls.api.costly import MOST_UNDER_WAY, Costly
 from lls.care.findings import Finding, good
 from lls.care.upkeep import Care
 from lls.faults import StoreDown
@@ -113,6 +116,28 @@ async def test_a_reading_that_fails_fails_for_all_who_share_it_and_is_forgotten(
         answers = await asyncio.gather(*(world.ask("GET", "/journal/verify") for _ in range(3)))
         assert {(503, "store_down")} == {(status, problem["code"]) for status, problem in answers}
     assert 200 == (await world.ask("GET", "/journal/verify"))[0]
+
+
+async def test_a_reading_that_fails_keeps_nothing_alive() -> None:
+    """What the collector has to find may be frozen out of its sight by the end of an outage: a ledger, for ever."""
+    costly, seen = Costly(), list[weakref.ref[Costly]]()
+
+    async def broken() -> None:
+        ledger = Costly()
+        seen.append(weakref.ref(ledger))
+        await asyncio.sleep(0)
+        raise StoreDown
+
+    async def asks() -> None:
+        with suppress(StoreDown):
+            await costly.read("usage", broken)
+
+    gc.disable()
+    try:
+        await asyncio.gather(asks(), asks())
+        assert [None] == [one() for one in seen]
+    finally:
+        gc.enable()
 
 
 async def test_an_examination_that_runs_is_shared_and_a_full_one_is_another(world: World, asked: list[str]) -> None:

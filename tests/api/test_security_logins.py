@@ -213,6 +213,16 @@ def test_a_success_gives_guessers_at_other_addresses_no_new_tries() -> None:
     assert len(tries(lockout, since=DAY + 1_000, seconds=3_600, addresses=1_000)) <= 20
 
 
+def test_nor_does_one_where_somebody_has_failed_all_day() -> None:
+    lockout = Lockout()
+    for second in range(0, DAY, 901):  # a forgotten script in the same house
+        lockout.attempt("alice", address=HERE, known=True, elapsed=float(second))
+    tries(lockout, since=DAY, seconds=7_200, addresses=1_000)
+    lockout.attempt("alice", address=HERE, known=True, elapsed=DAY + 8_000.0)
+    lockout.succeeded("alice", address=HERE)
+    assert len(tries(lockout, since=DAY + 8_000, seconds=3_600, addresses=1_000)) <= 20
+
+
 def test_where_a_user_has_logged_in_guesses_from_many_addresses_slow_nobody() -> None:
     lockout = Lockout()
     lockout.attempt("alice", address=HERE, known=True, elapsed=0.0)

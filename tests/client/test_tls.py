@@ -5,9 +5,11 @@ What a server that asks makes of it is played with the real one, in ``tests/jour
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -105,6 +107,15 @@ def a_passphrase_that_could_not_be_told(site: Authority) -> ClientCertificate:
     return replace(site.issue(passphrase=SECRET), passphrase=no_passphrase)
 
 
+def a_passphrase_that_is_too_long(site: Authority) -> ClientCertificate:
+    return replace(site.issue(passphrase=SECRET), passphrase=60 * SECRET)
+
+
+def a_passphrase_in_another_encoding(site: Authority) -> ClientCertificate:
+    """As the environment tells one whose bytes are no UTF-8."""
+    return replace(site.issue(passphrase=SECRET), passphrase=os.fsdecode(f"{SECRET} é".encode("latin-1")))
+
+
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
@@ -119,6 +130,8 @@ def a_passphrase_that_could_not_be_told(site: Authority) -> ClientCertificate:
         (a_passphrase_that_nobody_named, r"is encrypted: pass its `passphrase`, or set LLS_CLIENT_KEY_PASSPHRASE\."),
         (another_passphrase, r"The passphrase does not open the key .*ws-0\.key"),
         (a_passphrase_that_could_not_be_told, r"The passphrase of .*ws-0\.key was not told: LookupError\."),
+        (a_passphrase_that_is_too_long, r"ws-0\.key cannot be tried: it is longer than 1024 bytes, or not UTF-8\."),
+        (a_passphrase_in_another_encoding, r"ws-0\.key cannot be tried"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anybody_is_asked_and_in_words_without_secrets(
@@ -127,7 +140,7 @@ def test_what_cannot_work_is_refused_before_anybody_is_asked_and_in_words_withou
     pair = mistake(authority)
     with pytest.raises(BadSetup, match=words) as told:
         LicenseServers("https://127.0.0.1:1", vendor_keys=vendor.first, client_certificate=pair)
-    assert SECRET not in f"{told.value}{pair!r}"
+    assert SECRET not in f"{''.join(traceback.format_exception(told.value))}{pair!r}"
     with pytest.raises(BadSetup, match=words):
         aio.AsyncLicenseServers("https://127.0.0.1:1", vendor_keys=vendor.first, client_certificate=pair)
 

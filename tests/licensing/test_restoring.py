@@ -388,6 +388,17 @@ def test_a_return_of_a_loan_that_the_backup_does_not_know_is_taken_and_changes_n
     assert before == server.lines()
 
 
+def test_a_loan_that_was_given_back_before_it_was_shown_is_not_counted() -> None:
+    """A program shows its loan in the background, and may give it back before that has arrived."""
+    server = site()
+    server.restore(server.backup())
+    server.ledger.checkin("dan", secret=secret_of("dan"), now=server.now)
+    with pytest.raises(UnknownLease):
+        server.ledger.take_up(carried("dan"), secret=secret_of("dan"), now=server.now)
+    server.ledger.checkin("eve", secret=b"another", now=server.now)
+    assert server.ledger.take_up(carried("eve"), secret=secret_of("eve"), now=server.now)
+
+
 def test_without_a_restore_nothing_is_taken_up() -> None:
     server = site()
     with pytest.raises(UnknownLease):
