@@ -18,7 +18,7 @@ It refuses to own lines, rows and requests (``meters``).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -258,12 +258,6 @@ class Meter:
         self._refresh(now)
         return self.is_pool and self.level > self._total + sum(lot.amount for lot in self.due(now))
 
-    def taken(self, now: Now) -> tuple[int, int]:
-        """What was consumed of the lots in force, and how much of it was overdraft."""
-        self._refresh(now)
-        overage = self.used.get(self._overdraft, 0)
-        return self._consumed + overage, overage
-
     def accounts(self, now: Now) -> list[LotAccount]:
         """Every lot that is known: of the terms, and of what was used before. A lot without terms tells its use."""
         self._refresh(now)
@@ -324,19 +318,22 @@ class Meter:
             self.used[lot] = max(0, self.used.get(lot, 0) - units)
         self._since = LAST
 
-    def begin_anew(self, now: Now) -> list[str]:
-        """The lots in force, overdraft among them, count from nothing again; those that had counted."""
+    def begin_anew(self, now: Now) -> tuple[list[str], int, int]:
+        """Lots that have not ended and the overdraft in force count from nothing: which had counted, how much, over.
+
+        Also what a clock put forward hides: it is there again when that is put right, and the vendor, who reads the
+        sums alone, takes all of it for cleared.
+        """
         self._refresh(now)
-        lots = [lot.lot_id for lot in self._lots] + [self._overdraft]
-        changed = [lot for lot in lots if self.used.get(lot)]
-        for lot in changed:
-            self.used[lot] = 0
-        self._since = LAST
-        return changed
+        earlier = {lot for lot in self.used if lot.startswith(OVERDRAFT)} - {self._overdraft}
+        return self._begin([lot for lot in self.used if lot not in earlier])
 
     def begin_blind(self) -> tuple[list[str], int, int]:
-        """The same of every lot that has not ended, as no terms say which are in force: what was consumed, and over."""
-        changed = [lot for lot, units in self.used.items() if units and lot not in self.ended]
+        """The same with all that was ever overdrawn, as no terms say which month is in force."""
+        return self._begin(list(self.used))
+
+    def _begin(self, lots: Iterable[str]) -> tuple[list[str], int, int]:
+        changed = [lot for lot in lots if self.used[lot] and lot not in self.ended]
         consumed = sum(self.used[lot] for lot in changed)
         over = sum(self.used[lot] for lot in changed if lot.startswith(OVERDRAFT))
         for lot in changed:

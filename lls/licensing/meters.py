@@ -349,7 +349,7 @@ class Meters:
     def reset(
         self, orders: Iterable[tuple[str, str | None]], *, coming: Mapping[str, Entitlement] = _NO_TERMS, now: Now
     ) -> list[dict[str, object]]:
-        """The vendor's commands: of an entitlement's consumed feature (None: of all) the lots in force count anew.
+        """The vendor's commands: of an entitlement's consumed feature (None: of all) what has not ended counts anew.
 
         ``coming`` are the terms that are placed next; they say what is in force of features that have no terms so far.
         What had been consumed, for the Installed line.
@@ -579,9 +579,9 @@ class Meters:
             return (consumed, overage) if changed else None
         self._turn(meter, now)
         self._touch(meter, now)
-        taken = meter.taken(now)
-        self._note_rows(meter, meter.begin_anew(now))
-        return taken
+        changed, consumed, overage = meter.begin_anew(now)
+        self._note_rows(meter, changed)
+        return consumed, overage
 
     # ---------------------------------------------------------------- how lots move
 

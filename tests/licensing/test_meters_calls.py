@@ -331,6 +331,19 @@ def test_a_reset_begins_all_lots_in_force_anew() -> None:
     assert 18 == site.level().available
 
 
+def test_a_reset_reaches_what_a_clock_put_forward_hides() -> None:
+    """The line tells the sum alone, so the vendor takes all that has not ended for cleared; and so it is."""
+    site = Site(terms(uses(5, grant("a", 10, GrantExpiry.AT, at=T0 + 30 * DAY))))
+    site.use(12)
+    site.ahead = 40 * DAY
+    told = site.meters.reset([(ENT, "frames")], now=site.now)
+    assert [(12, 0)] == [(one["consumed"], one["overage"]) for one in told]
+    site.commit()
+    site.ahead = timedelta(0)
+    site.restart()
+    assert (15, 15, 0, 0) == figures(site.level())
+
+
 def test_a_reset_of_all_features_leaves_what_is_held() -> None:
     site = Site(terms(uses(5), uses(5, key="shots"), pool(3), switch()))
     site.use(2)
