@@ -31,7 +31,7 @@ async def doctor(request: web.Request) -> web.StreamResponse:
     if full not in ("0", "1"):
         raise BadRequest("full must be 0 or 1.")
     care = _care(request)
-    found = await request.app[EDGE].costly.read("doctor", lambda: care.examine(full=full == "1"), asked=full)
+    found = await request.app[EDGE].costly.read(f"doctor {full}", lambda: care.examine(full=full == "1"))
     return answer(
         ExaminationView(
             findings=[

@@ -152,6 +152,7 @@ async def test_an_examination_that_runs_is_shared_and_a_full_one_is_another(worl
     paths = ["/doctor?full=1", "/doctor?full=1", "/doctor", "/doctor"]
     asking = [asyncio.create_task(world.ask("GET", path)) for path in paths]
     await until(lambda: 4 == len(asked))
+    await until(lambda: 2 == len(began))  # a quick one waits for no full one
     go.set()
     assert [(200, "It runs.")] * 4 == [
         (status, told["findings"][0]["said"]) for status, told in await asyncio.gather(*asking)
