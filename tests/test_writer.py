@@ -277,12 +277,15 @@ async def test_a_stop_posts_the_repeats_of_the_running_minute(site: Site) -> Non
     assert [1, 3] == [line["count"] for line in await site.lines("Denied")]
 
 
-async def test_repeats_whose_line_was_lost_with_a_commit_are_posted_with_a_later_one(site: Site) -> None:
+@pytest.mark.parametrize("fails", ["before", "after"])
+async def test_repeats_whose_commit_failed_before_or_after_it_was_written_are_posted_once(
+    site: Site, fails: str
+) -> None:
     writer = await site.begin(entitlement(seats=1))
     await writer.checkout(checkout("holder"))
     for _ in range(4):
         await writer.checkout(checkout("denied"))
-    site.store.fails = "before"
+    site.store.fails = fails
     before = writer.ledger
     with pytest.raises(StoreDown):
         await writer.do(lambda ledger, now: ledger.post_folded(now))
@@ -315,20 +318,6 @@ async def test_a_waiter_whose_seat_was_lost_with_a_commit_keeps_its_place(site: 
     assert isinstance(first.result(), Seated)
     assert not second.done()
     second.cancel()
-
-
-async def test_repeats_whose_commit_failed_after_it_was_written_are_posted_once(site: Site) -> None:
-    writer = await site.begin(entitlement(seats=1))
-    await writer.checkout(checkout("holder"))
-    for _ in range(4):
-        await writer.checkout(checkout("denied"))
-    site.store.fails = "after"
-    before = writer.ledger
-    with pytest.raises(StoreDown):
-        await writer.do(lambda ledger, now: ledger.post_folded(now))
-    await until(lambda: writer.ledger is not before and writer.down is None)
-    await writer.do(lambda ledger, now: ledger.post_folded(now))
-    assert [1, 3] == [line["count"] for line in await site.lines("Denied")]
 
 
 async def test_an_outage_keeps_neither_the_ledgers_before_nor_who_was_refused(site: Site) -> None:
